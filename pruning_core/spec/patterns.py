@@ -1,0 +1,42 @@
+"""Where zeros may lie: one count per row, one per matrix, or n kept of every m consecutive inputs."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, model_validator
+
+from pruning_core.spec.base import Frozen
+
+PatternName = Literal["row", "matrix", "n:m"]
+
+
+class Row(Frozen):
+    """Each output row is compared with itself and loses the same number of weights."""
+
+    name: Literal["row"] = "row"
+
+
+class MatrixWide(Frozen):
+    """All weights of a matrix are compared with each other."""
+
+    name: Literal["matrix"] = "matrix"
+
+
+class NofM(Frozen):
+    """N weights are kept of every m consecutive input channels of each row; the ratio follows."""
+
+    name: Literal["n:m"] = "n:m"
+    n: int = Field(ge=1, le=1023)
+    """Weights KEPT in each group."""
+    m: int = Field(ge=2, le=1024)
+    """Group size along the input channels; must divide the width of every pruned matrix."""
+
+    @model_validator(mode="after")
+    def _keeps_fewer_than_all(self) -> Self:
+        if self.n >= self.m:
+            raise ValueError(f"n must be smaller than m: {self.n}:{self.m} removes nothing")
+        return self
+
+
+Pattern = Annotated[Row | MatrixWide | NofM, Field(discriminator="name")]

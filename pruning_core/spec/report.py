@@ -1,0 +1,149 @@
+"""What a job won and what it lost: the report, and the progress on the way to it."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from pruning_core.spec.base import Frozen
+from pruning_core.spec.prune import PruneSpec
+
+SCHEMA_VERSION = 1
+
+Phase = Literal[
+    "resolving",
+    "downloading",
+    "calibrating",
+    "evaluating",
+    "pruning",
+    "saving",
+    "verifying",
+    "uploading",
+]
+
+
+class MatrixReport(Frozen):
+    """One pruned matrix."""
+
+    name: str
+    """Tensor name in the checkpoint; a part of a fused tensor carries `[part]`."""
+    shape: tuple[int, int]
+    """Outputs, inputs."""
+    zeros: int
+    """Weights that are zero in the file."""
+    removed: int
+    """Weights that the mask removed."""
+    sparsity: float
+    """`removed` over the number of weights."""
+
+
+class BlockReport(Frozen):
+    """One block as the ledger holds it."""
+
+    block: int
+    seconds: float
+    file: str
+    sha256: str
+    bytes: int
+    matrices: tuple[MatrixReport, ...]
+
+
+class Perplexity(Frozen):
+    """exp of the mean negative log-likelihood over `tokens` predicted tokens of one task's evaluation split."""
+
+    task: str
+    windows: int
+    seq_len: int
+    tokens: int
+    dense: float | None
+    pruned: float
+    digest: str
+    """sha256 of the evaluated token ids."""
+
+
+class CalibrationReport(Frozen):
+    """What the statistics were taken from."""
+
+    tasks: dict[str, int]
+    """Windows drawn per task."""
+    seq_len: int
+    tokens: int
+    seed: int
+    digest: str
+    """sha256 of the calibration token ids."""
+
+
+class FileEntry(Frozen):
+    """One file of the checkpoint."""
+
+    path: str
+    bytes: int
+    sha256: str
+    media_type: str
+
+
+class Verification(Frozen):
+    """The result, opened by stock transformers in a fresh process."""
+
+    loads_in: dict[str, str]
+    max_logit_difference: float
+    """Largest absolute difference to the logits of the pruned model in memory, over the largest absolute logit."""
+    sample: str
+    """Greedy continuation of a short prompt."""
+
+
+class Timing(Frozen):
+    """Seconds per phase of this run, and the one figure that compares across machines."""
+
+    phases: dict[str, float]
+    prune_over_forward: float | None
+    """Seconds of pruning over seconds of one plain forward pass of the same tokens through the same blocks, timed on one block in the same run."""
+
+
+class Report(Frozen):
+    """Schema version 1."""
+
+    schema_version: int = SCHEMA_VERSION
+    spec: PruneSpec
+    spec_digest: str
+    fingerprint: str
+    """sha256 over model files, specification, calibration tokens and library versions: equal fingerprints give equal bytes."""
+    model_digest: str
+    family: str
+    architecture: str
+    parameters: int
+    """Parameters of the whole model; masks do not change them."""
+    parameters_nonzero: int
+    bytes_before: int
+    bytes_after: int
+    sparsity: float
+    """Share of zeros among the weights of all pruned matrices."""
+    sparsity_model: float
+    """Share of zeros among all parameters."""
+    calibration: CalibrationReport | None
+    perplexity: tuple[Perplexity, ...]
+    blocks: tuple[BlockReport, ...]
+    resumed_blocks: int
+    """Blocks taken over from an earlier attempt."""
+    timing: Timing
+    peak_memory_bytes: dict[str, int]
+    """Peak resident memory of the process (`host`) and, where one is used, of the accelerator."""
+    verification: Verification
+    files: tuple[FileEntry, ...]
+    versions: dict[str, str]
+    device: str
+    warnings: tuple[str, ...]
+
+
+class Progress(Frozen):
+    """One step of the way; `block` is set when a block has been pruned and stored."""
+
+    phase: Phase
+    step: int = Field(ge=0)
+    total_steps: int = Field(ge=0)
+    unit: str = "block"
+    percent: float = Field(ge=0, le=100)
+    seconds_remaining: float | None = None
+    """None until enough was timed to estimate it."""
+    block: BlockReport | None = None
