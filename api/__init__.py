@@ -1,0 +1,1 @@
+"""The HTTP front end: parses, calls one store function, answers."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal, get_args
 
 from pydantic import Field
 
@@ -48,4 +48,11 @@ class Wanda(ElementMethod):
 
 Method = Annotated[Magnitude | Wanda, Field(discriminator="name")]
 
-METHODS: tuple[type[Magnitude] | type[Wanda], ...] = (Magnitude, Wanda)
+METHODS: tuple[type[ElementMethod], ...] = get_args(get_args(Method)[0])
+"""Every method, from the union: a new class is listed by being in it."""
+
+
+def method_name(method: type[ElementMethod]) -> str:
+    """Return the name that requests use."""
+    name: str = method.model_fields["name"].default
+    return name

@@ -9,7 +9,7 @@ from pydantic import Field, field_validator, model_validator
 from pruning_core.spec.base import Frozen
 from pruning_core.spec.calibration import Calibration
 from pruning_core.spec.evaluation import Evaluation
-from pruning_core.spec.methods import METHODS, Method
+from pruning_core.spec.methods import METHODS, Method, method_name
 from pruning_core.spec.output import Output
 from pruning_core.spec.patterns import NofM, Pattern
 
@@ -38,11 +38,7 @@ class PruneSpec(Frozen):
             if isinstance(data.get(field), str):
                 data[field] = {"name": data[field]}
         if data.get("pattern") is None:
-            name = data["method"].get("name") if isinstance(data.get("method"), dict) else None
-            default = next(
-                (m.default_pattern for m in METHODS if m.__name__.lower() == name), "row"
-            )
-            data["pattern"] = {"name": default}
+            data["pattern"] = {"name": _default_pattern(data.get("method"))}
         return data
 
     @field_validator("calibration", mode="before")
@@ -77,3 +73,8 @@ class PruneSpec(Frozen):
         if self.evaluation.tasks is not None:
             return self.evaluation.tasks
         return tuple(task.name for task in self.calibration.tasks)
+
+
+def _default_pattern(method: Any) -> str:
+    name = method.get("name") if isinstance(method, dict) else getattr(method, "name", None)
+    return next((cls.default_pattern for cls in METHODS if method_name(cls) == name), "row")

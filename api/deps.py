@@ -1,0 +1,86 @@
+"""What routes are given: the parts of the process, and whose key is calling."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Annotated
+
+import anyio
+from fastapi import Depends, Security
+from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer, SecurityScopes
+from starlette.requests import Request
+
+from api.broker_probe import BrokerProbe
+from api.errors import Problem
+from store import keys
+from store.artifacts import LocalArtifacts
+from store.broker import Doorbell
+from store.errors import KeyInvalid
+from store.session import Database
+from store.settings import Settings
+
+MAX_WATCHING_THREADS = 8
+"""Threads that serve all long polls and event streams together; other requests have the default pool."""
+
+bearer = HTTPBearer(auto_error=False, description="An API key: `Authorization: Bearer pk_live_...`")
+
+
+@dataclass(frozen=True)
+class Parts:
+    """Everything that lives as long as the process."""
+
+    settings: Settings
+    database: Database
+    artifacts: LocalArtifacts
+    doorbell: Doorbell
+    broker: BrokerProbe
+    watching: anyio.CapacityLimiter = field(
+        default_factory=lambda: anyio.CapacityLimiter(MAX_WATCHING_THREADS)
+    )
+
+
+@dataclass(frozen=True)
+class Caller:
+    """The key behind a request."""
+
+    key_id: str
+    project: str
+
+
+def parts_of(request: Request) -> Parts:
+    parts = request.app.state.parts
+    assert isinstance(parts, Parts)
+    return parts
+
+
+PartsDep = Annotated[Parts, Depends(parts_of)]
+
+
+def caller_of(
+    scopes: SecurityScopes,
+    parts: PartsDep,
+    credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(bearer)],
+) -> Caller:
+    """Authenticate, then check that the key carries every scope of the route."""
+    if credentials is None:
+        raise unauthenticated("Send an API key: `Authorization: Bearer pk_live_...`.")
+    try:
+        with parts.database.write() as session:
+            key = keys.authenticate(session, credentials.credentials)
+            caller, granted = Caller(key.id, key.project), set(key.scopes)
+    except KeyInvalid as error:
+        raise unauthenticated(str(error)) from None
+    missing = [scope for scope in scopes.scopes if scope not in granted]
+    if missing:
+        raise Problem("SCOPE_MISSING", f"This key lacks the scope {', '.join(missing)}.")
+    return caller
+
+
+def unauthenticated(detail: str) -> Problem:
+    return Problem("UNAUTHENTICATED", detail, headers={"WWW-Authenticate": "Bearer"})
+
+
+Reader = Annotated[Caller, Security(caller_of, scopes=["jobs:read"])]
+Writer = Annotated[Caller, Security(caller_of, scopes=["jobs:write"])]
+Downloader = Annotated[Caller, Security(caller_of, scopes=["artifacts:read"])]
+AnyKey = Annotated[Caller, Security(caller_of, scopes=[])]

@@ -1,0 +1,21 @@
+"""Identifiers in paths: what cannot be one names nothing, so it answers 404 and never reaches SQL."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated
+
+from fastapi import Depends, Path
+
+from api.errors import Problem
+
+_JOB_ID = re.compile(r"^job_[0-9A-HJKMNP-TV-Z]{26}$")
+
+
+def _job_id(job_id: Annotated[str, Path(description="`job_` and a ULID")]) -> str:
+    if not _JOB_ID.fullmatch(job_id):
+        raise Problem("NOT_FOUND", "A job's id is `job_` followed by 26 characters.")
+    return job_id
+
+
+JobId = Annotated[str, Depends(_job_id)]

@@ -1,0 +1,216 @@
+"""Bodies and resources of the HTTP contract; the pruning vocabulary itself is `pruning_core.spec`."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Annotated, Any, Literal
+
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, StringConstraints
+
+from pruning_core.spec.base import Frozen
+from pruning_core.spec.model import ModelRef
+from pruning_core.spec.prune import PruneSpec
+
+_PRINTABLE = r"^[^\x00-\x1f\x7f-\x9f]*$"
+Name = Annotated[str, StringConstraints(min_length=1, max_length=200, pattern=_PRINTABLE)]
+LabelKey = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_./\-]{0,62}$")]
+LabelValue = Annotated[str, StringConstraints(max_length=256, pattern=_PRINTABLE)]
+LabelFilter = Annotated[
+    str,
+    StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_./\-]{0,62}:[^\x00-\x1f\x7f-\x9f]{0,256}$"),
+]
+MethodName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9_\-]{1,64}$")]
+Moment = Annotated[
+    AwareDatetime, Field(ge=datetime(1970, 1, 2, tzinfo=UTC), le=datetime(9998, 1, 1, tzinfo=UTC))
+]
+Status = Literal["queued", "running", "cancelling", "succeeded", "failed", "cancelled"]
+"""What a client may filter by. Clients accept further values."""
+
+MAX_LABELS = 64
+MAX_PAGE = 100
+
+
+class JobSpec(Frozen):
+    """What will run, shorthands expanded and defaults filled in; immutable and digested."""
+
+    model: ModelRef
+    prune: PruneSpec
+
+
+class JobSubmission(JobSpec):
+    """`POST /v1/jobs`: the specification, and how to find the job again."""
+
+    name: Name | None = None
+    labels: dict[LabelKey, LabelValue] = Field(default_factory=dict, max_length=MAX_LABELS)
+
+
+class JobFilters(BaseModel):
+    """Query of `GET /v1/jobs`."""
+
+    model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True)
+
+    status: Status | None = None
+    method: MethodName | None = None
+    model: Annotated[str, StringConstraints(max_length=4096, pattern=_PRINTABLE)] | None = None
+    """The model's `ref`, as the job shows it."""
+    label: list[LabelFilter] = Field(default=[], max_length=16)
+    """`key:value`; several must all match."""
+    created_after: Moment | None = None
+    limit: int = Field(default=20, ge=1)
+    """Larger than 100 counts as 100."""
+    cursor: str | None = Field(default=None, max_length=512)
+    """`next_cursor` of the page before, with the same filters."""
+    order: Literal["asc", "desc"] = "desc"
+
+
+class Queue(BaseModel):
+    """Where a queued job stands; lists leave `position` null."""
+
+    position: int | None
+
+
+class Attempt(BaseModel):
+    """How often the job was started, and how often a worker was lost with it."""
+
+    number: int
+    crashes: int
+
+
+class Links(BaseModel):
+    """Relative URLs."""
+
+    self: str
+    events: str
+    cancel: str
+    report: str
+    manifest: str
+
+
+class Job(BaseModel):
+    """A pruning job: its specification, how far it is, and what came of it."""
+
+    id: str = Field(examples=["job_01JDA2M9Q4XW5S8ZK6B7C3D1EF"])
+    object: Literal["prune.job"] = "prune.job"
+    name: str | None
+    labels: dict[str, str]
+    status: str = Field(examples=["running"])
+    status_reason: str | None
+    phase: str | None
+    spec: dict[str, Any] = Field(
+        description="`model` and `prune` as they will run: shorthands expanded, defaults filled in."
+    )
+    spec_digest: str
+    resolved: dict[str, Any] | None
+    progress: dict[str, Any] | None
+    queue: Queue
+    attempt: Attempt
+    error: dict[str, Any] | None
+    result: dict[str, Any] | None
+    created_at: datetime
+    queued_at: datetime | None
+    started_at: datetime | None
+    finished_at: datetime | None
+    created_by: str
+    project: str
+    etag: str
+    links: Links
+
+
+class Event(BaseModel):
+    """One line of a job's history."""
+
+    id: str = Field(examples=["evt_000000000042"])
+    object: Literal["job.event"] = "job.event"
+    job_id: str
+    type: str = Field(examples=["job.progress"])
+    at: datetime
+    from_status: str | None
+    to_status: str | None
+    detail: dict[str, Any]
+
+
+class JobPage(BaseModel):
+    """One page of jobs."""
+
+    object: Literal["list"] = "list"
+    data: list[Job]
+    has_more: bool
+    next_cursor: str | None
+
+
+class EventPage(BaseModel):
+    """Events after the one asked for, oldest first."""
+
+    object: Literal["list"] = "list"
+    data: list[Event]
+    has_more: bool
+
+
+class ManifestFile(BaseModel):
+    """One file of the checkpoint."""
+
+    path: str
+    bytes: int
+    sha256: str
+    media_type: str
+    url: str
+
+
+class Manifest(BaseModel):
+    """Every file of a finished job."""
+
+    object: Literal["manifest"] = "manifest"
+    job_id: str
+    total_bytes: int
+    files: list[ManifestFile]
+
+
+class Method(BaseModel):
+    """One pruning method; `params` is the JSON Schema of its object in `prune.method`."""
+
+    name: str
+    object: Literal["method"] = "method"
+    kind: str
+    summary: str
+    source: str
+    needs_calibration: bool
+    patterns: list[str]
+    default_pattern: str
+    output: str
+    params: dict[str, Any]
+
+
+class MethodList(BaseModel):
+    """All methods."""
+
+    object: Literal["list"] = "list"
+    data: list[Method]
+    has_more: Literal[False] = False
+
+
+class Task(BaseModel):
+    """A text that calibrates or evaluates; byte counts bound its tokens from above."""
+
+    name: str
+    object: Literal["task"] = "task"
+    kind: str
+    description: str
+    built_in: bool
+    calibration_bytes: int
+    evaluation_bytes: int
+
+
+class TaskList(BaseModel):
+    """All tasks."""
+
+    object: Literal["list"] = "list"
+    data: list[Task]
+    has_more: Literal[False] = False
+
+
+class Health(BaseModel):
+    """Whether this process can serve."""
+
+    status: Literal["ok", "ready"]
+    database: Literal["ok"] | None = None
+    broker: Literal["ok", "away", "none"] | None = None

@@ -1,0 +1,51 @@
+"""Hidden states of a set of windows on their way through the blocks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+from torch import nn
+
+from pruning_core.engine.blocks import Call, run, shared
+from pruning_core.engine.model import StreamedModel
+from pruning_core.errors import NumericalFailure
+
+BATCH_TOKENS = 2048
+"""Tokens per forward pass: large enough to fill the matrix units, small enough for the caches and the host."""
+
+
+class Activations:
+    """Holds one hidden state per batch, [batch, seq, dim], and moves all of them one block further at a time.
+
+    Args:
+        model: Provides embeddings and the blocks' arguments.
+        tokens: int64 [windows, seq].
+    """
+
+    def __init__(self, model: StreamedModel, tokens: torch.Tensor) -> None:
+        self.tokens = list(torch.split(tokens, max(1, BATCH_TOKENS // tokens.shape[1])))
+        self.hidden: list[torch.Tensor] = []
+        self._calls: list[list[Call]] = []
+        for batch in self.tokens:
+            hidden, calls = model.embed(batch)
+            previous = self._calls[-1] if self._calls else calls
+            self.hidden.append(hidden)
+            self._calls.append([shared(*pair) for pair in zip(calls, previous, strict=True)])
+
+    def inputs(self, index: int) -> Iterator[tuple[torch.Tensor, Call]]:
+        """Yield the hidden states [batch, seq, dim] and the block's other arguments, batch by batch."""
+        for hidden, calls in zip(self.hidden, self._calls, strict=True):
+            yield hidden, calls[index]
+
+    def advance(self, index: int, block: nn.Module) -> None:
+        """Replace every state by the block's output.
+
+        Raises:
+            NumericalFailure: an output is NaN or infinite.
+        """
+        for position, (hidden, call) in enumerate(self.inputs(index)):
+            output = run(block, hidden, call)
+            if not torch.isfinite(output).all():
+                raise NumericalFailure(f"block {index} puts out NaN or infinity on this text")
+            self.hidden[position] = output

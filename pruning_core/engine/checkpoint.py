@@ -1,0 +1,104 @@
+"""Finished blocks on disk and the ledger that vouches for them: what makes a killed run resumable."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from pydantic import BaseModel, ValidationError
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from pruning_core.engine.files import replacing, sha256
+from pruning_core.engine.model import StreamedModel
+from pruning_core.errors import ResumeMismatch
+from pruning_core.spec.report import BlockReport, MatrixReport
+
+
+class _LedgerFile(BaseModel):
+    fingerprint: str
+    blocks: list[BlockReport]
+
+
+class Ledger:
+    """The finished blocks of one work folder, in order from block 0.
+
+    Args:
+        folder: Work folder; made if absent.
+        fingerprint: Of this run. Blocks of another run are never mixed in.
+
+    Raises:
+        ResumeMismatch: the folder belongs to another run.
+    """
+
+    def __init__(self, folder: Path, fingerprint: str) -> None:
+        self._path = folder / "ledger.json"
+        self._folder = folder
+        self._fingerprint = fingerprint
+        folder.mkdir(parents=True, exist_ok=True)
+        self.blocks = self._sound_blocks()
+        self.resumed = len(self.blocks)
+
+    def __contains__(self, index: int) -> bool:
+        return index < len(self.blocks)
+
+    def path(self, index: int) -> Path:
+        """Return where a block's tensors are, under the checkpoint's own names."""
+        return self._folder / f"block-{index:05d}.safetensors"
+
+    def save(self, index: int, block: nn.Module, model: StreamedModel) -> None:
+        """Write a pruned block in the checkpoint's dtypes."""
+        tensors = {}
+        for name, tensor in block.state_dict().items():
+            stored = model.files.stored_name(model.block_prefix(index) + name)
+            assert stored is not None
+            tensors[stored] = tensor.to("cpu", model.files.dtype(stored)).contiguous()
+        with replacing(self.path(index)) as temporary:
+            save_file(tensors, temporary)
+
+    def record(self, index: int, matrices: tuple[MatrixReport, ...], seconds: float) -> BlockReport:
+        """Vouch for a block that `save` wrote."""
+        path = self.path(index)
+        report = BlockReport(
+            block=index,
+            seconds=seconds,
+            file=path.name,
+            sha256=sha256(path),
+            bytes=path.stat().st_size,
+            matrices=matrices,
+        )
+        self.blocks.append(report)
+        content = _LedgerFile(fingerprint=self._fingerprint, blocks=self.blocks)
+        with replacing(self._path) as temporary:
+            temporary.write_text(content.model_dump_json(), encoding="utf-8")
+        return report
+
+    def weights(self, index: int, model: StreamedModel) -> dict[str, torch.Tensor]:
+        """Return a finished block's weights under the module's names."""
+        tensors = load_file(self.path(index), device=str(model.device))
+        prefix = model.block_prefix(index)
+        names = {name: model.files.stored_name(prefix + name) for name in model.parameters(index)}
+        return {name: tensors[stored].to(model.dtype) for name, stored in names.items() if stored}
+
+    def _sound_blocks(self) -> list[BlockReport]:
+        """Return the blocks up to the first whose file is missing or damaged."""
+        if not self._path.is_file():
+            return []
+        try:
+            content = _LedgerFile.model_validate_json(self._path.read_bytes())
+        except ValidationError:
+            raise ResumeMismatch(
+                f"{self._path} cannot be read: remove the folder to start again"
+            ) from None
+        if content.fingerprint != self._fingerprint:
+            raise ResumeMismatch(
+                f"{self._folder} holds blocks of another run (specification, model, data or versions differ): "
+                "choose another folder, or remove this one to start again"
+            )
+        sound: list[BlockReport] = []
+        for report in content.blocks:
+            path = self.path(report.block)
+            if report.block != len(sound) or not path.is_file() or sha256(path) != report.sha256:
+                break
+            sound.append(report)
+        return sound

@@ -1,0 +1,41 @@
+"""The one place that talks to an accelerator."""
+
+from __future__ import annotations
+
+import resource
+import sys
+
+import torch
+
+
+def pick() -> torch.device:
+    """Return the accelerator where there is one, else the CPU."""
+    accelerator = torch.accelerator.current_accelerator(check_available=True)
+    return accelerator if accelerator is not None else torch.device("cpu")
+
+
+def compute_dtype(stored: torch.dtype, device: torch.device) -> torch.dtype:
+    """Return the dtype of forward passes: the stored one on an accelerator, float32 on a CPU."""
+    return stored if device.type != "cpu" else torch.float32
+
+
+def synchronize(device: torch.device) -> None:
+    """Wait for queued work, so that a clock read afterwards is honest."""
+    if device.type != "cpu":
+        torch.accelerator.synchronize(device)
+
+
+def peak_memory(device: torch.device) -> dict[str, int]:
+    """Return peak bytes: `host` (resident set of this process) and, on CUDA, `accelerator` (allocated)."""
+    unit = 1 if sys.platform == "darwin" else 1024
+    peaks = {"host": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit}
+    if device.type == "cuda":
+        peaks["accelerator"] = torch.cuda.max_memory_allocated(device)
+    return peaks
+
+
+def describe(device: torch.device) -> str:
+    """Return a name for the report."""
+    if device.type == "cuda":
+        return f"cuda: {torch.cuda.get_device_name(device)}"
+    return f"{device.type}: {torch.get_num_threads()} threads"

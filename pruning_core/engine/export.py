@@ -1,0 +1,140 @@
+"""The checkpoint folder: the source's tensors, byte for byte, with the pruned blocks in place of the dense ones."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pruning_core.engine.files import flush, sha256
+from pruning_core.intake.checkpoint import INDEX, SINGLE, CheckpointFacts
+from pruning_core.intake.headers import TensorFacts, read_header
+from pruning_core.spec.report import FileEntry
+
+COMPANIONS = (
+    "generation_config.json", "tokenizer.json", "tokenizer_config.json", "tokenizer.model", "vocab.json", "merges.txt",
+    "special_tokens_map.json", "added_tokens.json", "chat_template.jinja", "LICENSE", "LICENSE.txt", "NOTICE", "USE_POLICY.md",
+)  # fmt: skip
+_MEDIA_TYPES = {".json": "application/json", ".safetensors": "application/octet-stream"}
+_COPY_BYTES = 1 << 24
+
+
+@dataclass(frozen=True)
+class _Piece:
+    """One tensor and the file that holds it."""
+
+    name: str
+    facts: TensorFacts
+    file: Path
+
+
+def write(
+    source: Path,
+    facts: CheckpointFacts,
+    block_files: Iterable[Path],
+    target: Path,
+    shard_bytes: int,
+) -> int:
+    """Write a complete Hugging Face folder and return the bytes of its tensors.
+
+    Args:
+        source: The dense model's folder.
+        facts: Of that folder.
+        block_files: Safetensors files whose tensors replace those of the same name.
+        target: Folder to make.
+        shard_bytes: Largest weight file, unless one tensor is larger.
+    """
+    pieces = {
+        name: _Piece(name, tensor, source / facts.files[name])
+        for name, tensor in facts.tensors.items()
+    }
+    for path in block_files:
+        for name, tensor in read_header(path).items():
+            pieces[name] = _Piece(name, tensor, path)
+    target.mkdir(parents=True)
+    _write_shards(_shards(list(pieces.values()), shard_bytes), target)
+    for name in COMPANIONS:
+        if (source / name).is_file():
+            shutil.copyfile(source / name, target / name)
+    _write_json(target / "config.json", facts.config)
+    for path in target.iterdir():
+        flush(path)
+    flush(target)
+    return sum(piece.facts.bytes for piece in pieces.values())
+
+
+def manifest(folder: Path) -> tuple[FileEntry, ...]:
+    """Return every file of a folder with size and sha256."""
+    return tuple(
+        FileEntry(
+            path=path.relative_to(folder).as_posix(),
+            bytes=path.stat().st_size,
+            sha256=sha256(path),
+            media_type=_MEDIA_TYPES.get(path.suffix, "text/plain"),
+        )
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    )
+
+
+def _shards(pieces: list[_Piece], limit: int) -> list[list[_Piece]]:
+    shards: list[list[_Piece]] = [[]]
+    size = 0
+    for piece in pieces:
+        if shards[-1] and size + piece.facts.bytes > limit:
+            shards.append([])
+            size = 0
+        shards[-1].append(piece)
+        size += piece.facts.bytes
+    return shards
+
+
+def _write_shards(shards: list[list[_Piece]], target: Path) -> None:
+    if len(shards) == 1:
+        _write_safetensors(target / SINGLE, shards[0])
+        return
+    weight_map: dict[str, str] = {}
+    for number, shard in enumerate(shards, 1):
+        name = f"model-{number:05d}-of-{len(shards):05d}.safetensors"
+        _write_safetensors(target / name, shard)
+        weight_map |= {piece.name: name for piece in shard}
+    total = sum(piece.facts.bytes for shard in shards for piece in shard)
+    _write_json(target / INDEX, {"metadata": {"total_size": total}, "weight_map": weight_map})
+
+
+def _write_safetensors(path: Path, pieces: list[_Piece]) -> None:
+    """Copy tensors from file to file; no more than one buffer is ever in memory."""
+    header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
+    position = 0
+    for piece in pieces:
+        end = position + piece.facts.bytes
+        header[piece.name] = {
+            "dtype": piece.facts.dtype,
+            "shape": piece.facts.shape,
+            "data_offsets": (position, end),
+        }
+        position = end
+    encoded = json.dumps(header, separators=(",", ":")).encode()
+    encoded += b" " * (-len(encoded) % 8)
+    with path.open("wb") as output:
+        output.write(len(encoded).to_bytes(8, "little") + encoded)
+        for piece in pieces:
+            with piece.file.open("rb") as file:
+                file.seek(piece.facts.offset)
+                _copy(file, output, piece.facts.bytes)
+
+
+def _copy(file: Any, output: Any, count: int) -> None:
+    while count > 0:
+        chunk = file.read(min(count, _COPY_BYTES))
+        if not chunk:
+            raise OSError(f"{file.name} became shorter while it was read")
+        output.write(chunk)
+        count -= len(chunk)
+
+
+def _write_json(path: Path, content: dict[str, Any]) -> None:
+    path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")

@@ -1,0 +1,75 @@
+"""Models from the hub: the revision is resolved to a commit, then safetensors and tokenizer files are fetched."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from huggingface_hub import HfApi, snapshot_download
+from huggingface_hub.errors import (
+    GatedRepoError,
+    HfHubHTTPError,
+    LocalEntryNotFoundError,
+    OfflineModeIsEnabled,
+    RepositoryNotFoundError,
+    RevisionNotFoundError,
+)
+
+from pruning_core.engine.export import COMPANIONS
+from pruning_core.errors import (
+    HubUnavailable,
+    ModelGated,
+    ModelInvalid,
+    ModelNotFound,
+    UnsafePickle,
+)
+
+PATTERNS = ["config.json", "*.safetensors", "*.safetensors.index.json", *COMPANIONS]
+
+
+def download(repo: str, revision: str | None, cache_dir: Path) -> tuple[Path, str]:
+    """Return the local folder and the commit that the revision meant; interrupted downloads go on.
+
+    Raises:
+        ModelNotFound, ModelGated, ModelInvalid, UnsafePickle: what the user can mend.
+        HubUnavailable: the hub does not answer; a later attempt may succeed.
+    """
+    with _hub_errors(repo, revision):
+        info = HfApi().model_info(repo, revision=revision)
+        names = [sibling.rfilename for sibling in info.siblings or []]
+        _refuse_pickle(repo, names)
+        folder = snapshot_download(
+            repo, revision=info.sha, cache_dir=cache_dir / "hub", allow_patterns=PATTERNS
+        )
+    assert info.sha is not None
+    return Path(folder), info.sha
+
+
+def _refuse_pickle(repo: str, names: list[str]) -> None:
+    if any(name.endswith(".safetensors") for name in names):
+        return
+    if any(name.endswith((".bin", ".pt", ".pth", ".ckpt")) for name in names):
+        raise UnsafePickle(
+            f"{repo} holds pickled weights only, and a pickle can run any code.",
+            suggestions=(
+                "ask for a revision with safetensors (many hubs offer one as a pull request)",
+            ),
+        )
+    raise ModelInvalid(f"{repo} holds no safetensors")
+
+
+@contextmanager
+def _hub_errors(repo: str, revision: str | None) -> Iterator[None]:
+    try:
+        yield
+    except GatedRepoError as error:
+        raise ModelGated(
+            f"{repo} is gated: accept its licence on the hub and give the worker a token (HF_TOKEN)."
+        ) from error
+    except RevisionNotFoundError as error:
+        raise ModelNotFound(f"{repo} has no revision {revision!r}") from error
+    except RepositoryNotFoundError as error:
+        raise ModelNotFound(f"{repo} does not exist on the hub, or is private") from error
+    except (HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled, OSError) as error:
+        raise HubUnavailable(f"the model hub cannot be reached for {repo}: {error}") from error

@@ -1,0 +1,152 @@
+"""`StreamedModel`: a stock transformers model whose blocks hold no memory until they are used."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import CONFIG_MAPPING, AutoModelForCausalLM
+
+from pruning_core.engine.blocks import Call, Recorder, replaced_forward
+from pruning_core.engine.device import compute_dtype
+from pruning_core.engine.tensors import DTYPES, TensorFiles
+from pruning_core.errors import ModelInvalid
+from pruning_core.families import family_of
+from pruning_core.intake.checkpoint import CheckpointFacts
+
+
+class StreamedModel:
+    """Embeddings, norms and head are in memory; a block is read from safetensors while it is in use.
+
+    Args:
+        folder: Hugging Face folder.
+        facts: What `inspect(folder)` returned.
+        device: Where to compute.
+    """
+
+    def __init__(self, folder: Path, facts: CheckpointFacts, device: torch.device) -> None:
+        self.device = device
+        self.family = family_of(facts.model_type)
+        self.files = TensorFiles(folder, facts, self.family)
+        self.stored_dtype = _weight_dtype(facts)
+        self.dtype = compute_dtype(self.stored_dtype, device)
+        self.model: Any = _skeleton(facts, self.dtype, device)
+        self.config: Any = self.model.config
+        self.blocks: list[nn.Module] = list(self.model.get_submodule(self.family.blocks))
+        if self.family.prepare is not None:
+            with torch.device("meta"):
+                for block in self.blocks:
+                    self.family.prepare(block, self.config)
+        self._empty = [block.state_dict() for block in self.blocks]
+        self._load_rest()
+
+    def block_prefix(self, index: int) -> str:
+        """Return the path of a block in the model, with a dot at the end."""
+        return f"{self.family.blocks}.{index}."
+
+    def parameters(self, index: int) -> list[str]:
+        """Return the names of a block's parameters within the block."""
+        return list(self._empty[index])
+
+    @contextmanager
+    def block(
+        self, index: int, weights: dict[str, torch.Tensor] | None = None
+    ) -> Iterator[nn.Module]:
+        """Yield a block with the given weights, by default the checkpoint's; they are dropped afterwards."""
+        module = self.blocks[index]
+        _assign(module, self._dense(index) if weights is None else weights)
+        try:
+            yield module
+        finally:
+            module.load_state_dict(self._empty[index], assign=True)
+
+    def _dense(self, index: int) -> dict[str, torch.Tensor]:
+        prefix = self.block_prefix(index)
+        names = [prefix + name for name in self._empty[index]]
+        tensors = self.files.load(names, dtype=self.dtype, device=self.device)
+        return {name.removeprefix(prefix): tensor for name, tensor in tensors.items()}
+
+    def embed(self, tokens: torch.Tensor) -> tuple[torch.Tensor, list[Call]]:
+        """Return the input of the first block, [batch, seq, dim], and every block's other arguments.
+
+        Args:
+            tokens: int64 [batch, seq].
+        """
+        recorder = Recorder()
+        with ExitStack() as stack:
+            for block in self.blocks:
+                stack.enter_context(replaced_forward(block, recorder.record))
+            self.model.base_model(input_ids=tokens.to(self.device), use_cache=False)
+        return recorder.first_hidden(), recorder.calls
+
+    def logits(
+        self, tokens: torch.Tensor, hidden: torch.Tensor, positions: torch.Tensor
+    ) -> torch.Tensor:
+        """Return the head's logits, [batch, positions, vocabulary].
+
+        Args:
+            tokens: int64 [batch, seq].
+            hidden: Output of the last block, [batch, seq, dim].
+            positions: int64, which positions to compute.
+        """
+        with ExitStack() as stack:
+            for block in self.blocks:
+                stack.enter_context(replaced_forward(block, lambda *_args, **_kwargs: hidden))
+            output = self.model(
+                input_ids=tokens.to(self.device),
+                use_cache=False,
+                logits_to_keep=positions.to(self.device),
+            )
+        logits: torch.Tensor = output.logits
+        return logits
+
+    def _load_rest(self) -> None:
+        """Load everything outside the blocks; a tied head follows its embedding."""
+        tied = set(self.model.all_tied_weights_keys)
+        prefix = f"{self.family.blocks}."
+        names = [
+            name
+            for name in self.model.state_dict()
+            if not name.startswith(prefix) and name not in tied
+        ]
+        _assign(self.model, self.files.load(names, dtype=self.dtype, device=self.device))
+        self.model.tie_weights()
+
+
+def _weight_dtype(facts: CheckpointFacts) -> torch.dtype:
+    """Return the dtype that holds most of the weights."""
+    counts: dict[str, int] = {}
+    for tensor in facts.tensors.values():
+        counts[tensor.dtype] = counts.get(tensor.dtype, 0) + tensor.count
+    return DTYPES[max((name for name in counts if name in DTYPES), key=counts.__getitem__)]
+
+
+def _skeleton(facts: CheckpointFacts, dtype: torch.dtype, device: torch.device) -> Any:
+    """Build the model without memory for parameters; buffers that no checkpoint stores are computed."""
+    try:
+        config = CONFIG_MAPPING[facts.model_type].from_dict(dict(facts.config))
+        with torch.device("meta"):
+            model: Any = AutoModelForCausalLM.from_config(config, dtype=dtype)  # type: ignore[no-untyped-call]
+    except Exception as error:
+        raise ModelInvalid(f"transformers refuses config.json: {error}") from error
+    for name, buffer in list(model.named_non_persistent_buffers()):
+        path, _, leaf = name.rpartition(".")
+        model.get_submodule(path).register_buffer(
+            leaf, torch.empty_like(buffer, device=device), persistent=False
+        )
+    model.initialize_weights()
+    return model.eval()
+
+
+def _assign(module: nn.Module, tensors: dict[str, torch.Tensor]) -> None:
+    expected = module.state_dict()
+    for name, tensor in tensors.items():
+        if tensor.shape != expected[name].shape:
+            raise ModelInvalid(
+                f"{name} has shape {list(tensor.shape)}, config.json calls for {list(expected[name].shape)}"
+            )
+    module.load_state_dict(tensors, assign=True, strict=False)

@@ -1,0 +1,98 @@
+"""Statistics of one input, accumulated over calibration batches in float32 partial sums and float64 totals."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+import torch
+
+from pruning_core.errors import NumericalFailure
+
+
+@dataclass(frozen=True)
+class Stats:
+    """What a method may ask of its input; only what it needs is filled in.
+
+    Attributes:
+        tokens: Number of tokens seen.
+        column_mean_square: [in], mean of x_j squared.
+    """
+
+    tokens: int
+    column_mean_square: torch.Tensor | None = None
+
+    @property
+    def silent(self) -> bool:
+        """Tell whether the input was zero throughout, or never came."""
+        q = self.column_mean_square
+        return self.tokens == 0 or (q is not None and not bool(q.any()))
+
+    def with_unit_input(self) -> Stats:
+        """Return the statistics of an input whose channels are all alike."""
+        q = self.column_mean_square
+        return replace(self, column_mean_square=None if q is None else torch.ones_like(q))
+
+
+class Accumulator(Protocol):
+    """One running statistic."""
+
+    def update(self, x: torch.Tensor) -> None:
+        """Add a batch of inputs, float32 [tokens, in]."""
+
+    def result(self, tokens: int) -> torch.Tensor:
+        """Return the statistic over all tokens."""
+
+
+class ColumnMeanSquare:
+    """Mean of x_j squared, [in]."""
+
+    def __init__(self, width: int, device: torch.device) -> None:
+        self._sum = torch.zeros(width, dtype=torch.float64, device=device)
+
+    def update(self, x: torch.Tensor) -> None:
+        """Add a batch of inputs, float32 [tokens, in]."""
+        self._sum += torch.linalg.vector_norm(x, dim=0).double().square()
+
+    def result(self, tokens: int) -> torch.Tensor:
+        """Return the mean, float32 [in]."""
+        return (self._sum / tokens).float()
+
+
+ACCUMULATORS: dict[str, Callable[[int, torch.device], Accumulator]] = {
+    "column_mean_square": ColumnMeanSquare,
+}
+
+
+class Collector:
+    """All statistics of one input that a method needs."""
+
+    def __init__(self, needs: Iterable[str], width: int, device: torch.device) -> None:
+        self._width = width
+        self._accumulators = {name: ACCUMULATORS[name](width, device) for name in sorted(needs)}
+        self.tokens = 0
+
+    def update(self, x: torch.Tensor) -> None:
+        """Add inputs of any leading shape, [..., in]."""
+        flat = x.detach().reshape(-1, self._width).float()
+        self.tokens += flat.shape[0]
+        for accumulator in self._accumulators.values():
+            accumulator.update(flat)
+
+    def stats(self, name: str) -> Stats:
+        """Return the statistics.
+
+        Args:
+            name: What the input feeds, for the error.
+
+        Raises:
+            NumericalFailure: a statistic is NaN or infinite.
+        """
+        values = {key: part.result(max(self.tokens, 1)) for key, part in self._accumulators.items()}
+        for key, value in values.items():
+            if not torch.isfinite(value).all():
+                raise NumericalFailure(
+                    f"{name}: {key} of its input is NaN or infinite during calibration"
+                )
+        return Stats(tokens=self.tokens, **values)

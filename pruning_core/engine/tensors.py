@@ -1,0 +1,68 @@
+"""Tensors of a checkpoint folder by name, read one block at a time."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable
+from pathlib import Path
+
+import torch
+from safetensors import safe_open
+
+from pruning_core.errors import ModelInvalid, ModelNotFinite
+from pruning_core.families.base import Family
+from pruning_core.intake.checkpoint import CheckpointFacts
+
+DTYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
+
+
+class TensorFiles:
+    """Reads tensors under the names that stock transformers' modules use."""
+
+    def __init__(self, folder: Path, facts: CheckpointFacts, family: Family) -> None:
+        self._folder = folder
+        self._facts = facts
+        self._family = family
+
+    def stored_name(self, name: str) -> str | None:
+        """Return the name in the files of a parameter of the model, or None.
+
+        Checkpoints of a base model lack its prefix (`h.0...` for `transformer.h.0...`).
+        """
+        for inside, stored in self._family.file_names:
+            name = name.replace(inside, stored)
+        candidates = (name, name.partition(".")[2])
+        return next((candidate for candidate in candidates if candidate in self._facts.files), None)
+
+    def dtype(self, stored: str) -> torch.dtype:
+        """Return the dtype that the checkpoint stores a tensor in."""
+        return DTYPES[self._facts.tensors[stored].dtype]
+
+    def load(
+        self, names: Iterable[str], *, dtype: torch.dtype, device: torch.device
+    ) -> dict[str, torch.Tensor]:
+        """Return parameters by model name, finite, as private copies.
+
+        Raises:
+            ModelInvalid: one is missing.
+            ModelNotFinite: one holds NaN or infinity.
+        """
+        by_file: dict[str, list[tuple[str, str]]] = defaultdict(list)
+        for name in names:
+            stored = self.stored_name(name)
+            if stored is None:
+                raise ModelInvalid(
+                    f"the checkpoint lacks {name}, which its configuration calls for"
+                )
+            by_file[self._facts.files[stored]].append((name, stored))
+        tensors = {}
+        for file, pairs in by_file.items():
+            with safe_open(self._folder / file, framework="pt") as opened:
+                for name, stored in pairs:
+                    tensor = opened.get_tensor(stored).to(device=device, dtype=dtype, copy=True)
+                    if not torch.isfinite(tensor).all():
+                        raise ModelNotFinite(
+                            f"{stored} of the source checkpoint holds NaN or infinity: mend or re-download it"
+                        )
+                    tensors[name] = tensor
+        return tensors

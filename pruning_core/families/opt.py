@@ -1,0 +1,17 @@
+"""OPT: a plain feed-forward with biases, decoder below `model.decoder`."""
+
+from __future__ import annotations
+
+from pruning_core.families.base import Family
+
+OPT = Family(
+    name="opt",
+    model_types=("opt",),
+    blocks="model.decoder.layers",
+    inputs=(
+        ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"),
+        ("self_attn.out_proj",),
+        ("fc1",),
+        ("fc2",),
+    ),
+)

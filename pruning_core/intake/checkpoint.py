@@ -1,0 +1,154 @@
+"""What can be known of a checkpoint without torch: is it sound, safe and of a family that we can prune."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pruning_core.errors import ModelInvalid, ModelNotAllowed, UnsafePickle, UnsupportedModel
+from pruning_core.intake import config as configs
+from pruning_core.intake.headers import TensorFacts, read_header
+
+INDEX = "model.safetensors.index.json"
+SINGLE = "model.safetensors"
+FLOAT_DTYPES = {"F64", "F32", "F16", "BF16"}
+_PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
+_BLOCK = re.compile(r"(?:^|\.)(?:layers|h)\.(\d+)\.")
+
+
+@dataclass(frozen=True)
+class CheckpointFacts:
+    """Facts of one checkpoint; `files` maps each tensor to the file that holds it (empty for GGUF)."""
+
+    model_type: str
+    architecture: str
+    parameters: int
+    bytes: int
+    blocks: int
+    max_positions: int
+    vocab_size: int
+    config: dict[str, Any]
+    tensors: dict[str, TensorFacts]
+    files: dict[str, str]
+
+
+def is_gguf(path: Path) -> bool:
+    """Tell whether the path names a GGUF file, by suffix."""
+    return path.suffix.lower() == ".gguf"
+
+
+def check_gguf(path: Path) -> None:
+    """Refuse a file that only calls itself GGUF; its tensors are checked when it is read.
+
+    Raises:
+        ModelInvalid: the magic bytes are missing.
+    """
+    with path.open("rb") as file:
+        if file.read(4) != b"GGUF":
+            raise ModelInvalid(f"{path.name} is no GGUF file: its first four bytes are not 'GGUF'")
+
+
+def inspect(folder: Path, *, root: Path | None = None) -> CheckpointFacts:
+    """Return the facts of a Hugging Face folder.
+
+    Args:
+        folder: Folder with `config.json` and safetensors.
+        root: Where given, no file of the folder may link to anything outside it.
+
+    Raises:
+        ModelInvalid, ModelNotAllowed, UnsafePickle, UnsupportedModel: what is wrong, and how to mend it.
+    """
+    if not folder.is_dir():
+        raise ModelInvalid(f"{folder.name} is neither a model folder nor a .gguf file")
+    if root is not None:
+        _check_links(folder, root)
+    config = configs.read_config(folder)
+    files = _tensor_files(folder)
+    tensors: dict[str, TensorFacts] = {}
+    for name in sorted(set(files.values())):
+        header = read_header(folder / name)
+        tensors |= {tensor: header[tensor] for tensor in header if files.get(tensor, name) == name}
+        files |= dict.fromkeys(header, name) if not (folder / INDEX).is_file() else {}
+    missing = sorted(set(files) - set(tensors) - {SINGLE})
+    if missing:
+        raise ModelInvalid(f"{INDEX} names tensors that no file holds, the first is {missing[0]!r}")
+    files.pop(SINGLE, None)
+    _check_against_config(config, tensors)
+    return CheckpointFacts(
+        model_type=config["model_type"],
+        architecture=(config.get("architectures") or [config["model_type"]])[0],
+        parameters=sum(tensor.count for tensor in tensors.values()),
+        bytes=sum(tensor.bytes for tensor in tensors.values()),
+        blocks=configs.block_count(config),
+        max_positions=configs.max_positions(config),
+        vocab_size=configs.vocabulary_size(config),
+        config=config,
+        tensors=tensors,
+        files=files,
+    )
+
+
+def has_tokenizer(folder: Path) -> bool:
+    """Tell whether stock transformers finds a tokenizer in the folder without conversion."""
+    return (folder / "tokenizer.json").is_file() or (folder / "vocab.json").is_file()
+
+
+def _check_links(folder: Path, root: Path) -> None:
+    for file in folder.iterdir():
+        if not file.resolve().is_relative_to(root.resolve()):
+            raise ModelNotAllowed(f"{file.name} links to a file outside the allowed folders")
+
+
+def _tensor_files(folder: Path) -> dict[str, str]:
+    if (folder / INDEX).is_file():
+        return _indexed_files(folder)
+    if (folder / SINGLE).is_file():
+        return {SINGLE: SINGLE}
+    if any(next(folder.glob(pattern), None) for pattern in _PICKLES):
+        raise UnsafePickle(
+            f"{folder.name} holds pickled weights only, and a pickle can run any code.",
+            suggestions=(
+                "convert it to safetensors on a machine you trust: save_pretrained() writes them",
+            ),
+        )
+    raise ModelInvalid(f"{folder.name} has no {SINGLE} and no {INDEX}")
+
+
+def _indexed_files(folder: Path) -> dict[str, str]:
+    try:
+        files = json.loads((folder / INDEX).read_bytes())["weight_map"]
+    except (ValueError, KeyError, TypeError, RecursionError):
+        raise ModelInvalid(f"{INDEX} has no readable weight_map") from None
+    if not isinstance(files, dict) or not files:
+        raise ModelInvalid(f"{INDEX} has no readable weight_map")
+    for file in set(map(str, files.values())):
+        if Path(file).name != file or not file.endswith(".safetensors"):
+            raise ModelInvalid(
+                f"{INDEX} names {file!r}, which is no safetensors file of the folder"
+            )
+        if not (folder / file).is_file():
+            raise ModelInvalid(f"{INDEX} names {file}, which is missing")
+    return files
+
+
+def _check_against_config(config: dict[str, Any], tensors: dict[str, TensorFacts]) -> None:
+    blocks = {int(match[1]) for name in tensors if (match := _BLOCK.search(name))}
+    count = configs.block_count(config)
+    if blocks != set(range(count)):
+        raise ModelInvalid(f"config.json promises {count} blocks, the files hold {len(blocks)}")
+    embedding = (configs.vocabulary_size(config), configs.embedding_width(config))
+    if not any(tensor.shape == embedding for tensor in tensors.values()):
+        raise ModelInvalid(
+            f"config.json promises an embedding of shape {list(embedding)}; the files hold none"
+        )
+    odd = sorted(
+        {tensor.dtype for name, tensor in tensors.items() if name.endswith(".weight")}
+        - FLOAT_DTYPES
+    )
+    if odd:
+        raise UnsupportedModel(
+            f"Weights of type {', '.join(odd)} are not supported; convert them to BF16 or F32."
+        )

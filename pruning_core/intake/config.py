@@ -1,0 +1,103 @@
+"""`config.json`, read by a strict schema of our own before transformers sees it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from pruning_core.errors import ModelInvalid, UnsupportedModel
+
+# One entry per family table in `pruning_core.families`; a test holds the two together.
+SUPPORTED_MODEL_TYPES = frozenset(
+    {"gemma2", "gemma3_text", "gpt2", "llama", "mistral", "mixtral", "opt", "phi", "phi3", "qwen2", "qwen3"}
+)  # fmt: skip
+MAX_CONFIG_BYTES = 5_000_000
+
+_BOUNDS = {
+    "hidden_size": 65_536, "n_embd": 65_536, "word_embed_proj_dim": 65_536,
+    "intermediate_size": 1_048_576, "ffn_dim": 1_048_576, "n_inner": 1_048_576,
+    "num_hidden_layers": 1_024, "n_layer": 1_024,
+    "num_attention_heads": 1_024, "num_key_value_heads": 1_024, "n_head": 1_024, "head_dim": 4_096,
+    "num_local_experts": 1_024, "num_experts_per_tok": 1_024,
+    "vocab_size": 4_194_304,
+    "max_position_embeddings": 134_217_728, "n_positions": 134_217_728, "sliding_window": 134_217_728,
+}  # fmt: skip
+_OPTIONAL = {"n_inner", "sliding_window", "head_dim", "num_key_value_heads", "word_embed_proj_dim"}
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """Return a cleaned `config.json`: bounded sizes, and nothing in it that can name code.
+
+    Raises:
+        ModelInvalid: the file is missing, unreadable, or a size in it is absurd.
+        UnsupportedModel: no family table knows this architecture, or the weights are quantised.
+    """
+    path = folder / "config.json"
+    if not path.is_file():
+        raise ModelInvalid(f"{folder.name} has no config.json: it is no Hugging Face model folder")
+    if path.stat().st_size > MAX_CONFIG_BYTES:
+        raise ModelInvalid(f"config.json is larger than {MAX_CONFIG_BYTES} bytes")
+    try:
+        config = json.loads(path.read_bytes())
+    except (ValueError, RecursionError) as error:
+        raise ModelInvalid(f"config.json cannot be read: {error}") from None
+    if not isinstance(config, dict):
+        raise ModelInvalid("config.json holds no JSON object")
+    _check_architecture(config)
+    _check_sizes(config)
+    # `auto_map` names Python files, keys with an underscore reach into transformers' internals.
+    return {
+        key: value for key, value in config.items() if not key.startswith("_") and key != "auto_map"
+    }
+
+
+def _check_architecture(config: dict[str, Any]) -> None:
+    model_type = config.get("model_type")
+    if model_type not in SUPPORTED_MODEL_TYPES:
+        known = ", ".join(sorted(SUPPORTED_MODEL_TYPES))
+        raise UnsupportedModel(
+            f"model_type {model_type!r} is not supported; supported are: {known}"
+        )
+    if config.get("quantization_config"):
+        raise UnsupportedModel(
+            "The weights are quantised; pruning needs the float checkpoint that they were made from."
+        )
+
+
+def _check_sizes(config: dict[str, Any]) -> None:
+    for key, bound in _BOUNDS.items():
+        value = config.get(key)
+        if key not in config or (value is None and key in _OPTIONAL):
+            continue
+        if type(value) is not int or not 0 < value <= bound:
+            raise ModelInvalid(
+                f"config.json: {key} is {value!r}; a whole number from 1 to {bound} is expected"
+            )
+
+
+def block_count(config: dict[str, Any]) -> int:
+    """Return the number of transformer blocks."""
+    return _first(config, "num_hidden_layers", "n_layer")
+
+
+def vocabulary_size(config: dict[str, Any]) -> int:
+    """Return the number of token ids."""
+    return _first(config, "vocab_size")
+
+
+def embedding_width(config: dict[str, Any]) -> int:
+    """Return the width of the token embedding."""
+    return _first(config, "word_embed_proj_dim", "hidden_size", "n_embd")
+
+
+def max_positions(config: dict[str, Any]) -> int:
+    """Return the longest window that the model was made for, in tokens."""
+    return _first(config, "max_position_embeddings", "n_positions")
+
+
+def _first(config: dict[str, Any], *keys: str) -> int:
+    for key in keys:
+        if isinstance(config.get(key), int):
+            return int(config[key])
+    raise ModelInvalid(f"config.json names none of: {', '.join(keys)}")

@@ -1,0 +1,27 @@
+"""Wanda: Sun, Liu, Bair, Kolter, "A Simple and Effective Pruning Approach for Large Language Models", arXiv 2306.11695.
+
+score = |W| * sqrt(q),  q_j = mean over tokens of x_j squared
+
+The paper's norm of X_j differs from sqrt(q_j) by a constant factor, which ranks nothing differently.
+Departures from the authors' code: counts are exact (theirs removes one more per row, and all ties), n:m takes
+any n and m, and their search of a ratio per row is not offered.
+"""
+
+from __future__ import annotations
+
+import torch
+
+from pruning_core.engine.patterns import Selector
+from pruning_core.engine.stats import Stats
+from pruning_core.spec.methods import Wanda
+
+NEEDS: tuple[str, ...] = ("column_mean_square",)
+
+
+def prune(
+    weight: torch.Tensor, stats: Stats, select: Selector, params: Wanda
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the weight [out, in] with its lowest-scoring entries zeroed, and the mask of what stays."""
+    assert stats.column_mean_square is not None
+    keep = select.keep(weight.abs() * stats.column_mean_square.sqrt())
+    return weight * keep, keep

@@ -1,0 +1,125 @@
+"""Answers of the server. Fields and values that this client does not know yet are kept, not refused."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict
+
+from secateur.errors import JobFailed
+
+TERMINAL = frozenset({"succeeded", "failed", "cancelled", "expired"})
+
+
+class Answer(BaseModel):
+    """What all answers share."""
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+
+
+class Progress(Answer):
+    """How far a running job is."""
+
+    phase: str
+    step: int = 0
+    total_steps: int = 0
+    unit: str = "block"
+    percent: float = 0
+    seconds_remaining: float | None = None
+
+
+class Job(Answer):
+    """A job as the server shows it."""
+
+    id: str
+    name: str | None = None
+    labels: dict[str, str] = {}
+    status: str
+    status_reason: str | None = None
+    phase: str | None = None
+    spec: dict[str, Any]
+    progress: Progress | None = None
+    queue: dict[str, Any] = {}
+    attempt: dict[str, Any] = {}
+    error: dict[str, Any] | None = None
+    result: dict[str, Any] | None = None
+    created_at: datetime
+    started_at: datetime | None = None
+    finished_at: datetime | None = None
+    etag: str
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether the job has reached its end, good or bad."""
+        return self.status in TERMINAL
+
+    def raise_for_status(self) -> Job:
+        """Return the job itself.
+
+        Raises:
+            JobFailed: it ended without a result.
+        """
+        if not self.is_finished or self.status == "succeeded":
+            return self
+        error = self.error or {}
+        raise JobFailed(
+            str(error.get("detail", f"{self.id} ended {self.status}")),
+            code=str(error.get("code", self.status.upper())),
+            suggestions=tuple(error.get("suggestions", ())),
+        )
+
+
+class Event(Answer):
+    """One line of a job's history."""
+
+    id: str
+    job_id: str
+    type: str
+    at: datetime
+    from_status: str | None = None
+    to_status: str | None = None
+    detail: dict[str, Any] = {}
+
+
+class ManifestFile(Answer):
+    """One file of the checkpoint; `path` is relative and uses `/`."""
+
+    path: str
+    bytes: int
+    sha256: str
+    media_type: str
+    url: str
+
+
+class Manifest(Answer):
+    """Every file of a finished job."""
+
+    job_id: str
+    total_bytes: int
+    files: tuple[ManifestFile, ...]
+
+
+class Method(Answer):
+    """A pruning method."""
+
+    name: str
+    kind: str
+    summary: str
+    source: str
+    needs_calibration: bool
+    patterns: tuple[str, ...]
+    default_pattern: str
+    output: str
+    params: dict[str, Any]
+
+
+class Task(Answer):
+    """A text that calibrates or evaluates."""
+
+    name: str
+    kind: str
+    description: str
+    built_in: bool
+    calibration_bytes: int
+    evaluation_bytes: int

@@ -1,0 +1,136 @@
+"""Result files: bytes in a local folder, one row per file in the database."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from uuid import uuid4
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from store.errors import ArtifactNotFound
+from store.tables import Artifact
+
+_CHUNK = 1 << 20
+
+
+@dataclass(frozen=True)
+class ArtifactRow:
+    """What is recorded of one file; `path` is what clients ask for, `key` where the bytes are."""
+
+    path: str
+    key: str
+    sha256: str
+    bytes: int
+    media_type: str = "application/octet-stream"
+
+
+def rows(session: Session, job_id: str) -> list[Artifact]:
+    """Return a job's files by path."""
+    return list(
+        session.scalars(select(Artifact).where(Artifact.job_id == job_id).order_by(Artifact.path))
+    )
+
+
+def row(session: Session, job_id: str, path: str) -> Artifact:
+    """Return one file's row.
+
+    Raises:
+        ArtifactNotFound: The job has no such file.
+    """
+    found = session.get(Artifact, (job_id, path))
+    if found is None:
+        raise ArtifactNotFound(
+            f"job {job_id} has no file {path}: its manifest lists those there are"
+        )
+    return found
+
+
+class LocalArtifacts:
+    """A folder; a file appears under its key whole and on disk, or not at all.
+
+    Args:
+        root: Made when the first file arrives.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self._root = root.absolute()
+
+    def path(self, key: str) -> Path:
+        """Return where a key's bytes are.
+
+        Raises:
+            ArtifactNotFound: The key leads out of the folder.
+        """
+        parts = PurePosixPath(key).parts
+        plain = parts and not key.startswith("/") and ".." not in parts and "\0" not in key
+        target = self._root.joinpath(*parts)
+        if not plain or not target.resolve().is_relative_to(self._root.resolve()):
+            raise ArtifactNotFound(f"{key!r} is no key of the artifact store")
+        return target
+
+    def put(self, source: Path, key: str) -> tuple[int, str]:
+        """Store a regular file (linked where the file system can), and return its size and sha256."""
+        target = self.path(key)
+        if source.is_symlink() or not source.is_file():
+            raise ArtifactNotFound(f"{source.name} is not a regular file")
+        _make_folder(target.parent)
+        temporary = target.with_name(f".{uuid4().hex}.tmp")
+        try:
+            _link_or_copy(source, temporary)
+            size, digest = _sync_and_hash(temporary)
+            temporary.replace(target)
+        finally:
+            temporary.unlink(missing_ok=True)
+        _sync_folder(target.parent)
+        return size, digest
+
+    def delete_prefix(self, prefix: str) -> None:
+        """Remove everything below a prefix; nothing there is fine."""
+        target = self.path(prefix)
+        if target.is_dir():
+            shutil.rmtree(target)
+
+
+def _link_or_copy(source: Path, target: Path) -> None:
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copyfile(source, target)
+
+
+def _sync_and_hash(path: Path) -> tuple[int, str]:
+    digest = hashlib.sha256()
+    size = 0
+    with path.open("rb") as file:
+        for chunk in _chunks(file.fileno()):
+            digest.update(chunk)
+            size += len(chunk)
+        os.fsync(file.fileno())
+    return size, digest.hexdigest()
+
+
+def _chunks(descriptor: int) -> Iterator[bytes]:
+    while chunk := os.read(descriptor, _CHUNK):
+        yield chunk
+
+
+def _make_folder(folder: Path) -> None:
+    if folder.is_dir():
+        return
+    _make_folder(folder.parent)
+    folder.mkdir(exist_ok=True)
+    _sync_folder(folder.parent)
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

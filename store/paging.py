@@ -1,0 +1,52 @@
+"""Cursors: opaque, and good only for the filters they were made with."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from store.errors import InvalidCursor
+
+
+@dataclass(frozen=True)
+class Position:
+    """The last row of a page."""
+
+    created_at: datetime
+    id: str
+
+
+def encode(position: Position, filters: Mapping[str, Any]) -> str:
+    """Return the text that clients send back."""
+    content = [position.created_at.isoformat(), position.id, _digest(filters)]
+    return base64.urlsafe_b64encode(json.dumps(content).encode()).decode().rstrip("=")
+
+
+def decode(cursor: str, filters: Mapping[str, Any]) -> Position:
+    """Return the row after which the next page begins.
+
+    Raises:
+        InvalidCursor: Not a cursor of ours, or the filters differ from those of the first page.
+    """
+    try:
+        raw = base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4))
+        created_at, job_id, made_for = json.loads(raw)
+        position = Position(datetime.fromisoformat(created_at), str(job_id))
+    except (binascii.Error, ValueError, TypeError) as error:
+        raise InvalidCursor("not a cursor: send `next_cursor` of the page before") from error
+    if position.created_at.tzinfo is None:
+        raise InvalidCursor("not a cursor: send `next_cursor` of the page before")
+    if made_for != _digest(filters):
+        raise InvalidCursor("the filters changed between pages: start again without a cursor")
+    return position
+
+
+def _digest(filters: Mapping[str, Any]) -> str:
+    text = json.dumps(filters, sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]

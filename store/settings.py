@@ -1,0 +1,72 @@
+"""Every setting of the service: one class, read from `SECATEUR_*`, shared by the front end and the workers."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Annotated, Any, Self
+
+from pydantic import Field, field_validator, model_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+Seconds = Annotated[float, Field(gt=0)]
+
+
+class Settings(BaseSettings):
+    """Immutable; an empty variable counts as unset."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="SECATEUR_", env_ignore_empty=True, frozen=True, use_attribute_docstrings=True
+    )
+
+    data_dir: Path = Field(default_factory=lambda: Path.home() / ".local/share/secateur")
+    """Parent of everything below that is not set on its own."""
+    database_url: str = Field(
+        default_factory=lambda data: f"sqlite:///{data['data_dir']}/secateur.db"
+    )
+    """`sqlite:///...` or `postgresql://...`."""
+    broker_url: str | None = None
+    """Redis (or RabbitMQ) that carries doorbells. Unset: workers poll."""
+    environment: str = Field(default="dev", pattern=r"^[a-z0-9][a-z0-9\-]{0,31}$")
+    """Keeps deployments that share a Redis apart."""
+    artifacts_dir: Path = Field(default_factory=lambda data: Path(data["data_dir"]) / "artifacts")
+    work_dir: Path = Field(default_factory=lambda data: Path(data["data_dir"]) / "work")
+    cache_dir: Path = Field(default_factory=lambda data: Path(data["data_dir"]) / "cache")
+    model_roots: Annotated[tuple[Path, ...], NoDecode] = ()
+    """Folders below which `file://` models may lie, joined by `os.pathsep`."""
+    tasks_dir: Path | None = None
+    """Folder with one sub-folder per calibration task."""
+
+    host: str = "127.0.0.1"
+    port: int = Field(default=8571, ge=0, le=65535)
+    max_body_bytes: int = Field(default=1_000_000, ge=1)
+
+    worker_slots: int = Field(default=1, ge=1)
+    lease_seconds: Seconds = 60
+    """How long a silent worker keeps its job."""
+    heartbeat_seconds: Seconds = 15
+    poll_seconds: Seconds = 5
+    reconcile_seconds: Seconds = 5
+    term_grace_seconds: Seconds = 10
+    """Between asking a child to stop and killing it."""
+    stall_seconds: Seconds = 900
+    """Without progress for so long a child is killed."""
+    max_crashes: int = Field(default=3, ge=1)
+
+    @field_validator("data_dir", "artifacts_dir", "work_dir", "cache_dir", "tasks_dir")
+    @classmethod
+    def _absolute(cls, path: Path | None) -> Path | None:
+        return path and path.expanduser().absolute()
+
+    @field_validator("model_roots", mode="before")
+    @classmethod
+    def _split(cls, value: Any) -> Any:
+        if not isinstance(value, str):
+            return value
+        return tuple(Path(part).expanduser() for part in value.split(os.pathsep) if part)
+
+    @model_validator(mode="after")
+    def _beats_before_the_lease_lapses(self) -> Self:
+        if self.heartbeat_seconds >= self.lease_seconds:
+            raise ValueError("heartbeat_seconds must be smaller than lease_seconds")
+        return self

@@ -1,0 +1,178 @@
+"""What every element method must do; the list comes from the registry."""
+
+from __future__ import annotations
+
+import importlib
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from pruning_core.engine.patterns import Selector
+from pruning_core.engine.registry import element
+from pruning_core.engine.stats import Collector, Stats
+from pruning_core.pipeline import prune
+from pruning_core.spec.methods import METHODS, ElementMethod, Magnitude, Wanda, method_name
+from pruning_core.spec.patterns import MatrixWide, Row
+from pruning_core.spec.prune import PruneSpec
+from tests import tiny
+
+ELEMENTS = [method for method in METHODS if method.kind == "element"]
+PATTERNS = [{"name": "row"}, {"name": "matrix"}, {"name": "n:m", "n": 2, "m": 4}]
+
+
+def inputs(tokens: int = 200, width: int = 16, seed: int = 3) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    scale = torch.linspace(0.1, 3, width)
+    return torch.randn(tokens, width, generator=generator) * scale
+
+
+def statistics(method: type[ElementMethod], x: torch.Tensor) -> Stats:
+    collector = Collector(element(method()).needs, x.shape[1], x.device)
+    for batch in torch.split(x, 37):
+        collector.update(batch)
+    return collector.stats("test")
+
+
+def weight(rows: int = 12, width: int = 16, seed: int = 4) -> torch.Tensor:
+    return torch.randn(rows, width, generator=torch.Generator().manual_seed(seed))
+
+
+@pytest.mark.parametrize("pattern", PATTERNS, ids=lambda pattern: pattern["name"])
+@pytest.mark.parametrize("method", ELEMENTS, ids=method_name)
+def test_the_count_is_exact_and_survivors_are_where_keep_says(
+    method: type[ElementMethod], pattern: dict[str, Any]
+) -> None:
+    ratio = {} if pattern["name"] == "n:m" else {"sparsity": 0.5}
+    spec = PruneSpec.model_validate({"method": method_name(method), "pattern": pattern, **ratio})
+    select = Selector(spec.ratio, spec.pattern)
+    pruned, keep = element(spec.method).prune(
+        weight(), statistics(method, inputs()), select, spec.method
+    )
+    assert int(keep.sum()) * 2 == keep.numel()
+    assert not pruned[~keep].any()
+    assert torch.isfinite(pruned).all()
+
+
+@pytest.mark.parametrize("method", ELEMENTS, ids=method_name)
+@pytest.mark.parametrize("value", [0.0, 1.0], ids=["zero", "constant"])
+def test_dull_calibration_gives_finite_weights(method: type[ElementMethod], value: float) -> None:
+    x = torch.full((50, 16), value)
+    pruned, keep = element(method()).prune(
+        weight(), statistics(method, x), Selector(0.5, Row()), method()
+    )
+    assert torch.isfinite(pruned).all()
+    assert int(keep.sum()) * 2 == keep.numel()
+
+
+@pytest.mark.parametrize("method", ELEMENTS, ids=method_name)
+def test_scaling_all_inputs_changes_no_mask(method: type[ElementMethod]) -> None:
+    select = Selector(0.5, MatrixWide())
+    masks = [
+        element(method()).prune(weight(), statistics(method, inputs() * c), select, method())[1]
+        for c in (1.0, 4.0)
+    ]
+    assert torch.equal(*masks)
+
+
+@pytest.mark.parametrize("method", ELEMENTS, ids=method_name)
+def test_each_method_is_one_file_with_needs_and_prune(method: type[ElementMethod]) -> None:
+    module = importlib.import_module(f"pruning_core.methods.{method_name(method)}")
+    assert method.needs_calibration == bool(module.NEEDS)
+    assert method.default_pattern in method.patterns
+    assert (module.__doc__ or "").count("\n") >= 2
+
+
+def test_wanda_equals_the_formula_in_numpy() -> None:
+    w, x = weight(4, 6), inputs(50, 6)
+    _, keep = element(Wanda()).prune(w, statistics(Wanda, x), Selector(0.5, Row()), Wanda())
+    score = np.abs(w.numpy()) * np.sqrt(np.mean(x.numpy().astype(np.float64) ** 2, axis=0))
+    expected = np.ones_like(score, dtype=bool)
+    for row, order in enumerate(np.argsort(score, axis=1, kind="stable")):
+        expected[row, order[:3]] = False
+    assert (keep.numpy() == expected).all()
+
+
+def test_wanda_removes_a_dead_channel_first() -> None:
+    x = inputs()
+    x[:, 5] = 0
+    _, keep = element(Wanda()).prune(weight(), statistics(Wanda, x), Selector(0.1, Row()), Wanda())
+    assert not keep[:, 5].any()
+
+
+def test_magnitude_equals_the_formula_in_numpy() -> None:
+    w = weight(4, 6)
+    _, keep = element(Magnitude()).prune(
+        w, Stats(tokens=0), Selector(0.5, MatrixWide()), Magnitude()
+    )
+    expected = np.ones(24, dtype=bool)
+    expected[np.argsort(np.abs(w.numpy()).ravel(), kind="stable")[:12]] = False
+    assert (keep.numpy().ravel() == expected).all()
+
+
+def test_zero_weights_go_first() -> None:
+    w = weight()
+    w[:, ::4] = 0
+    _, keep = element(Magnitude()).prune(
+        w, Stats(tokens=0), Selector(0.25, MatrixWide()), Magnitude()
+    )
+    assert torch.equal(keep, w != 0)
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny Llama that has learnt to count: the next token is the last one plus one."""
+    folder = tmp_path_factory.mktemp("trained") / "model"
+    tiny.save(folder, "llama", seed=5)
+    model = tiny.build("llama", seed=5).train()
+    optimiser = torch.optim.AdamW(model.parameters(), lr=5e-3)
+    for step in range(60):
+        ids = counting(32, 24, seed=step)
+        loss = model(ids, labels=ids).loss
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+    model.eval().save_pretrained(folder)
+    return folder
+
+
+def counting(windows: int, seq: int, seed: int) -> torch.Tensor:
+    start = torch.randint(3, 200, (windows, 1), generator=torch.Generator().manual_seed(seed))
+    return (start + torch.arange(seq)) % (tiny.VOCAB - 3) + 3
+
+
+def loss_after(folder: Path, keep_of: Any) -> float:
+    """Return the loss on fresh counting windows with every matrix of every block masked by `keep_of(weight)`."""
+    from transformers import AutoModelForCausalLM
+
+    model: Any = AutoModelForCausalLM.from_pretrained(folder)
+    if keep_of is not None:
+        for name, parameter in model.named_parameters():
+            if "_proj" in name:
+                parameter.data *= keep_of(parameter.data)
+    with torch.no_grad():
+        ids = counting(64, 24, seed=999)
+        return float(model(ids, labels=ids).loss)
+
+
+@pytest.mark.parametrize("method", ELEMENTS, ids=method_name)
+def test_better_than_random_on_a_small_trained_model(
+    method: type[ElementMethod], trained: Path, tmp_path: Path
+) -> None:
+    generator = torch.Generator().manual_seed(0)
+
+    def random_mask(w: torch.Tensor) -> torch.Tensor:
+        return Selector(0.5, Row()).keep(torch.rand(w.shape, generator=generator))
+
+    spec = PruneSpec.model_validate(
+        {"method": method_name(method), "sparsity": 0.5, "evaluation": {"tasks": []}}
+    )
+    prune(trained, spec, tmp_path, tokens=counting(32, 24, seed=100))
+    dense, at_random = loss_after(trained, None), loss_after(trained, random_mask)
+    pruned = loss_after(tmp_path / "checkpoint", None)
+    assert dense < 1.0  # it has learnt something
+    assert math.isfinite(pruned)
+    assert pruned < at_random

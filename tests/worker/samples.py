@@ -1,0 +1,55 @@
+"""Specifications and reports for tests that are not about pruning."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from pruning_core.spec.base import digest
+from pruning_core.spec.prune import PruneSpec
+from pruning_core.spec.report import FileEntry, Perplexity, Report, Timing, Verification
+
+SPEC: dict[str, Any] = {
+    "model": {"ref": "file:///models/tiny", "revision": None},
+    "prune": PruneSpec.model_validate({"method": "wanda", "sparsity": 0.5}).model_dump(mode="json"),
+}
+
+
+def sample_report(spec: PruneSpec, files: Sequence[FileEntry], *, sample: str) -> Report:
+    return Report(
+        spec=spec,
+        spec_digest=digest(spec),
+        fingerprint="sha256:0",
+        model_digest="sha256:1",
+        family="llama",
+        architecture="LlamaForCausalLM",
+        parameters=1000,
+        parameters_nonzero=600,
+        bytes_before=2000,
+        bytes_after=2000,
+        sparsity=0.5,
+        sparsity_model=0.4,
+        calibration=None,
+        perplexity=(
+            Perplexity(
+                task="python_docs",
+                windows=1,
+                seq_len=8,
+                tokens=7,
+                dense=10.0,
+                pruned=12.0,
+                digest="sha256:2",
+            ),
+        ),
+        blocks=(),
+        resumed_blocks=0,
+        timing=Timing(phases={}, prune_over_forward=2.0),
+        peak_memory_bytes={"host": 1},
+        verification=Verification(
+            loads_in={"transformers": "5"}, max_logit_difference=0.0, sample=sample
+        ),
+        files=tuple(files),
+        versions={},
+        device="cpu",
+        warnings=("masks make nothing smaller",),
+    )

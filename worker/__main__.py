@@ -1,0 +1,66 @@
+"""`python -m worker`: claims jobs and prunes until SIGTERM; with a broker it also answers doorbells."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from collections.abc import Sequence
+
+import structlog
+
+from store.session import Database
+from store.settings import Settings
+from worker.app import doorbell_app, serve
+from worker.logs import configure_logging
+from worker.reconcile import Reconciler
+from worker.slots import Slots
+from worker.supervise import RUNNER, Supervisor
+
+LAST_WORDS_SECONDS = 10
+"""How long Celery may take to shut down once every slot has ended."""
+
+log = structlog.get_logger()
+
+
+def run(settings: Settings, *, command: Sequence[str] = RUNNER) -> None:
+    """Claim and run jobs until SIGTERM or SIGINT; `command` starts the child."""
+    database = Database(settings.database_url)
+    slots = Slots(database, settings, Supervisor(database, settings, command=command))
+    slots.start()
+    log.info("worker.started", slots=settings.worker_slots, broker=settings.broker_url is not None)
+    if settings.broker_url is None:
+        _poll(database, settings, slots)
+    else:
+        threading.Thread(target=_leave, args=(slots,), name="leave", daemon=True).start()
+        serve(doorbell_app(settings, wake=slots.wake), drain=slots.drain)
+        slots.drain()
+    slots.join()
+    database.dispose()
+    log.info("worker.stopped")
+
+
+def _poll(database: Database, settings: Settings, slots: Slots) -> None:
+    """Do without a broker: reconcile in this process and let the polls find the work."""
+    reconciler = Reconciler(database, settings, ring=lambda _job_id: slots.wake())
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: slots.drain())
+    rounds = threading.Thread(target=reconciler.run, name="reconciler")
+    rounds.start()
+    slots.join()
+    reconciler.stop()
+    rounds.join()
+
+
+def _leave(slots: Slots) -> None:
+    """End the process even where Celery, its broker frozen, would not."""
+    slots.join()
+    time.sleep(LAST_WORDS_SECONDS)
+    log.warning("worker.forced_exit")
+    os._exit(0)
+
+
+if __name__ == "__main__":
+    configure_logging()
+    run(Settings())

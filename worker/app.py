@@ -1,0 +1,38 @@
+"""The Celery side of a worker: a doorbell that wakes the slots, and nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from celery import Celery, signals
+
+from store.broker import TICK, celery_app
+from store.settings import Settings
+
+
+def doorbell_app(settings: Settings, *, wake: Callable[[], None]) -> Celery:
+    """Return the Celery app whose one task calls `wake`, whatever a message says."""
+    app = celery_app(settings)
+    app.conf.update(worker_hijack_root_logger=False, worker_redirect_stdouts=False)
+
+    @app.task(name=TICK)
+    def tick(*_args: object, **_kwargs: object) -> None:
+        wake()
+
+    return app
+
+
+def serve(app: Celery, *, drain: Callable[[], None]) -> None:
+    """Answer doorbells until SIGTERM or SIGINT, which call `drain` at once.
+
+    A broker that is away, at the start or later, is tried again for ever; the slots poll meanwhile.
+    """
+
+    def shutting_down(**_: object) -> None:
+        drain()
+
+    signals.worker_shutting_down.connect(shutting_down)
+    worker = app.Worker(
+        quiet=True, without_gossip=True, without_mingle=True, without_heartbeat=True
+    )
+    worker.start()

@@ -1,0 +1,88 @@
+"""What supervisor and child say to each other: one file on the way in, JSON lines on the way out."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BaseModel, Field, TypeAdapter, ValidationError
+
+from pruning_core.spec.base import Frozen
+from pruning_core.spec.model import ModelRef
+from pruning_core.spec.prune import PruneSpec
+from pruning_core.spec.report import Progress, Report
+
+ATTEMPT_FILE = "attempt.json"
+LOG_FILE = "log.txt"
+CHECKPOINT_FOLDER = "checkpoint"
+WORK_FOLDER = "work"
+REPORT_FILE = "report.json"
+_PAYLOAD_KEYS = {"code", "class", "retryable", "detail", "suggestions"}
+EXIT_DRAINED = 75
+"""EX_TEMPFAIL: stopped after a block, on request."""
+
+
+def _payload(error: dict[str, Any]) -> dict[str, Any]:
+    if not error.keys() >= _PAYLOAD_KEYS:
+        raise ValueError("not the payload of a PruningError")
+    return error
+
+
+class Attempt(Frozen):
+    """All that the child needs to know; written to `attempt.json`."""
+
+    job_id: str
+    epoch: int
+    parent: int
+    """Process id of the supervisor; the child ends when it is no longer its parent."""
+    model: ModelRef
+    prune: PruneSpec
+    model_roots: tuple[Path, ...]
+    cache_dir: Path
+    tasks_dir: Path | None
+
+
+class Progressed(Frozen):
+    """One step was made."""
+
+    type: Literal["progress"] = "progress"
+    progress: Progress
+
+
+class Resolved(Frozen):
+    """What the references of the specification meant: commits, versions, seeds."""
+
+    type: Literal["resolved"] = "resolved"
+    resolved: dict[str, Any]
+
+
+class Succeeded(Frozen):
+    """The verified checkpoint lies in the attempt's folder."""
+
+    type: Literal["succeeded"] = "succeeded"
+    report: Report
+
+
+class Failed(Frozen):
+    """The attempt ended with an error that the user shall read."""
+
+    type: Literal["failed"] = "failed"
+    error: Annotated[dict[str, Any], AfterValidator(_payload)]
+
+
+Message = Annotated[Progressed | Resolved | Succeeded | Failed, Field(discriminator="type")]
+
+_MESSAGE: TypeAdapter[Progressed | Resolved | Succeeded | Failed] = TypeAdapter(Message)
+
+
+def encode(message: BaseModel) -> bytes:
+    """Return the message as one line."""
+    return message.model_dump_json().encode() + b"\n"
+
+
+def decode(line: bytes) -> Progressed | Resolved | Succeeded | Failed | None:
+    """Return the message of one line, or None where the line is none; Postgres stores no NUL."""
+    try:
+        return _MESSAGE.validate_json(line.replace(b"\\u0000", b"\\ufffd"))
+    except ValidationError:
+        return None

@@ -1,0 +1,130 @@
+"""The child process: `python -m worker.runner JOB EPOCH FOLDER` prunes, and tells its parent on stdout."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import sys
+import threading
+from importlib.metadata import version
+from pathlib import Path
+from typing import BinaryIO
+
+import structlog
+from pydantic import BaseModel
+
+from pruning_core.errors import ResumeMismatch
+from pruning_core.intake import admission
+from pruning_core.spec.report import Phase, Progress, Report
+from worker.failures import explain
+from worker.logs import configure_logging
+from worker.orphan import die_with
+from worker.protocol import (
+    ATTEMPT_FILE,
+    EXIT_DRAINED,
+    WORK_FOLDER,
+    Attempt,
+    Failed,
+    Progressed,
+    Resolved,
+    Succeeded,
+    encode,
+)
+
+log = structlog.get_logger()
+
+
+class Drained(Exception):
+    """The supervisor asked the child to stop; the finished blocks wait in the work folder."""
+
+
+class Conversation:
+    """The child's side: tells the supervisor, and passes on its wish to stop."""
+
+    def __init__(self, channel: BinaryIO, stop: threading.Event) -> None:
+        self._channel = channel
+        self._stop = stop
+
+    def progress(self, progress: Progress) -> None:
+        """Report one step.
+
+        Raises:
+            Drained: the supervisor wants the child to stop.
+        """
+        self.say(Progressed(progress=progress))
+        if self._stop.is_set():
+            raise Drained
+
+    def say(self, message: BaseModel) -> None:
+        """Write one line."""
+        self._channel.write(encode(message))
+        self._channel.flush()
+
+
+def take_stdout() -> BinaryIO:
+    """Keep the real stdout for messages; what libraries print goes to the log."""
+    channel = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
+    return channel
+
+
+def main(folder: Path) -> int:
+    """Run one attempt and return the exit status."""
+    stop = threading.Event()
+    signal.signal(signal.SIGTERM, lambda *_: stop.set())
+    conversation = Conversation(take_stdout(), stop)
+    configure_logging()
+    try:
+        attempt = Attempt.model_validate_json((folder / ATTEMPT_FILE).read_text())
+        die_with(attempt.parent)
+        report = run(attempt, folder, conversation)
+    except Drained:
+        return EXIT_DRAINED
+    except Exception as error:
+        if stop.is_set():
+            log.exception("attempt.stopped")
+            return EXIT_DRAINED
+        log.exception("attempt.failed")
+        conversation.say(Failed(error=explain(error).payload()))
+        return 1
+    conversation.say(Succeeded(report=report))
+    return 0
+
+
+def run(attempt: Attempt, folder: Path, conversation: Conversation) -> Report:
+    """Check again what may have changed since the submit, fetch the model, prune."""
+    admission.check(
+        attempt.model, attempt.prune, roots=attempt.model_roots, tasks_dir=attempt.tasks_dir
+    )
+    _enter("downloading", conversation)
+    from worker import sources
+
+    source = sources.fetch(attempt.model, roots=attempt.model_roots, cache_dir=attempt.cache_dir)
+    resolved = {
+        "core_version": version("secateur"),
+        "model_commit": source.commit,
+        "seed": attempt.prune.calibration.seed,
+    }
+    conversation.say(Resolved(resolved=resolved))
+    return prune(source.path, attempt, folder, conversation)
+
+
+def prune(model: Path, attempt: Attempt, folder: Path, conversation: Conversation) -> Report:
+    """Prune; state of another specification or version in the work folder is thrown away."""
+    from pruning_core import pipeline
+
+    try:
+        return pipeline.prune(model, attempt.prune, folder, observer=conversation)
+    except ResumeMismatch as error:
+        log.warning("resume.impossible", detail=error.message)
+        shutil.rmtree(folder / WORK_FOLDER)
+        return pipeline.prune(model, attempt.prune, folder, observer=conversation)
+
+
+def _enter(phase: Phase, conversation: Conversation) -> None:
+    conversation.progress(Progress(phase=phase, step=0, total_steps=0, percent=0))
+
+
+if __name__ == "__main__":
+    sys.exit(main(Path(sys.argv[3])))

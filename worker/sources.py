@@ -1,0 +1,34 @@
+"""Brings the dense model to this machine: a folder below an allowed root, a GGUF file, or the hub."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from pruning_core.engine import gguf, hub
+from pruning_core.intake.checkpoint import is_gguf
+from pruning_core.intake.source import allowed_path
+from pruning_core.spec.model import ModelRef
+
+
+@dataclass(frozen=True)
+class Source:
+    """A Hugging Face folder, and the commit that a hub reference meant."""
+
+    path: Path
+    commit: str | None
+
+
+def fetch(model: ModelRef, *, roots: Sequence[Path], cache_dir: Path) -> Source:
+    """Return the model's folder; what is in the cache is not fetched again.
+
+    Raises:
+        ModelNotAllowed, ModelNotFound, ModelInvalid, ModelGated, UnsafePickle, HubUnavailable: as their names say.
+    """
+    if model.repo is not None:
+        path, commit = hub.download(model.repo, model.revision, cache_dir)
+        return Source(path, commit)
+    assert model.path is not None
+    path = allowed_path(model.path, roots)
+    return Source(gguf.convert(path, cache_dir) if is_gguf(path) else path, None)

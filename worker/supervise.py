@@ -1,0 +1,188 @@
+"""One attempt: start the child, hear it, stop it, store what it made, say how it ended."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+
+import structlog
+
+from pruning_core.spec.report import Progress, Report
+from store.artifacts import LocalArtifacts
+from store.errors import LeaseLost
+from store.leases import Claim
+from store.session import Database
+from store.settings import Settings
+from worker import outcome as outcomes
+from worker import publish
+from worker.child import Child
+from worker.cleanup import Janitor
+from worker.errors import Stalled, UploadFailed, WorkerLost
+from worker.failures import explain, is_disk_full
+from worker.lease import Lease
+from worker.listener import Listener
+from worker.outcome import Cancelled, Crashed, Fenced, Finished, GivenBack, Outcome, Refused
+from worker.persist import GaveUp, persist
+from worker.protocol import (
+    ATTEMPT_FILE,
+    CHECKPOINT_FOLDER,
+    EXIT_DRAINED,
+    LOG_FILE,
+    REPORT_FILE,
+    Failed,
+    Succeeded,
+)
+from worker.watch import Stop, watch
+from worker.workspace import Workspace
+
+RUNNER = (sys.executable, "-m", "worker.runner")
+LOG_TAIL_BYTES = 4000
+
+log = structlog.get_logger()
+
+
+class Supervisor:
+    """Runs claims to their end; several threads may use one."""
+
+    def __init__(
+        self, database: Database, settings: Settings, *, command: Sequence[str] = RUNNER
+    ) -> None:
+        self._database = database
+        self._settings = settings
+        self._command = tuple(command)
+        self._artifacts = LocalArtifacts(settings.artifacts_dir)
+        self._janitor = Janitor(database, settings)
+
+    def run(self, claim: Claim, *, claimed_at: float, drain: threading.Event) -> None:
+        """Run one claim; `claimed_at` is the monotonic time just before it was made."""
+        bound = {"job_id": claim.job_id, "epoch": claim.epoch}
+        log.info("attempt.started", attempt=claim.attempt, **bound)
+        with Lease(self._database, claim, self._settings, claimed_at=claimed_at) as lease:
+            outcome = self._outcome(claim, lease, drain)
+            settled = self._settle(claim, outcome, lease, drain)
+        log.info("attempt.ended", outcome=type(outcome).__name__, settled=settled, **bound)
+        self._janitor.clean(claim.job_id, settled=claim.epoch if settled else claim.epoch - 1)
+
+    def sweep(self) -> None:
+        """Remove what killed workers left on this machine of jobs that have ended since."""
+        self._janitor.sweep()
+
+    def _outcome(self, claim: Claim, lease: Lease, drain: threading.Event) -> Outcome:
+        try:
+            return self._attempt(claim, lease, drain)
+        except Exception as error:
+            log.exception("attempt.broken", job_id=claim.job_id, epoch=claim.epoch)
+            cause = explain(error)
+            return Refused(cause.payload()) if is_disk_full(error) else Crashed(cause.payload())
+
+    def _attempt(self, claim: Claim, lease: Lease, drain: threading.Event) -> Outcome:
+        folder = Workspace(self._settings.work_dir, claim.job_id).prepare(claim.epoch)
+        self._describe(claim, folder)
+        command = [*self._command, claim.job_id, str(claim.epoch), str(folder)]
+        with Child(command, log=folder / LOG_FILE, tasks_dir=self._settings.tasks_dir) as child:
+            listener = Listener(child.stdout, self._database, claim, lease)
+            stop = watch(child, lease, listener, drain, self._settings)
+            status = child.reap()
+            listener.join()
+        verdict = listener.verdict
+        if stop in (None, Stop.DRAINED) and status == 0 and isinstance(verdict, Succeeded):
+            return self._publish(claim, folder, verdict.report, lease, listener)
+        may_retry = claim.attempt < self._settings.max_crashes
+        outcome = _judge(stop, status, verdict, may_retry=may_retry)
+        if isinstance(outcome, Refused | Crashed):
+            log.warning("child.failed", status=status, log=_tail(folder), job_id=claim.job_id)
+        return outcome
+
+    def _describe(self, claim: Claim, folder: Path) -> None:
+        attempt = {
+            "job_id": claim.job_id,
+            "epoch": claim.epoch,
+            "parent": os.getpid(),
+            "model": claim.spec["model"],
+            "prune": claim.spec["prune"],
+            "model_roots": [str(root) for root in self._settings.model_roots],
+            "cache_dir": str(self._settings.cache_dir),
+            "tasks_dir": str(self._settings.tasks_dir) if self._settings.tasks_dir else None,
+        }
+        (folder / ATTEMPT_FILE).write_text(json.dumps(attempt))
+
+    def _publish(
+        self, claim: Claim, folder: Path, report: Report, lease: Lease, listener: Listener
+    ) -> Outcome:
+        listener.record(_uploading(report, listener.progress))
+        try:
+            rows = publish.upload(
+                folder / CHECKPOINT_FOLDER,
+                report,
+                self._artifacts,
+                under=publish.prefix(claim.job_id, claim.epoch),
+                go_on=lambda: lease.held and not lease.cancel_requested,
+            )
+        except UploadFailed:
+            (folder / REPORT_FILE).unlink(missing_ok=True)  # no later attempt may adopt this result
+            raise
+        if rows is not None:
+            return Finished(report, tuple(rows))
+        if lease.cancel_requested:
+            return Cancelled()
+        return Fenced() if lease.lost else GivenBack(Stop.EXPIRED.value)
+
+    def _settle(self, claim: Claim, outcome: Outcome, lease: Lease, drain: threading.Event) -> bool:
+        """Say how the attempt ended, if need be when the database is back; False where that is unknown."""
+        try:
+            status = persist(
+                self._database,
+                lambda session: outcomes.write(
+                    session, claim, outcome, max_crashes=self._settings.max_crashes
+                ),
+                worth_trying=lambda: lease.held or not drain.is_set(),
+            )
+            log.info("attempt.settled", job_id=claim.job_id, epoch=claim.epoch, status=status)
+        except LeaseLost:
+            log.info("attempt.fenced", job_id=claim.job_id, epoch=claim.epoch)
+        except GaveUp:
+            return False
+        return True
+
+
+def _judge(
+    stop: Stop | None, status: int, verdict: Succeeded | Failed | None, *, may_retry: bool
+) -> Outcome:
+    """Say how a child ended that did not plainly succeed."""
+    match stop:
+        case Stop.LOST:
+            return Fenced()
+        case Stop.CANCELLED:
+            return Cancelled()
+        case Stop.EXPIRED:
+            return GivenBack(stop.value)
+        case Stop.STALLED:
+            return Crashed(Stalled("The job made no progress for too long.").payload())
+    if isinstance(verdict, Failed):
+        transient = verdict.error["retryable"] and may_retry
+        return Crashed(verdict.error) if transient else Refused(verdict.error)
+    if stop is Stop.DRAINED or status == EXIT_DRAINED:
+        return GivenBack(Stop.DRAINED.value)
+    return Crashed(WorkerLost(f"The pruning process ended with status {status}.").payload())
+
+
+def _uploading(report: Report, last: Progress | None) -> Progress:
+    return Progress(
+        phase="uploading",
+        step=0,
+        total_steps=len(report.files),
+        unit="file",
+        percent=last.percent if last else 0,
+    )
+
+
+def _tail(folder: Path) -> str:
+    """Return the end of the child's log, for the operator alone."""
+    with (folder / LOG_FILE).open("rb") as file:
+        size = file.seek(0, os.SEEK_END)
+        file.seek(max(0, size - LOG_TAIL_BYTES))
+        return file.read().decode(errors="replace")

@@ -1,0 +1,75 @@
+"""The folders of one job on this machine: one per attempt, so that no zombie shares a file with its successor."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+from pathlib import Path
+
+from worker.protocol import CHECKPOINT_FOLDER, REPORT_FILE, WORK_FOLDER
+
+LEDGER = f"{WORK_FOLDER}/ledger.json"
+BLOCKS = f"{WORK_FOLDER}/block-*.safetensors"
+RESULT = f"{CHECKPOINT_FOLDER}/**/*"
+_EPOCH = re.compile(r"^e([0-9]+)$")
+
+
+class Workspace:
+    """`work_dir/<job>/e<epoch>/`, with the resumable state in `work/` inside."""
+
+    def __init__(self, work_dir: Path, job_id: str) -> None:
+        self.root = work_dir / job_id
+
+    def folder(self, epoch: int) -> Path:
+        """Return the folder of one attempt."""
+        return self.root / f"e{epoch}"
+
+    def epochs(self) -> list[int]:
+        """Return the epochs that have a folder here, oldest first."""
+        if not self.root.is_dir():
+            return []
+        matches = (_EPOCH.match(entry.name) for entry in self.root.iterdir())
+        return sorted(int(match[1]) for match in matches if match)
+
+    def prepare(self, epoch: int) -> Path:
+        """Make the attempt's folder, complete with what the last attempt had finished, in one rename."""
+        earlier = [known for known in self.epochs() if known < epoch]
+        draft = self.root / f"e{epoch}.tmp"
+        (draft / WORK_FOLDER).mkdir(parents=True)
+        for known in reversed(earlier):
+            if _adopt(self.folder(known), draft):
+                break
+        draft.rename(self.folder(epoch))
+        for known in earlier:
+            shutil.rmtree(self.folder(known), ignore_errors=True)
+        return self.folder(epoch)
+
+    def remove(self) -> None:
+        """Delete everything of this job."""
+        shutil.rmtree(self.root, ignore_errors=True)
+
+
+def _adopt(source: Path, target: Path) -> bool:
+    """Take over the finished blocks or the finished result of an earlier attempt; tell whether there was anything.
+
+    A list is copied before the files that it lists are linked: those are complete and never change.
+    """
+    adopted = False
+    for listing, files in ((LEDGER, BLOCKS), (REPORT_FILE, RESULT)):
+        if not (source / listing).is_file():
+            continue
+        shutil.copyfile(source / listing, target / listing)
+        for file in source.glob(files):
+            if file.is_file():
+                _link(file, target / file.relative_to(source))
+        adopted = True
+    return adopted
+
+
+def _link(source: Path, target: Path) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copyfile(source, target)
