@@ -7,6 +7,8 @@ import json
 import sys
 from collections.abc import Sequence
 
+from sqlalchemy.exc import DBAPIError
+
 from store import keys, migrate
 from store.errors import StoreError
 from store.session import Database
@@ -16,29 +18,34 @@ from store.settings import Settings
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; return the exit status."""
     options = _parser().parse_args(arguments)
-    settings = Settings()
-    if options.command == "migrate":
-        migrate.upgrade(settings.database_url)
-        return _say({"revision": migrate.newest()}, as_json=options.json)
-    database = Database(settings.database_url)
     try:
-        return _on_keys(database, options)
+        answer = _migrate() if options.command == "migrate" else _on_keys(options)
     except StoreError as error:
-        sys.stderr.write(f"{error.code}: {error.message}\n")
-        return 1
+        return _complain(f"{error.code}: {error.message}")
+    except DBAPIError as error:
+        hint = "is the server up, and was `python -m store migrate` run?"
+        return _complain(f"the database refused: {str(error.orig).strip()}\n{hint}")
+    lines = [f"{name}: {value}" for name, value in answer.items()]
+    sys.stdout.write((json.dumps(answer) if options.json else "\n".join(lines)) + "\n")
+    return 0
+
+
+def _migrate() -> dict[str, str | None]:
+    migrate.upgrade(Settings().database_url)
+    return {"revision": migrate.newest()}
+
+
+def _on_keys(options: argparse.Namespace) -> dict[str, str | None]:
+    database = Database(Settings().database_url)
+    try:
+        with database.write() as session:
+            if options.command == "revoke-key":
+                keys.revoke(session, options.id)
+                return {"id": options.id}
+            key, secret = keys.create(session, project=options.project, name=options.name)
+            return {"id": key.id, "project": key.project, "name": key.name, "secret": secret}
     finally:
         database.dispose()
-
-
-def _on_keys(database: Database, options: argparse.Namespace) -> int:
-    with database.write() as session:
-        if options.command == "revoke-key":
-            keys.revoke(session, options.id)
-            answer = {"id": options.id}
-        else:
-            key, secret = keys.create(session, project=options.project, name=options.name)
-            answer = {"id": key.id, "project": key.project, "name": key.name, "secret": secret}
-    return _say(answer, as_json=options.json)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -54,10 +61,9 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _say(answer: dict[str, str | None], *, as_json: bool) -> int:
-    lines = [f"{name}: {value}" for name, value in answer.items()]
-    sys.stdout.write((json.dumps(answer) if as_json else "\n".join(lines)) + "\n")
-    return 0
+def _complain(text: str) -> int:
+    sys.stderr.write(text + "\n")
+    return 1
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ from store.errors import JobNotFound, StateConflict
 from store.idempotency import Idempotency
 from store.paging import Position
 from store.states import TERMINAL, begin, note, transition
-from store.tables import Job, new_id
+from store.tables import IS_QUEUED, Job, new_id
 
 __all__ = [
     "Created",
@@ -159,9 +159,7 @@ def queue_position(session: Session, job: Job) -> int | None:
     if job.status != "queued":
         return None
     here = Position(job.created_at, job.id)
-    ahead = (
-        select(func.count()).select_from(Job).where(Job.status == "queued", _beyond(here, "desc"))
-    )
+    ahead = select(func.count()).select_from(Job).where(IS_QUEUED, _beyond(here, "desc"))
     return session.scalars(ahead).one() + 1
 
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from sqlalchemy import case, func, or_, select, update
+from sqlalchemy import Select, case, func, or_, select, update
 from sqlalchemy.orm import Session
 
 from pruning_core.spec.report import Progress
@@ -15,7 +15,7 @@ from store.clock import db_now, db_now_plus
 from store.endings import RELEASED, end, requeue_or_give_up
 from store.errors import LeaseLost
 from store.states import Status, amend, note, transition
-from store.tables import Artifact, Job
+from store.tables import IS_QUEUED, IS_RUNNING, Artifact, Job
 
 _WORKER_LOST: Final = {
     "code": "WORKER_LOST",
@@ -46,7 +46,7 @@ class Signals:
 
 def claim(session: Session, *, owner: str, lease_seconds: float) -> Claim | None:
     """Take the best eligible job: of the project with the fewest running, the one that has waited longest."""
-    job = session.scalar(_next_eligible())
+    job = _next_eligible(session)
     if job is None:
         return None
     job = transition(
@@ -171,7 +171,7 @@ def rescue(session: Session, *, max_crashes: int, limit: int = 100) -> list[str]
     """End or queue again what silent workers held, in its old place; return the ids."""
     lapsed = (
         select(Job)
-        .where(Job.status == "running", Job.lease_until < db_now())
+        .where(IS_RUNNING, Job.lease_until < db_now())
         .order_by(Job.lease_until)
         .limit(limit)
         .with_for_update(skip_locked=True)
@@ -200,7 +200,7 @@ def to_ring(session: Session, *, limit: int) -> list[str]:
     due = (
         select(Job.id)
         .where(
-            Job.status == "queued",
+            IS_QUEUED,
             Job.run_after <= db_now(),
             or_(Job.published_at.is_(None), Job.published_at <= db_now_plus(-pause)),
         )
@@ -218,25 +218,42 @@ def to_ring(session: Session, *, limit: int) -> list[str]:
     return ids
 
 
-def _next_eligible() -> Any:
-    busy = (
-        select(Job.project, func.count().label("running"))
-        .where(Job.status == "running")
-        .group_by(Job.project)
-        .subquery()
-    )
+def _next_eligible(session: Session) -> Job | None:
+    for project in session.scalars(_projects_that_wait()).all():
+        chosen = _waiting(Job, project).with_for_update(skip_locked=True)
+        job: Job | None = session.scalar(chosen, execution_options={"populate_existing": True})
+        if job is not None:
+            return job
+    return None
+
+
+def _projects_that_wait() -> Select[str]:
+    """Fewest running jobs first, then longest waiting; hops from project to project through the index."""
+    first = select(func.min(Job.project).label("project")).where(IS_QUEUED)
+    found = first.cte("found", recursive=True)
+    following = select(func.min(Job.project)).where(IS_QUEUED, Job.project > found.c.project)
+    found = found.union_all(select(following.scalar_subquery()).where(found.c.project.is_not(None)))
+    running = select(func.count()).where(IS_RUNNING, Job.project == found.c.project)
+    oldest = _waiting(Job.created_at, found.c.project).scalar_subquery()
     return (
-        select(Job)
-        .outerjoin(busy, busy.c.project == Job.project)
+        select(found.c.project)
+        .where(found.c.project.is_not(None), oldest.is_not(None))
+        .order_by(running.scalar_subquery(), oldest)
+    )
+
+
+def _waiting(what: Any, project: Any) -> Select[Any]:
+    """Select from the job of a project that has waited longest among those that may run."""
+    return (
+        select(what)
         .where(
-            Job.status == "queued",
+            IS_QUEUED,
+            Job.project == project,
             Job.run_after <= db_now(),
             Job.cancel_requested_at.is_(None),
         )
-        .order_by(func.coalesce(busy.c.running, 0), Job.created_at, Job.id)
+        .order_by(Job.created_at, Job.id)
         .limit(1)
-        .with_for_update(of=Job, skip_locked=True)
-        .execution_options(populate_existing=True)
     )
 
 

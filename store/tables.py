@@ -14,6 +14,7 @@ from sqlalchemy import (
     Integer,
     MetaData,
     Text,
+    literal_column,
     text,
 )
 from sqlalchemy.dialects.postgresql import JSONB
@@ -105,13 +106,27 @@ class Job(Base):
             postgresql_where=text("status = 'queued'"),
         ),
         Index(
+            "ix_jobs_queued_project",
+            "project",
+            "created_at",
+            "id",
+            sqlite_where=text("status = 'queued'"),
+            postgresql_where=text("status = 'queued'"),
+        ),
+        Index(
             "ix_jobs_running",
+            "project",
             "lease_until",
             sqlite_where=text("status = 'running'"),
             postgresql_where=text("status = 'running'"),
         ),
         Index("ix_jobs_project", "project", "created_at", "id"),
     )
+
+
+# Constants, not parameters: a partial index serves only a query that states its condition.
+IS_QUEUED = Job.status == literal_column("'queued'")
+IS_RUNNING = Job.status == literal_column("'running'")
 
 
 class Event(Base):

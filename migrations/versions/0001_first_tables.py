@@ -73,7 +73,8 @@ def _jobs() -> None:
         ),
     )
     _partial_index("ix_jobs_queued", ["created_at", "id"], "status = 'queued'")
-    _partial_index("ix_jobs_running", ["lease_until"], "status = 'running'")
+    _partial_index("ix_jobs_queued_project", ["project", "created_at", "id"], "status = 'queued'")
+    _partial_index("ix_jobs_running", ["project", "lease_until"], "status = 'running'")
     op.create_index("ix_jobs_project", "jobs", ["project", "created_at", "id"])
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from threading import Barrier
@@ -33,6 +34,7 @@ def submit(database: Database, *, project: str = "prj", **changes: Any) -> str:
         "idempotency": None,
         **changes,
     }
+    time.sleep(0.002)  # SQLite's clock counts milliseconds, and tests rely on the order
     with database.write() as session:
         return jobs.create(session, project=project, **values).job.id
 

@@ -79,6 +79,14 @@ def test_a_job_waits_until_it_may_run(database: Database):
     assert try_claim(database) is None
 
 
+def test_a_project_whose_jobs_must_wait_holds_up_no_other(database: Database):
+    submit(database, project="a")
+    with database.write() as session:
+        session.execute(update(Job).values(run_after=db_now_plus(60)))
+    later = submit(database, project="b")
+    assert claim(database).job_id == later
+
+
 def test_no_job_is_claimed_twice(database: Database):
     ids = {submit(database) for _ in range(40)}
 

@@ -35,6 +35,14 @@ def test_an_unknown_key_is_reported(url: str, capsys: pytest.CaptureFixture[str]
     assert capsys.readouterr().err.startswith("NOT_FOUND: ")
 
 
+def test_an_unmigrated_database_is_explained(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    monkeypatch.setenv("SECATEUR_DATABASE_URL", f"sqlite:///{tmp_path}/empty.db")
+    assert main(["create-key", "--name", "ci"]) == 1
+    assert "python -m store migrate" in capsys.readouterr().err
+
+
 def test_a_fresh_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("SECATEUR_DATA_DIR", str(tmp_path / "a b" / "data"))
     for command in (["migrate"], ["create-key", "--name", "first"]):
