@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import AsyncIterator
+from functools import partial
 from typing import Annotated
 
 import anyio
@@ -58,7 +59,7 @@ async def history(
             stream, headers={"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
         )
     size = min(limit, schemas.MAX_PAGE)
-    page = await watching.in_thread(parts, lambda: _page(parts, job_id, start, size))
+    page = await watching.in_thread(parts, partial(_page, parts, job_id, start, size))
     return JSONResponse(page.model_dump(mode="json"))
 
 
@@ -99,10 +100,8 @@ async def _stream(parts: Parts, project: str, job_id: str, start: int) -> AsyncI
     yield format_sse_event(retry=RECONNECT_MILLISECONDS)
     spoke_at = anyio.current_time()
     while True:
-        found, start, ended = await watching.in_thread(
-            parts,
-            lambda after=start: _look(parts, project, job_id, after),  # type: ignore[misc]
-        )
+        look = partial(_look, parts, project, job_id, start)
+        found, start, ended = await watching.in_thread(parts, look)
         for event in found:
             yield format_sse_event(data_str=event.model_dump_json(), event=event.type, id=event.id)
         if ended:

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from api.app import create_app
 from fastapi import FastAPI
+
+from api.app import create_app
 from pruning_core.spec.report import BlockReport, Progress
 from store import keys, leases
 from store.artifacts import ArtifactRow, LocalArtifacts

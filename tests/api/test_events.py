@@ -7,9 +7,9 @@ from threading import Timer
 from typing import Any
 
 import pytest
-from api.routes import events as routes
 from fastapi.testclient import TestClient
 
+from api.routes import events as routes
 from tests.api.jobs import BODY, Service
 
 STREAM = {"Accept": "text/event-stream"}

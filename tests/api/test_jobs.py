@@ -109,7 +109,7 @@ def test_replay_is_answered_even_when_the_model_has_gone(tmp_path: Path, service
 
 @pytest.mark.parametrize("key", ["a b", "x" * 256, "", "naïve"])
 def test_malformed_idempotency_key_is_refused(client: TestClient, key: str) -> None:
-    headers = {"Idempotency-Key": key.encode("latin-1")}
+    headers = {b"Idempotency-Key": key.encode("latin-1")}
     response = client.post("/v1/jobs", json=BODY, headers=headers)
     assert response.status_code == 422
     assert response.json()["errors"][0]["parameter"] == "Idempotency-Key"
