@@ -36,10 +36,11 @@ def find_credentials(url: str | None = None, api_key: str | None = None) -> Cred
     """
     url = url or os.environ.get("SECATEUR_URL") or None
     api_key = api_key or os.environ.get("SECATEUR_API_KEY") or None
-    local = read_credentials(data_dir())
-    # A local key is offered to the local server alone.
-    if local is not None and url in (None, local.url):
-        url, api_key = local.url, api_key or local.api_key
+    if url is None or api_key is None:
+        local = read_credentials(data_dir())
+        # A local key is offered to the local server alone.
+        if local is not None and url in (None, local.url):
+            url, api_key = local.url, api_key or local.api_key
     if url is None:
         raise ConfigurationError(
             "no server is known",

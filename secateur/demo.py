@@ -7,6 +7,7 @@ import importlib.util
 import json
 import subprocess
 import sys
+import textwrap
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.metadata import version
@@ -27,9 +28,9 @@ PRUNE: dict[str, Any] = {
     "method": "wanda",
     "sparsity": 0.5,
     "calibration": {"tasks": [{"name": "python_docs", "samples": 32}], "seq_len": 512},
-    "evaluation": {"windows": 8, "seq_len": 1024},
+    "evaluation": {"windows": 4, "seq_len": 1024},
 }
-PROMPT = "In Python, a function is"
+PROMPT = "The best thing about trees is that"
 LIVE = ("queued", "running", "succeeded")
 # Set for another service, these would lead the demo astray; an empty one counts as unset.
 NOT_OURS = ("ARTIFACTS_DIR", "BROKER_URL", "CACHE_DIR", "DATABASE_URL", "TASKS_DIR", "WORK_DIR")
@@ -120,7 +121,7 @@ def run(client: Client, model: Path) -> dict[str, Any]:
     if abs(loaded["zeros"] - report["sparsity"]) > 1e-6:
         raise DemoFailed(f"{loaded['zeros']:.4%} zeros were loaded", code="WRONG_SPARSITY")
     say(f"stock transformers loads it, {loaded['zeros']:.2%} of its matrices is zero, and says:\n")
-    say(f"    {loaded['text']}\n".replace("\n", "\n    "))
+    say(textwrap.indent(loaded["text"], "    ") + "\n")
     render.report(report)
     perplexity = report["perplexity"][0]
     return {

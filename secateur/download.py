@@ -7,7 +7,7 @@ import os
 import threading
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from urllib.parse import quote
@@ -89,7 +89,7 @@ def _fetch_all(fetching: _Fetch, manifest: Manifest) -> None:
         files = sorted(manifest.files, key=lambda file: -file.bytes)
         futures = [pool.submit(_fetch_file, fetching, file) for file in files]
         try:
-            for future in futures:
+            for future in as_completed(futures):
                 future.result()
         except BaseException:
             fetching.stop.set()

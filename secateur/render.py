@@ -29,7 +29,7 @@ PIPED_WIDTH = 200
 out = Console(soft_wrap=True, highlight=False)
 if not out.is_terminal:
     out.width = PIPED_WIDTH
-err = Console(stderr=True, highlight=False)
+err = Console(stderr=True, soft_wrap=True, highlight=False)
 
 
 class TimeLeft(ProgressColumn):
@@ -43,7 +43,7 @@ class TimeLeft(ProgressColumn):
 
 def error(problem: SecateurError) -> None:
     """Show code, detail, fields at fault, what to try."""
-    err.print(f"[bold red]{problem.code}[/]", Text(problem.detail))
+    err.print(Text.assemble((problem.code, "bold red"), " ", problem.detail))
     if isinstance(problem, ApiError):
         for field in problem.errors[1:]:
             place = field.get("pointer") or field.get("parameter") or ""

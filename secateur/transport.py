@@ -14,6 +14,8 @@ from secateur.errors import ConnectionFailed, api_error
 
 RETRIED = frozenset({429, 502, 503, 504})
 MAX_PAUSE = 30.0
+LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
+"""Hosts that no proxy of the environment can reach."""
 
 
 class Transport:
@@ -35,6 +37,7 @@ class Transport:
             headers={"Authorization": f"Bearer {api_key}", "Accept": "application/json"},
             timeout=httpx2.Timeout(timeout, connect=min(timeout, 10.0)),
             follow_redirects=False,
+            trust_env=httpx2.URL(url).host not in LOOPBACK,
         )
 
     def close(self) -> None:

@@ -1,0 +1,180 @@
+"""The command line, as a process, against a real server."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from threading import Timer
+
+import pytest
+
+from secateur import config
+from secateur.config import Credentials, child_environment, find_credentials, write_credentials
+from secateur.errors import ConfigurationError
+from tests.api.jobs import FILES, Service
+
+Run = Callable[..., subprocess.CompletedProcess[str]]
+SUBMIT = ("submit", "--model", "hf://org/model@main", "--method", "wanda", "--sparsity", "0.5")
+
+
+@pytest.fixture
+def run(url: str, service: Service, tmp_path: Path) -> Run:
+    environment = child_environment({"SECATEUR_URL": url, "SECATEUR_API_KEY": service.secret})
+
+    def call(*arguments: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-m", "secateur.cli", *arguments],
+            env=environment,
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+
+    return call
+
+
+def test_submit_prints_the_id_alone(run: Run, service: Service) -> None:
+    done = run(*SUBMIT)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() == service.claim().job_id
+
+
+def test_every_option_reaches_the_specification(run: Run) -> None:
+    options = (
+        "--calibration", "python_docs", "--samples", "4", "--seq-len", "128", "--seed", "7",
+        "--eval-windows", "2", "--eval-seq-len", "64", "--name", "a name", "--label", "team=edge=1",
+    )  # fmt: skip
+    done = run(*SUBMIT, *options, "--json")
+    job = json.loads(done.stdout)
+    assert (job["name"], job["labels"]) == ("a name", {"team": "edge=1"})
+    assert job["spec"]["model"] == {"ref": "hf://org/model", "revision": "main"}
+    prune = job["spec"]["prune"]
+    assert prune["calibration"] == {
+        "tasks": [{"name": "python_docs", "samples": 4}],
+        "seq_len": 128,
+        "seed": 7,
+    }
+    assert prune["evaluation"]["windows"] == 2
+    assert prune["evaluation"]["seq_len"] == 64
+
+
+def test_pattern_n_of_m(run: Run) -> None:
+    done = run(*SUBMIT[:-2], "--pattern", "2:4", "--json")
+    assert json.loads(done.stdout)["spec"]["prune"]["pattern"] == {"name": "n:m", "n": 2, "m": 4}
+
+
+def test_path_of_a_model_becomes_a_reference(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "a model").mkdir()
+    done = run("submit", "--model", "a model", "--method", "magnitude", "--sparsity", "0.5")
+    assert done.returncode == 1
+    assert "MODEL_NOT_ALLOWED" in done.stderr
+
+
+def test_error_is_one_readable_block(run: Run) -> None:
+    done = run("submit", "--model", "hf://a/b", "--method", "wandaa", "--sparsity", "0.5")
+    assert done.returncode == 1
+    assert done.stdout == ""
+    assert done.stderr.startswith("VALIDATION_FAILED")
+    assert "did you mean `wanda`?" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    "arguments", [("submit",), ("nothing",), (*SUBMIT, "--label", "x"), (*SUBMIT, "--samples", "4")]
+)
+def test_misuse_exits_with_2(run: Run, arguments: tuple[str, ...]) -> None:
+    assert run(*arguments).returncode == 2
+
+
+def test_submit_and_wait_shows_the_report(run: Run, service: Service) -> None:
+    def work() -> None:
+        claim = service.claim()
+        service.progress(claim, 1)
+        service.succeed(claim)
+
+    with_timer = Timer(4, work)
+    with_timer.start()
+    done = run(*SUBMIT, "--wait")
+    with_timer.join()
+    assert done.returncode == 0, done.stderr
+    assert "succeeded" in done.stdout
+    assert "12.250" in done.stdout
+    assert "zeros alone make nothing smaller or faster" in done.stdout
+
+
+def test_watch_of_a_failed_job_fails(run: Run, service: Service) -> None:
+    job_id = run(*SUBMIT).stdout.strip()
+    service.fail(service.claim())
+    done = run("watch", job_id)
+    assert done.returncode == 1
+    assert "MODEL_NOT_FINITE" in done.stderr
+    assert "use another checkpoint" in done.stderr
+    done = run("watch", job_id, "--json")
+    types = [json.loads(line)["type"] for line in done.stdout.splitlines()]
+    assert types == ["job.queued", "job.started", "job.failed"]
+
+
+def test_list_show_cancel(run: Run) -> None:
+    job_id = run(*SUBMIT, "--name", "mine").stdout.strip()
+    listed = run("list").stdout
+    assert job_id in listed
+    assert "50 % per row" in listed
+    assert json.loads(run("list", "--json", "--status", "running").stdout) == []
+    shown = run("show", job_id).stdout
+    assert "mine" in shown
+    assert "queued" in shown
+    assert run("cancel", job_id).stdout.strip() == "cancelled"
+    again = run("cancel", job_id)
+    assert (again.returncode, again.stderr.split()[0]) == (1, "STATE_CONFLICT")
+
+
+def test_download(run: Run, service: Service, tmp_path: Path) -> None:
+    job_id = run(*SUBMIT).stdout.strip()
+    service.succeed(service.claim())
+    done = run("download", job_id, "my model", "--json")
+    assert done.returncode == 0, done.stderr
+    folder = Path(json.loads(done.stdout)["checkpoint"])
+    assert folder == tmp_path / "my model"
+    assert (folder / "model.safetensors").read_bytes() == FILES["model.safetensors"]
+    again = run("download", job_id, "my model")
+    assert "every sha256 as in the manifest" in again.stdout
+
+
+def test_catalogues(run: Run) -> None:
+    assert "wanda" in run("methods").stdout
+    assert "python_docs" in run("tasks").stdout
+    assert json.loads(run("methods", "--json").stdout)
+    assert json.loads(run("tasks", "--json").stdout)
+
+
+def test_credentials_of_the_local_service_are_found(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SECATEUR_DATA_DIR", str(tmp_path))
+    monkeypatch.delenv("SECATEUR_URL", raising=False)
+    monkeypatch.delenv("SECATEUR_API_KEY", raising=False)
+    with pytest.raises(ConfigurationError) as caught:
+        find_credentials()
+    assert caught.value.code == "NO_SERVER"
+    path = write_credentials(tmp_path, Credentials("http://127.0.0.1:1", "local"))
+    assert path.stat().st_mode & 0o777 == 0o600
+    assert find_credentials() == Credentials("http://127.0.0.1:1", "local")
+    assert find_credentials(api_key="other").api_key == "other"
+    with pytest.raises(ConfigurationError):
+        find_credentials("https://elsewhere.example")
+    monkeypatch.setenv("SECATEUR_API_KEY", "mine")
+    assert find_credentials("https://elsewhere.example").api_key == "mine"
+
+
+def test_damaged_credentials_are_said_to_be(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SECATEUR_DATA_DIR", str(tmp_path))
+    (tmp_path / config.CREDENTIALS).write_text("{")
+    with pytest.raises(ConfigurationError) as caught:
+        find_credentials()
+    assert caught.value.code == "CREDENTIALS_UNREADABLE"
