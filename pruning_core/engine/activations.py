@@ -9,6 +9,7 @@ from torch import nn
 
 from pruning_core.engine.blocks import Call, run, shared
 from pruning_core.engine.model import StreamedModel
+from pruning_core.engine.numerics import all_finite
 from pruning_core.errors import NumericalFailure
 
 BATCH_TOKENS = 2048
@@ -46,6 +47,6 @@ class Activations:
         """
         for position, (hidden, call) in enumerate(self.inputs(index)):
             output = run(block, hidden, call)
-            if not torch.isfinite(output).all():
+            if not all_finite(output):
                 raise NumericalFailure(f"block {index} puts out NaN or infinity on this text")
             self.hidden[position] = output

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import torch
 
+from pruning_core.engine.numerics import all_finite, kth_smallest
 from pruning_core.errors import NumericalFailure, UnsupportedPattern
 from pruning_core.spec.patterns import MatrixWide, NofM, Pattern
 
@@ -50,7 +51,7 @@ class Selector:
         Raises:
             NumericalFailure: a score is NaN or infinite.
         """
-        if not torch.isfinite(score).all():
+        if not all_finite(score):
             raise NumericalFailure("a score is NaN or infinite")
         size = self._group_size((score.shape[0], score.shape[1]))
         groups = score.reshape(-1, size)
@@ -71,11 +72,12 @@ def _smallest(groups: torch.Tensor, count: int) -> torch.Tensor:
     """Mark the `count` smallest of each row of [groups, size], the first of equals first."""
     if count == 0:
         return torch.zeros_like(groups, dtype=torch.bool)
-    threshold = groups.kthvalue(count, dim=1, keepdim=True).values
-    below = groups < threshold
-    tied = groups == threshold
-    wanted = count - below.sum(dim=1, keepdim=True)
-    surplus = tied.sum(dim=1, keepdim=True) - wanted
+    threshold = kth_smallest(groups, count)
+    removed = groups <= threshold
+    surplus = removed.sum(dim=1) > count
     if surplus.any():
-        tied &= tied.cumsum(dim=1) <= wanted
-    return below | tied
+        rows, at = groups[surplus], threshold[surplus]
+        below, tied = rows < at, rows == at
+        wanted = count - below.sum(dim=1, keepdim=True)
+        removed[surplus] = below | (tied & (tied.cumsum(dim=1) <= wanted))
+    return removed

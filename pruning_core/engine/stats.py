@@ -8,6 +8,7 @@ from typing import Protocol
 
 import torch
 
+from pruning_core.engine.numerics import all_finite
 from pruning_core.errors import NumericalFailure
 
 
@@ -91,7 +92,7 @@ class Collector:
         """
         values = {key: part.result(max(self.tokens, 1)) for key, part in self._accumulators.items()}
         for key, value in values.items():
-            if not torch.isfinite(value).all():
+            if not all_finite(value):
                 raise NumericalFailure(
                     f"{name}: {key} of its input is NaN or infinite during calibration"
                 )

@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 from safetensors import safe_open
 
+from pruning_core.engine.numerics import all_finite
 from pruning_core.errors import ModelInvalid, ModelNotFinite
 from pruning_core.families.base import Family
 from pruning_core.intake.checkpoint import CheckpointFacts
@@ -60,7 +61,7 @@ class TensorFiles:
             with safe_open(self._folder / file, framework="pt") as opened:
                 for name, stored in pairs:
                     tensor = opened.get_tensor(stored).to(device=device, dtype=dtype, copy=True)
-                    if not torch.isfinite(tensor).all():
+                    if not all_finite(tensor):
                         raise ModelNotFinite(
                             f"{stored} of the source checkpoint holds NaN or infinity: mend or re-download it"
                         )

@@ -16,6 +16,7 @@ from pruning_core.engine.blocks import run
 from pruning_core.engine.checkpoint import Ledger
 from pruning_core.engine.matrix import InputGroup, Matrix, input_groups
 from pruning_core.engine.model import StreamedModel
+from pruning_core.engine.numerics import all_finite
 from pruning_core.engine.patterns import Selector
 from pruning_core.engine.registry import Element
 from pruning_core.engine.stats import Collector, Stats
@@ -83,7 +84,7 @@ class Walk:
         name = self._stored_name(prefix, matrix)
         self.select.check(name, matrix.shape)
         weight, keep = self.element.prune(matrix.read(), stats, self.select, self.params)
-        if not torch.isfinite(weight).all():
+        if not all_finite(weight):
             raise NumericalFailure(f"{name}: the method produced NaN or infinity")
         stored = self.model.files.dtype(name.partition("[")[0])
         matrix.write(weight, stored=stored)
