@@ -65,9 +65,12 @@ def caller_of(
     if credentials is None:
         raise unauthenticated("Send an API key: `Authorization: Bearer pk_live_...`.")
     try:
-        with parts.database.write() as session:
-            key = keys.authenticate(session, credentials.credentials)
+        with parts.database.read() as session:
+            key, stale = keys.authenticate(session, credentials.credentials)
             caller, granted = Caller(key.id, key.project), set(key.scopes)
+        if stale:
+            with parts.database.write() as session:
+                keys.note_use(session, caller.key_id)
     except KeyInvalid as error:
         raise unauthenticated(str(error)) from None
     missing = [scope for scope in scopes.scopes if scope not in granted]

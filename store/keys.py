@@ -36,8 +36,8 @@ def create(
     return session.scalars(row.returning(ApiKey)).one(), secret
 
 
-def authenticate(session: Session, secret: str) -> ApiKey:
-    """Return the live key behind a secret; note its use at most once a minute, so take a write session.
+def authenticate(session: Session, secret: str) -> tuple[ApiKey, bool]:
+    """Return the live key behind a secret, and whether its use should be noted again (once a minute).
 
     Raises:
         KeyInvalid: Unknown, revoked or expired: which of them is not said.
@@ -46,17 +46,22 @@ def authenticate(session: Session, secret: str) -> ApiKey:
         ApiKey.revoked_at.is_(None),
         or_(ApiKey.expires_at.is_(None), ApiKey.expires_at > db_now()),
     )
-    key = session.scalar(select(ApiKey).where(ApiKey.sha256 == _digest(secret), *live))
-    if key is None:
+    stale = or_(ApiKey.last_used_at.is_(None), ApiKey.last_used_at < db_now_plus(-_TOUCH_SECONDS))
+    query = select(ApiKey, stale).where(ApiKey.sha256 == _digest(secret), *live)
+    found = session.execute(query).one_or_none()
+    if found is None:
         raise KeyInvalid(
             "this API key is unknown, revoked or expired: ask the operator for another"
         )
-    unused = or_(ApiKey.last_used_at.is_(None), ApiKey.last_used_at < db_now_plus(-_TOUCH_SECONDS))
+    return found[0], bool(found[1])
+
+
+def note_use(session: Session, key_id: str) -> None:
+    """Note that a key was used just now."""
     session.execute(
-        update(ApiKey).where(ApiKey.id == key.id, unused).values(last_used_at=db_now()),
+        update(ApiKey).where(ApiKey.id == key_id).values(last_used_at=db_now()),
         execution_options={"synchronize_session": False},
     )
-    return key
 
 
 def revoke(session: Session, key_id: str) -> None:

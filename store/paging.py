@@ -6,12 +6,15 @@ import base64
 import binascii
 import hashlib
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
 from store.errors import InvalidCursor
+
+_JOB_ID = re.compile(r"job_[0-9A-Z]{26}")
 
 
 @dataclass(frozen=True)
@@ -38,9 +41,9 @@ def decode(cursor: str, filters: Mapping[str, Any]) -> Position:
         raw = base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4))
         created_at, job_id, made_for = json.loads(raw)
         position = Position(datetime.fromisoformat(created_at), str(job_id))
-    except (binascii.Error, ValueError, TypeError) as error:
+    except (binascii.Error, ValueError, TypeError, RecursionError) as error:
         raise InvalidCursor("not a cursor: send `next_cursor` of the page before") from error
-    if position.created_at.tzinfo is None:
+    if position.created_at.tzinfo is None or not _JOB_ID.fullmatch(position.id):
         raise InvalidCursor("not a cursor: send `next_cursor` of the page before")
     if made_for != _digest(filters):
         raise InvalidCursor("the filters changed between pages: start again without a cursor")

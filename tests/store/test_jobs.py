@@ -1,9 +1,11 @@
 from __future__ import annotations
 
+from datetime import UTC, datetime
+
 import pytest
 from sqlalchemy import func, select, update
 
-from store import jobs, leases
+from store import jobs, leases, paging
 from store.clock import db_now_plus
 from store.errors import IdempotencyConflict, InvalidCursor, JobNotFound, StateConflict
 from store.jobs import Idempotency
@@ -248,3 +250,10 @@ def test_queue_positions(database: Database):
         first, second = (jobs.get(session, project="prj", job_id=i) for i in ids[:2])
         assert jobs.queue_position(session, first) is None
         assert jobs.queue_position(session, second) == 1
+
+
+@pytest.mark.parametrize("job_id", ["job_\0", "job_\ud800", "x"])
+def test_a_crafted_cursor_never_reaches_the_database(job_id: str):
+    crafted = paging.encode(paging.Position(datetime.now(UTC), job_id), {})
+    with pytest.raises(InvalidCursor, match="not a cursor"):
+        paging.decode(crafted, {})

@@ -23,7 +23,7 @@ def test_keys_are_made_and_ended(url: str, capsys: pytest.CaptureFixture[str]):
     made = json.loads(capsys.readouterr().out)
     database = Database(url)
     with database.write() as session:
-        assert keys.authenticate(session, made["secret"]).project == "edge"
+        assert keys.authenticate(session, made["secret"])[0].project == "edge"
     assert main(["revoke-key", made["id"]]) == 0
     with pytest.raises(keys.KeyInvalid), database.write() as session:
         keys.authenticate(session, made["secret"])
