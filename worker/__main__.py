@@ -28,24 +28,25 @@ def run(settings: Settings, *, command: Sequence[str] = RUNNER) -> None:
     """Claim and run jobs until SIGTERM or SIGINT; `command` starts the child."""
     database = Database(settings.database_url)
     slots = Slots(database, settings, Supervisor(database, settings, command=command))
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: slots.drain())
     slots.start()
     log.info("worker.started", slots=settings.worker_slots, broker=settings.broker_url is not None)
     if settings.broker_url is None:
-        _poll(database, settings, slots)
+        _reconcile_here(database, settings, slots)
     else:
         threading.Thread(target=_leave, args=(slots,), name="leave", daemon=True).start()
-        serve(doorbell_app(settings, wake=slots.wake), drain=slots.drain)
+        app = doorbell_app(settings, wake=slots.wake)
+        serve(app, drain=slots.drain, draining=slots.draining)
         slots.drain()
     slots.join()
     database.dispose()
     log.info("worker.stopped")
 
 
-def _poll(database: Database, settings: Settings, slots: Slots) -> None:
-    """Do without a broker: reconcile in this process and let the polls find the work."""
+def _reconcile_here(database: Database, settings: Settings, slots: Slots) -> None:
+    """Do without a broker: rescue in this process, and wake the slots instead of ringing."""
     reconciler = Reconciler(database, settings, ring=lambda _job_id: slots.wake())
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: slots.drain())
     rounds = threading.Thread(target=reconciler.run, name="reconciler")
     rounds.start()
     slots.join()

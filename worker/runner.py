@@ -16,7 +16,7 @@ from pydantic import BaseModel
 
 from pruning_core.errors import ResumeMismatch
 from pruning_core.intake import admission
-from pruning_core.spec.report import Phase, Progress, Report
+from pruning_core.spec.report import Progress, Report
 from worker.failures import explain
 from worker.logs import configure_logging
 from worker.orphan import die_with
@@ -97,10 +97,16 @@ def run(attempt: Attempt, folder: Path, conversation: Conversation) -> Report:
     admission.check(
         attempt.model, attempt.prune, roots=attempt.model_roots, tasks_dir=attempt.tasks_dir
     )
-    _enter("downloading", conversation)
-    from worker import sources
+    downloading = Progress(phase="downloading", step=0, total_steps=0, percent=0)
+    conversation.progress(downloading)
+    from worker import sources  # here, because it imports torch
 
-    source = sources.fetch(attempt.model, roots=attempt.model_roots, cache_dir=attempt.cache_dir)
+    with sources.growth_told(
+        attempt.cache_dir, lambda: conversation.say(Progressed(progress=downloading))
+    ):
+        source = sources.fetch(
+            attempt.model, roots=attempt.model_roots, cache_dir=attempt.cache_dir
+        )
     resolved = {
         "core_version": version("secateur"),
         "model_commit": source.commit,
@@ -120,10 +126,6 @@ def prune(model: Path, attempt: Attempt, folder: Path, conversation: Conversatio
         log.warning("resume.impossible", detail=error.message)
         shutil.rmtree(folder / WORK_FOLDER)
         return pipeline.prune(model, attempt.prune, folder, observer=conversation)
-
-
-def _enter(phase: Phase, conversation: Conversation) -> None:
-    conversation.progress(Progress(phase=phase, step=0, total_steps=0, percent=0))
 
 
 if __name__ == "__main__":

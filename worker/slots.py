@@ -26,7 +26,7 @@ class Slots:
         self._database = database
         self._settings = settings
         self._supervisor = supervisor
-        self._draining = threading.Event()
+        self.draining = threading.Event()
         self._bell = threading.Condition()
         self._rings = 0
         self._threads = [
@@ -47,7 +47,7 @@ class Slots:
 
     def drain(self) -> None:
         """Claim nothing more; attempts stop after their current block and give their job back."""
-        self._draining.set()
+        self.draining.set()
         self.wake()
 
     def join(self, timeout: float | None = None) -> bool:
@@ -59,7 +59,7 @@ class Slots:
 
     def _work(self, number: int) -> None:
         owner = f"{socket.gethostname()}:{os.getpid()}:{number}"
-        while not self._draining.is_set():
+        while not self.draining.is_set():
             rings = self._rings
             if self._take_one(owner):
                 continue
@@ -71,7 +71,7 @@ class Slots:
         """Sleep until the next poll, or not at all if the bell rang since `rings` was read."""
         with self._bell:
             self._bell.wait_for(
-                lambda: self._rings != rings or self._draining.is_set(),
+                lambda: self._rings != rings or self.draining.is_set(),
                 timeout=self._settings.poll_seconds,
             )
 
@@ -85,7 +85,7 @@ class Slots:
         if claim is None:
             return False
         try:
-            self._supervisor.run(claim, claimed_at=claimed_at, drain=self._draining)
+            self._supervisor.run(claim, claimed_at=claimed_at, drain=self.draining)
         except Exception:
             log.exception("attempt.abandoned", job_id=claim.job_id, epoch=claim.epoch)
         return True

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,6 +12,8 @@ from pruning_core.engine import gguf, hub
 from pruning_core.intake.checkpoint import is_gguf
 from pruning_core.intake.source import allowed_path
 from pruning_core.spec.model import ModelRef
+
+LOOK_SECONDS = 30.0
 
 
 @dataclass(frozen=True)
@@ -32,3 +36,36 @@ def fetch(model: ModelRef, *, roots: Sequence[Path], cache_dir: Path) -> Source:
     assert model.path is not None
     path = allowed_path(model.path, roots)
     return Source(gguf.convert(path, cache_dir) if is_gguf(path) else path, None)
+
+
+@contextmanager
+def growth_told(
+    folder: Path, tell: Callable[[], None], *, every: float = LOOK_SECONDS
+) -> Iterator[None]:
+    """Call `tell` as long as the files below `folder` grow: a slow download is no stall."""
+    finished = threading.Event()
+
+    def look() -> None:
+        size = _size(folder)
+        while not finished.wait(every):
+            before, size = size, _size(folder)
+            if size != before:
+                tell()
+
+    thread = threading.Thread(target=look, name="growth", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        finished.set()
+        thread.join()
+
+
+def _size(folder: Path) -> int:
+    total = 0
+    for path in folder.rglob("*"):
+        try:
+            total += path.lstat().st_size
+        except FileNotFoundError:
+            continue  # renamed since it was listed
+    return total

@@ -88,13 +88,12 @@ class Rig:
     def _start(self, module: str, *arguments: str) -> subprocess.Popen[bytes]:
         values = self.settings.model_dump(mode="json", exclude_none=True)
         values["model_roots"] = os.pathsep.join(values["model_roots"])
-        environment = {f"SECATEUR_{name.upper()}": str(value) for name, value in values.items()}
+        environment = [f"SECATEUR_{name.upper()}={value}" for name, value in values.items()]
         log = self.folder / f"log-{len(self._processes)}.txt"
         with log.open("wb") as stderr:
             process = subprocess.Popen(
-                [sys.executable, "-m", module, *arguments],
+                ["env", *environment, sys.executable, "-m", module, *arguments],
                 cwd=REPOSITORY,
-                env={**os.environ, **environment},
                 stderr=stderr,
                 stdout=stderr,
                 start_new_session=True,
@@ -153,9 +152,16 @@ class Rig:
     def wait_block(self, job_id: str, block: int, *, seconds: float = 60) -> None:
         """Wait until a block of a job has been pruned."""
         until(
-            lambda: any((event.detail.get("block") or -1) >= block for event in self.events(job_id)),
+            lambda: any(
+                (event.detail.get("block") or -1) >= block for event in self.events(job_id)
+            ),
             seconds=seconds,
         )
+
+    def told(self, job_id: str) -> list[int]:
+        """Return the blocks that a job's events name, in order, whichever attempt pruned them."""
+        found = [event.detail.get("block") for event in self.events(job_id)]
+        return [block for block in found if block is not None]
 
     def begun(self) -> list[tuple[int, int]]:
         """Return (epoch, block) of every block that a stand-in began, in order."""

@@ -74,9 +74,9 @@ def progress(block: int, blocks: int) -> Progress:
 def finish(folder: Path, attempt: Attempt, script: dict[str, Any], *, lie: bool) -> None:
     checkpoint = folder / "checkpoint"
     (checkpoint / "sub").mkdir(parents=True, exist_ok=True)
-    contents = {
-        f"sub/part-{n}.bin": b"weights %d" % n for n in range(script.get("files", 2))
-    } | {"config.json": b"{}"}
+    contents = {f"sub/part-{n}.bin": b"weights %d" % n for n in range(script.get("files", 2))} | {
+        "config.json": b"{}"
+    }
     for name, content in contents.items():
         (checkpoint / name).write_bytes(content)
     files = [
@@ -105,6 +105,9 @@ def end(kind: str, script: dict[str, Any]) -> None:
     match kind:
         case "killed":
             os.kill(os.getpid(), signal.SIGKILL)
+        case "abandon":
+            Path(script["journal"]).with_suffix(".helper").write_text(str(helper()))
+            os.kill(os.getpid(), signal.SIGKILL)
         case "exit":
             sys.exit(3)
         case "silent":
@@ -120,7 +123,9 @@ def end(kind: str, script: dict[str, Any]) -> None:
         case "defect":
             raise RuntimeError("the user must not read this")
         case "garbage":
-            sys.stdout.buffer.write(b'\xff\x00 not json\n{"type": "progress"}\n[]\n' + b"x" * 200_000)
+            sys.stdout.buffer.write(
+                b'\xff\x00 not json\n{"type": "progress"}\n[]\n' + b"x" * 200_000
+            )
             sys.stdout.buffer.write(b'\n{"type":"failed","error":{}}\n')
             sys.stdout.buffer.flush()
 
@@ -132,7 +137,7 @@ def main() -> None:
     die_with(attempt.parent)
     say(Resolved(resolved={"seed": 42}))
     if script.get("environment"):
-        Path(script["environment"]).write_text(json.dumps(dict(os.environ)))
+        Path(script["environment"]).write_text(Path("/proc/self/environ").read_text())
     try:
         faulty = epoch <= script.get("until", 1_000_000)
         end(script.get("first", "") if faulty else "", script)

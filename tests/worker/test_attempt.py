@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.worker.rig import Rig
+from tests.worker.rig import Rig, alive
 
 
 def test_success_is_one_set_of_artifacts_and_no_work_folder(any_rig: Rig) -> None:
@@ -13,8 +13,7 @@ def test_success_is_one_set_of_artifacts_and_no_work_folder(any_rig: Rig) -> Non
     job = any_rig.wait(job_id, "succeeded")
     any_rig.assert_one_result(job_id)
     assert any_rig.types(job_id) == ["job.queued", "job.started", "job.succeeded"]
-    blocks = [event.detail["block"] for event in any_rig.events(job_id) if "block" in event.detail]
-    assert [block for block in blocks if block is not None] == [0, 1, 2, 3]
+    assert any_rig.told(job_id) == [0, 1, 2, 3]
     assert job.resolved == {"seed": 42}
     assert job.result is not None
     assert job.result["quality"] == {"python_docs": {"ppl_dense": 10.0, "ppl_pruned": 12.0}}
@@ -65,6 +64,14 @@ def test_a_crash_resumes_from_the_finished_blocks(rig: Rig) -> None:
     requeued = [event for event in rig.events(job_id) if event.type == "job.requeued"]
     assert [event.detail["reason"] for event in requeued] == ["WORKER_LOST"]
     rig.assert_one_result(job_id)
+
+
+def test_a_dead_child_leaves_no_helper_behind(rig: Rig) -> None:
+    """The helper holds the pipe open: without the end of the whole group nobody would hear the end."""
+    job_id = rig.submit()
+    rig.worker(rig.child(end="abandon", until=1))
+    rig.wait(job_id, "succeeded", seconds=15)
+    assert not alive(int(rig.journal.with_suffix(".helper").read_text()))
 
 
 def test_a_result_that_is_not_what_the_report_lists_is_never_visible(rig: Rig) -> None:

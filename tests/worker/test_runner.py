@@ -1,0 +1,145 @@
+"""The real child, started as the supervisor starts it: what it says, how it ends."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests import tiny
+from tests.worker.rig import REPOSITORY, alive, until
+from worker.protocol import Failed, Progressed, Resolved, Succeeded, decode
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with one tiny model."""
+    folder = tmp_path_factory.mktemp("models")
+    tiny.save(folder / "llama", "llama")
+    return folder
+
+
+@pytest.fixture
+def attempt(models: Path, tmp_path: Path) -> dict[str, Any]:
+    return {
+        "job_id": "job_1",
+        "epoch": 1,
+        "parent": os.getpid(),
+        "model": {"ref": f"file://{models}/llama"},
+        "prune": {
+            "method": "wanda",
+            "sparsity": 0.5,
+            "calibration": {"tasks": [{"name": "python_docs", "samples": 4}], "seq_len": 32},
+            "evaluation": {"windows": 1, "seq_len": 32},
+        },
+        "model_roots": [str(models)],
+        "cache_dir": str(tmp_path / "cache"),
+        "tasks_dir": None,
+    }
+
+
+def start(folder: Path, attempt: dict[str, Any]) -> subprocess.Popen[bytes]:
+    folder.mkdir(exist_ok=True)
+    (folder / "attempt.json").write_text(json.dumps(attempt))
+    with (folder / "log.txt").open("ab") as log:
+        return subprocess.Popen(
+            [sys.executable, "-m", "worker.runner", "job_1", "1", str(folder)],
+            cwd=REPOSITORY,
+            stdout=subprocess.PIPE,
+            stderr=log,
+            start_new_session=True,
+        )
+
+
+def finish(process: subprocess.Popen[bytes]) -> tuple[int, list[Any]]:
+    output, _ = process.communicate(timeout=120)
+    return process.returncode, [decode(line) for line in output.splitlines()]
+
+
+def test_success(attempt: dict[str, Any], tmp_path: Path) -> None:
+    folder = tmp_path / "e1"
+    status, messages = finish(start(folder, attempt))
+    assert status == 0, (folder / "log.txt").read_text()
+    assert None not in messages
+    assert messages[0].progress.phase == "downloading"
+    (resolved,) = [m for m in messages if isinstance(m, Resolved)]
+    assert resolved.resolved["seed"] == 42
+    blocks = [m.progress.block for m in messages if isinstance(m, Progressed)]
+    assert [block.block for block in blocks if block] == list(range(tiny.BLOCKS))
+    assert isinstance(messages[-1], Succeeded)
+    files = {entry.path: entry.sha256 for entry in messages[-1].report.files}
+    assert files == {
+        path.name: sha256(path.read_bytes()).hexdigest()
+        for path in (folder / "checkpoint").iterdir()
+    }
+
+
+@pytest.mark.parametrize(
+    ("changes", "code", "words"),
+    [
+        ({"model": {"ref": "file:///etc"}}, "MODEL_NOT_ALLOWED", "outside"),
+        ({"model_roots": []}, "MODEL_NOT_ALLOWED", "SECATEUR_MODEL_ROOTS"),
+        ({"model": {"ref": "file://{models}/none"}}, "MODEL_NOT_FOUND", "none"),
+        ({"prune": {"method": "nonsense"}}, "INTERNAL", "unexpected"),
+    ],
+)
+def test_an_error_has_a_code_and_no_trace(
+    attempt: dict[str, Any],
+    models: Path,
+    tmp_path: Path,
+    changes: dict[str, Any],
+    code: str,
+    words: str,
+) -> None:
+    changes = json.loads(json.dumps(changes).replace("{models}", str(models)))
+    status, messages = finish(start(tmp_path / "e1", attempt | changes))
+    assert status == 1
+    assert isinstance(messages[-1], Failed)
+    assert messages[-1].error["code"] == code
+    assert words in messages[-1].error["detail"]
+    assert "Traceback" not in str(messages[-1].error)
+    assert "Traceback" in (tmp_path / "e1" / "log.txt").read_text()
+
+
+def test_sigterm_stops_it_resumably(attempt: dict[str, Any], tmp_path: Path) -> None:
+    folder = tmp_path / "e1"
+    attempt["prune"]["calibration"] = {
+        "tasks": [{"name": "python_docs", "samples": 64}],
+        "seq_len": 256,
+    }
+    process = start(folder, attempt)
+    until(lambda: (folder / "work" / "ledger.json").exists(), seconds=60)
+    process.send_signal(signal.SIGTERM)
+    status, messages = finish(process)
+    assert status == 75, (folder / "log.txt").read_text()
+    done = json.loads((folder / "work" / "ledger.json").read_text())["blocks"]
+    assert 1 <= len(done) <= 2
+    assert not any(isinstance(message, Failed | Succeeded) for message in messages)
+
+
+def test_work_of_another_run_is_thrown_away(attempt: dict[str, Any], tmp_path: Path) -> None:
+    folder = tmp_path / "e1"
+    (folder / "work").mkdir(parents=True)
+    (folder / "work" / "ledger.json").write_text('{"fingerprint": "sha256:0", "blocks": []}')
+    status, messages = finish(start(folder, attempt))
+    assert status == 0, (folder / "log.txt").read_text()
+    assert messages[-1].report.resumed_blocks == 0
+    assert "resume.impossible" in (folder / "log.txt").read_text()
+
+
+def test_an_orphan_dies_at_once(attempt: dict[str, Any], tmp_path: Path) -> None:
+    process = start(tmp_path / "e1", attempt | {"parent": 1})
+    assert process.stdout is not None
+    started = time.monotonic()
+    assert process.wait(timeout=30) == -signal.SIGKILL
+    process.stdout.close()
+    assert not alive(process.pid)
+    assert time.monotonic() - started < 20
