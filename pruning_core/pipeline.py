@@ -192,7 +192,6 @@ def _perplexities(run: _Run, model: StreamedModel, key: str) -> dict[str, float]
     for number, (task, windows) in enumerate(run.evaluation.items()):
         step = functools.partial(_step_after, run.tracker, number * blocks + 1)
         found[task] = perplexity(model, windows.tokens, step)
-    run.tracker.end()
     return found
 
 

@@ -22,10 +22,13 @@ class Activations:
     Args:
         model: Provides embeddings and the blocks' arguments.
         tokens: int64 [windows, seq].
+        batch_tokens: Tokens per forward pass; a window is never cut.
     """
 
-    def __init__(self, model: StreamedModel, tokens: torch.Tensor) -> None:
-        self.tokens = list(torch.split(tokens, max(1, BATCH_TOKENS // tokens.shape[1])))
+    def __init__(
+        self, model: StreamedModel, tokens: torch.Tensor, *, batch_tokens: int = BATCH_TOKENS
+    ) -> None:
+        self.tokens = list(torch.split(tokens, max(1, batch_tokens // tokens.shape[1])))
         self.hidden: list[torch.Tensor] = []
         self._calls: list[list[Call]] = []
         for batch in self.tokens:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import resource
 import sys
+from pathlib import Path
 
 import torch
 
@@ -27,11 +28,20 @@ def synchronize(device: torch.device) -> None:
 
 def peak_memory(device: torch.device) -> dict[str, int]:
     """Return peak bytes: `host` (resident set of this process) and, on CUDA, `accelerator` (allocated)."""
-    unit = 1 if sys.platform == "darwin" else 1024
-    peaks = {"host": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit}
+    peaks = {"host": _peak_resident()}
     if device.type == "cuda":
         peaks["accelerator"] = torch.cuda.max_memory_allocated(device)
     return peaks
+
+
+def _peak_resident() -> int:
+    """Return the peak resident set of this very program; getrusage would count its parent's before exec too."""
+    status = Path("/proc/self/status")
+    if status.is_file():
+        lines = dict(line.split(":", 1) for line in status.read_text().splitlines())
+        return int(lines["VmHWM"].split()[0]) * 1024
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
 def describe(device: torch.device) -> str:

@@ -1,4 +1,4 @@
-"""Statistics of one input, accumulated over calibration batches in float32 partial sums and float64 totals."""
+"""Statistics of one input: float32 running means over the tokens of the calibration batches."""
 
 from __future__ import annotations
 
@@ -42,23 +42,30 @@ class Accumulator(Protocol):
     def update(self, x: torch.Tensor) -> None:
         """Add a batch of inputs, float32 [tokens, in]."""
 
-    def result(self, tokens: int) -> torch.Tensor:
-        """Return the statistic over all tokens."""
+    def result(self) -> torch.Tensor:
+        """Return the statistic over all tokens so far."""
 
 
 class ColumnMeanSquare:
-    """Mean of x_j squared, [in]."""
+    """Mean of x_j squared, [in].
+
+    The order of operations is that of the authors' Wanda: fed one window at a time it rounds as theirs does.
+    """
 
     def __init__(self, width: int, device: torch.device) -> None:
-        self._sum = torch.zeros(width, dtype=torch.float64, device=device)
+        self._mean = torch.zeros(width, device=device)
+        self._tokens = 0
 
     def update(self, x: torch.Tensor) -> None:
         """Add a batch of inputs, float32 [tokens, in]."""
-        self._sum += torch.linalg.vector_norm(x, dim=0).double().square()
+        tokens = self._tokens + len(x)
+        self._mean *= self._tokens / tokens
+        self._mean += torch.linalg.vector_norm(x, dim=0).square() / tokens
+        self._tokens = tokens
 
-    def result(self, tokens: int) -> torch.Tensor:
+    def result(self) -> torch.Tensor:
         """Return the mean, float32 [in]."""
-        return (self._sum / tokens).float()
+        return self._mean
 
 
 ACCUMULATORS: dict[str, Callable[[int, torch.device], Accumulator]] = {
@@ -90,7 +97,7 @@ class Collector:
         Raises:
             NumericalFailure: a statistic is NaN or infinite.
         """
-        values = {key: part.result(max(self.tokens, 1)) for key, part in self._accumulators.items()}
+        values = {key: part.result() for key, part in self._accumulators.items()}
         for key, value in values.items():
             if not all_finite(value):
                 raise NumericalFailure(

@@ -9,9 +9,12 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file
+from torch import nn
 from transformers import AutoModelForCausalLM
 
 from pruning_core.engine.activations import Activations
+from pruning_core.engine.blocks import run
+from pruning_core.engine.matrix import InputGroup, Matrix, input_groups
 from pruning_core.engine.model import StreamedModel
 from pruning_core.errors import UnsupportedModel
 from pruning_core.families import FAMILIES, family_of
@@ -75,6 +78,38 @@ def test_streamed_equals_full_forward(model_type: str, tmp_path: Path) -> None:
         )
     # float32 sums in another order (experts are added one by one)
     torch.testing.assert_close(logits, expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("model_type", MODEL_TYPES)
+def test_the_table_groups_what_really_shares_an_input(model_type: str, tmp_path: Path) -> None:
+    folder = tiny.save(tmp_path / "m", model_type)
+    model = StreamedModel(folder, inspect(folder), CPU)
+    states = Activations(model, tiny.tokens(1, 24))
+    with model.block(0) as block, torch.no_grad():
+        groups = input_groups(block, model.family, model.config)
+        seen: dict[nn.Module, torch.Tensor] = {}
+        for module in {matrix.module for group in groups for matrix in group.matrices}:
+            module.register_forward_pre_hook(lambda m, args: seen.update({m: args[0]}))
+        ((hidden, call),) = states.inputs(0)
+        run(block, hidden, call)
+        for group in groups:
+            inputs = [seen[m.module] for m in group.matrices if m.module in seen]
+            assert inputs or not group.always_runs
+            assert all(torch.equal(one, inputs[0]) for one in inputs)
+        for module, matrices in by_module(groups).items():
+            # the parts of a fused module follow each other and cover all of its rows
+            ends = [0, *(matrix.stop for matrix in matrices)]
+            assert [matrix.start for matrix in matrices] == ends[:-1]
+            weight = module.get_parameter("weight")
+            assert ends[-1] * matrices[0].shape[1] == weight.numel()
+
+
+def by_module(groups: list[InputGroup]) -> dict[nn.Module, list[Matrix]]:
+    found: dict[nn.Module, list[Matrix]] = {}
+    for group in groups:
+        for matrix in group.matrices:
+            found.setdefault(matrix.module, []).append(matrix)
+    return found
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -26,6 +27,7 @@ from pruning_core.spec.methods import ElementMethod, Wanda
 from pruning_core.spec.prune import PruneSpec
 
 pytestmark = pytest.mark.quality
+WINDOW = 512
 DENSE_PERPLEXITY, WANDA_PERPLEXITY = 20.71, 42.68
 
 
@@ -49,6 +51,12 @@ def unpacked(golden: np.lib.npyio.NpzFile, name: str) -> np.ndarray:
 def test_wanda_masks_and_statistics_agree_with_the_authors_code(
     smollm2: Path, golden: Path, tmp_path: Path
 ) -> None:
+    """Compare under their arithmetic: one window per forward pass, statistics summed over its 512 tokens.
+
+    Both are harmless changes of rounding, and both matter here: one weight that is kept instead of its
+    neighbour moves an output by about 1 %, which moves more masks in the next block. With any other
+    rounding the agreement falls with depth (1.0000 in block 0, 0.997 in block 29).
+    """
     masks = np.load(golden / "smollm2_wanda_50.npz")
     squares = np.load(golden / "smollm2_wanda_50_input_mean_square.npz")
     names = [name for name in masks.files if name != "tokens" and not name.endswith("/shape")]
@@ -60,8 +68,10 @@ def test_wanda_masks_and_statistics_agree_with_the_authors_code(
         weight: torch.Tensor, stats: Stats, select: Selector, params: ElementMethod
     ) -> tuple[torch.Tensor, torch.Tensor]:
         assert stats.column_mean_square is not None
-        seen.append(stats.column_mean_square)
-        return wanda.prune(weight, stats, select, params)
+        theirs = replace(stats, column_mean_square=stats.column_mean_square * WINDOW)
+        assert theirs.column_mean_square is not None
+        seen.append(theirs.column_mean_square)
+        return wanda.prune(weight, theirs, select, params)
 
     spec = PruneSpec.model_validate({"method": "wanda", "sparsity": 0.5})
     model = StreamedModel(smollm2, inspect(smollm2), devices.pick())
@@ -73,7 +83,7 @@ def test_wanda_masks_and_statistics_agree_with_the_authors_code(
             params=spec.method,
             select=Selector(spec.ratio, spec.pattern),
             ledger=Ledger(tmp_path, "golden"),
-            calibration=Activations(model, tokens),
+            calibration=Activations(model, tokens, batch_tokens=WINDOW),
             probe=Activations(model, tokens[:1, :8]),
         )
         walk.run(lambda _index, _report: None)
@@ -87,12 +97,8 @@ def test_wanda_masks_and_statistics_agree_with_the_authors_code(
         agreeing = int((kept.numpy() == expected).sum())
         assert agreeing >= 0.999 * expected.size, name
         equal, total = equal + agreeing, total + expected.size
-        # theirs is the mean over samples of the sum over a sample's 512 tokens
         torch.testing.assert_close(
-            statistics[f"{name}.weight"],
-            torch.from_numpy(squares[name]) / 512,
-            rtol=1e-3,
-            atol=1e-9,
+            statistics[f"{name}.weight"], torch.from_numpy(squares[name]), rtol=1e-3, atol=1e-9
         )
     assert equal >= 0.999 * total
 
