@@ -21,7 +21,7 @@ from rich.table import Table
 from transformers import AutoModelForCausalLM
 
 from pruning_core.engine import device as devices
-from pruning_core.engine.activations import BATCH_TOKENS, Activations
+from pruning_core.engine.activations import Activations
 from pruning_core.engine.calibration import Texts
 from pruning_core.engine.checkpoint import Ledger
 from pruning_core.engine.gguf import convert
@@ -79,7 +79,7 @@ def seconds(action: Callable[[], object]) -> tuple[float, float]:
 
 def forward(module: Any, tokens: torch.Tensor) -> None:
     """Run one plain forward pass."""
-    for batch in tokens.split(max(1, BATCH_TOKENS // tokens.shape[1])):
+    for batch in tokens.split(max(1, devices.batch_tokens(module.device) // tokens.shape[1])):
         module(input_ids=batch.to(module.device), use_cache=False)
     devices.synchronize(module.device)
 

@@ -7,13 +7,11 @@ from collections.abc import Iterator
 import torch
 from torch import nn
 
+from pruning_core.engine import device as devices
 from pruning_core.engine.blocks import Call, run, shared
 from pruning_core.engine.model import StreamedModel
 from pruning_core.engine.numerics import all_finite
 from pruning_core.errors import NumericalFailure
-
-BATCH_TOKENS = 2048
-"""Tokens per forward pass: large enough to fill the matrix units, small enough for the caches and the host."""
 
 
 class Activations:
@@ -22,13 +20,14 @@ class Activations:
     Args:
         model: Provides embeddings and the blocks' arguments.
         tokens: int64 [windows, seq].
-        batch_tokens: Tokens per forward pass; a window is never cut.
+        batch_tokens: Tokens per forward pass, by default what suits the device; a window is never cut.
     """
 
     def __init__(
-        self, model: StreamedModel, tokens: torch.Tensor, *, batch_tokens: int = BATCH_TOKENS
+        self, model: StreamedModel, tokens: torch.Tensor, *, batch_tokens: int | None = None
     ) -> None:
-        self.tokens = list(torch.split(tokens, max(1, batch_tokens // tokens.shape[1])))
+        per_pass = batch_tokens or devices.batch_tokens(model.device)
+        self.tokens = list(torch.split(tokens, max(1, per_pass // tokens.shape[1])))
         self.hidden: list[torch.Tensor] = []
         self._calls: list[list[Call]] = []
         for batch in self.tokens:

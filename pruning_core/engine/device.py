@@ -20,6 +20,11 @@ def compute_dtype(stored: torch.dtype, device: torch.device) -> torch.dtype:
     return stored if device.type != "cpu" else torch.float32
 
 
+def batch_tokens(device: torch.device) -> int:
+    """Return how many tokens one forward pass takes: a CPU's caches want few, an accelerator's units many."""
+    return 512 if device.type == "cpu" else 16384
+
+
 def synchronize(device: torch.device) -> None:
     """Wait for queued work, so that a clock read afterwards is honest."""
     if device.type != "cpu":

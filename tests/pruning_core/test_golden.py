@@ -26,7 +26,7 @@ from pruning_core.spec.evaluation import Evaluation
 from pruning_core.spec.methods import ElementMethod, Wanda
 from pruning_core.spec.prune import PruneSpec
 
-pytestmark = pytest.mark.quality
+pytestmark = [pytest.mark.quality, pytest.mark.timeout(1500)]
 WINDOW = 512
 DENSE_PERPLEXITY, WANDA_PERPLEXITY = 20.71, 42.68
 
