@@ -9,7 +9,7 @@ from pathlib import Path
 from huggingface_hub import HfApi, snapshot_download
 from huggingface_hub.errors import (
     GatedRepoError,
-    HfHubHTTPError,
+    HTTPError,
     LocalEntryNotFoundError,
     OfflineModeIsEnabled,
     RepositoryNotFoundError,
@@ -71,5 +71,5 @@ def _hub_errors(repo: str, revision: str | None) -> Iterator[None]:
         raise ModelNotFound(f"{repo} has no revision {revision!r}") from error
     except RepositoryNotFoundError as error:
         raise ModelNotFound(f"{repo} does not exist on the hub, or is private") from error
-    except (HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled, OSError) as error:
+    except (HTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled, OSError) as error:
         raise HubUnavailable(f"the model hub cannot be reached for {repo}: {error}") from error

@@ -66,16 +66,7 @@ def inspect(folder: Path, *, root: Path | None = None) -> CheckpointFacts:
     if root is not None:
         _check_links(folder, root)
     config = configs.read_config(folder)
-    files = _tensor_files(folder)
-    tensors: dict[str, TensorFacts] = {}
-    for name in sorted(set(files.values())):
-        header = read_header(folder / name)
-        tensors |= {tensor: header[tensor] for tensor in header if files.get(tensor, name) == name}
-        files |= dict.fromkeys(header, name) if not (folder / INDEX).is_file() else {}
-    missing = sorted(set(files) - set(tensors) - {SINGLE})
-    if missing:
-        raise ModelInvalid(f"{INDEX} names tensors that no file holds, the first is {missing[0]!r}")
-    files.pop(SINGLE, None)
+    tensors, files = _tensors(folder)
     _check_against_config(config, tensors)
     return CheckpointFacts(
         model_type=config["model_type"],
@@ -102,11 +93,32 @@ def _check_links(folder: Path, root: Path) -> None:
             raise ModelNotAllowed(f"{file.name} links to a file outside the allowed folders")
 
 
-def _tensor_files(folder: Path) -> dict[str, str]:
+def _tensors(folder: Path) -> tuple[dict[str, TensorFacts], dict[str, str]]:
+    """Return facts and file of every tensor; with an index, of those that it assigns."""
+    index = _index(folder)
+    names = [SINGLE] if index is None else sorted(set(index.values()))
+    tensors: dict[str, TensorFacts] = {}
+    files: dict[str, str] = {}
+    for name in names:
+        for tensor, facts in read_header(folder / name).items():
+            if index is None or index.get(tensor) == name:
+                tensors[tensor], files[tensor] = facts, name
+    missing = sorted(set(index or ()) - set(tensors))
+    if missing:
+        raise ModelInvalid(f"{INDEX} names {missing[0]!r}, which is not in the file that it names")
+    return tensors, files
+
+
+def _index(folder: Path) -> dict[str, str] | None:
+    """Return the index of a sharded checkpoint, None for a single file.
+
+    Raises:
+        UnsafePickle, ModelInvalid: there are no safetensors.
+    """
     if (folder / INDEX).is_file():
-        return _indexed_files(folder)
+        return _weight_map(folder)
     if (folder / SINGLE).is_file():
-        return {SINGLE: SINGLE}
+        return None
     if any(next(folder.glob(pattern), None) for pattern in _PICKLES):
         raise UnsafePickle(
             f"{folder.name} holds pickled weights only, and a pickle can run any code.",
@@ -117,7 +129,7 @@ def _tensor_files(folder: Path) -> dict[str, str]:
     raise ModelInvalid(f"{folder.name} has no {SINGLE} and no {INDEX}")
 
 
-def _indexed_files(folder: Path) -> dict[str, str]:
+def _weight_map(folder: Path) -> dict[str, str]:
     try:
         files = json.loads((folder / INDEX).read_bytes())["weight_map"]
     except (ValueError, KeyError, TypeError, RecursionError):

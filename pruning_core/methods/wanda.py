@@ -3,8 +3,7 @@
 score = |W| * sqrt(q),  q_j = mean over tokens of x_j squared
 
 The paper's norm of X_j differs from sqrt(q_j) by a constant factor, which ranks nothing differently.
-Departures from the authors' code: counts are exact (theirs removes one more per row, and all ties), n:m takes
-any n and m, and their search of a ratio per row is not offered.
+Departures from the authors' code: n:m takes any n and m, and their search of a ratio per row is not offered.
 """
 
 from __future__ import annotations

@@ -8,6 +8,7 @@ import pytest
 from pydantic import ValidationError
 
 from pruning_core.spec.base import digest
+from pruning_core.spec.methods import Wanda
 from pruning_core.spec.model import ModelRef
 from pruning_core.spec.prune import PruneSpec
 
@@ -89,3 +90,11 @@ def test_model_references(text: str, repo: str, revision: str | None, path: str 
 def test_other_references_are_refused(text: str) -> None:
     with pytest.raises(ValidationError):
         ModelRef.model_validate(text)
+
+
+def test_a_pattern_that_the_method_cannot_do_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Wanda, "patterns", ("row",))
+    with pytest.raises(
+        ValidationError, match="wanda cannot produce the pattern matrix; it can: row"
+    ):
+        PruneSpec.model_validate({"method": "wanda", "sparsity": 0.5, "pattern": "matrix"})
