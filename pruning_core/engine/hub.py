@@ -9,12 +9,12 @@ from pathlib import Path
 from huggingface_hub import HfApi, snapshot_download
 from huggingface_hub.errors import (
     GatedRepoError,
-    HTTPError,
     LocalEntryNotFoundError,
     OfflineModeIsEnabled,
     RepositoryNotFoundError,
     RevisionNotFoundError,
 )
+from huggingface_hub.errors import HTTPError as TransportError  # type: ignore[attr-defined]  # of its HTTP library
 
 from pruning_core.engine.export import COMPANIONS
 from pruning_core.errors import (
@@ -71,5 +71,5 @@ def _hub_errors(repo: str, revision: str | None) -> Iterator[None]:
         raise ModelNotFound(f"{repo} has no revision {revision!r}") from error
     except RepositoryNotFoundError as error:
         raise ModelNotFound(f"{repo} does not exist on the hub, or is private") from error
-    except (HTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled, OSError) as error:
+    except (TransportError, LocalEntryNotFoundError, OfflineModeIsEnabled, OSError) as error:
         raise HubUnavailable(f"the model hub cannot be reached for {repo}: {error}") from error
