@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Annotated, Any, Literal
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, StringConstraints, field_validator
 
 from pruning_core.spec.base import Frozen
 from pruning_core.spec.model import ModelRef
@@ -35,6 +35,12 @@ class JobSpec(Frozen):
 
     model: ModelRef
     prune: PruneSpec
+
+    @field_validator("model", mode="before", json_schema_input_type=ModelRef | str)
+    @classmethod
+    def _text_or_object(cls, value: Any) -> Any:
+        """Only documents that `ModelRef` takes a text too."""
+        return value
 
 
 class JobSubmission(JobSpec):

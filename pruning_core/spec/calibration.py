@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import Field, field_validator
+from pydantic import Field, StringConstraints, field_validator
 
 from pruning_core.spec.base import Frozen
 
@@ -13,11 +13,13 @@ DEFAULT_SAMPLES = 128
 DEFAULT_SEQ_LEN = 2048
 BUILT_IN_TASK = "python_docs"
 
+TaskName = Annotated[str, StringConstraints(pattern=TASK_NAME)]
+
 
 class CalibrationTask(Frozen):
     """One task's share of the calibration windows."""
 
-    name: str = Field(pattern=TASK_NAME)
+    name: TaskName
     """A name listed by `GET /v1/tasks`."""
     samples: int | None = Field(default=None, ge=1, le=65536)
     """Windows to draw. Unset: 128, or all that the task's text fills where that is fewer (the report says how many)."""
@@ -35,7 +37,9 @@ class Calibration(Frozen):
     seed: int = Field(default=42, ge=0, lt=2**32)
     """Decides the order in which documents are drawn."""
 
-    @field_validator("tasks", mode="before")
+    @field_validator(
+        "tasks", mode="before", json_schema_input_type=list[CalibrationTask | TaskName]
+    )
     @classmethod
     def _expand_names(cls, tasks: Any) -> Any:
         if not isinstance(tasks, list | tuple):

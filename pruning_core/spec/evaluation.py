@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Annotated
-
-from pydantic import Field, StringConstraints
+from pydantic import Field
 
 from pruning_core.spec.base import Frozen
-from pruning_core.spec.calibration import TASK_NAME
-
-TaskName = Annotated[str, StringConstraints(pattern=TASK_NAME)]
+from pruning_core.spec.calibration import TaskName
 
 
 class Evaluation(Frozen):

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import Any, Self
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from pruning_core.spec.base import Frozen
-from pruning_core.spec.calibration import Calibration
+from pruning_core.spec.calibration import Calibration, CalibrationTask, TaskName
 from pruning_core.spec.evaluation import Evaluation
-from pruning_core.spec.methods import METHODS, Method, method_name
+from pruning_core.spec.methods import Method
 from pruning_core.spec.output import Output
-from pruning_core.spec.patterns import NofM, Pattern
+from pruning_core.spec.patterns import NofM, Pattern, PatternName
 
 
 class PruneSpec(Frozen):
@@ -21,29 +21,32 @@ class PruneSpec(Frozen):
     """A method's name, or an object with `name` and that method's own parameters."""
     sparsity: float | None = Field(default=None, gt=0, lt=1)
     """Share of the weights of every pruned matrix that become zero. Exactly one of this and an `n:m` pattern."""
-    pattern: Pattern = Field(default=None, validate_default=False)  # type: ignore[assignment]
+    pattern: Pattern = Field(default=None, validate_default=True)
     """Unset: the method's own (`GET /v1/methods`). A name, or `{"name": "n:m", "n": 2, "m": 4}`."""
     calibration: Calibration = Calibration()
     """An object, or a plain list of tasks."""
     evaluation: Evaluation = Evaluation()
     output: Output = Output()
 
-    @model_validator(mode="before")
+    @field_validator("method", mode="before", json_schema_input_type=Method | str)
     @classmethod
-    def _expand_shorthands(cls, data: Any) -> Any:
-        if not isinstance(data, dict):
-            return data
-        data = dict(data)
-        for field in ("method", "pattern"):
-            if isinstance(data.get(field), str):
-                data[field] = {"name": data[field]}
-        if data.get("pattern") is None:
-            data["pattern"] = {"name": _default_pattern(data.get("method"))}
-        return data
+    def _named_method(cls, value: Any) -> Any:
+        return {"name": value} if isinstance(value, str) else value
 
-    @field_validator("calibration", mode="before")
+    @field_validator("pattern", mode="before", json_schema_input_type=Pattern | PatternName | None)
     @classmethod
-    def _expand_tasks(cls, value: Any) -> Any:
+    def _named_pattern(cls, value: Any, info: ValidationInfo) -> Any:
+        if value is None and "method" in info.data:
+            value = info.data["method"].default_pattern
+        return {"name": value or "row"} if value is None or isinstance(value, str) else value
+
+    @field_validator(
+        "calibration",
+        mode="before",
+        json_schema_input_type=Calibration | list[CalibrationTask | TaskName],
+    )
+    @classmethod
+    def _listed_tasks(cls, value: Any) -> Any:
         return {"tasks": value} if isinstance(value, list | tuple) else value
 
     @model_validator(mode="after")
@@ -73,8 +76,3 @@ class PruneSpec(Frozen):
         if self.evaluation.tasks is not None:
             return self.evaluation.tasks
         return tuple(task.name for task in self.calibration.tasks)
-
-
-def _default_pattern(method: Any) -> str:
-    name = method.get("name") if isinstance(method, dict) else getattr(method, "name", None)
-    return next((cls.default_pattern for cls in METHODS if method_name(cls) == name), "row")

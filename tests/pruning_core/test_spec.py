@@ -98,3 +98,11 @@ def test_a_pattern_that_the_method_cannot_do_is_refused(monkeypatch: pytest.Monk
         ValidationError, match="wanda cannot produce the pattern matrix; it can: row"
     ):
         PruneSpec.model_validate({"method": "wanda", "sparsity": 0.5, "pattern": "matrix"})
+
+
+def test_the_schema_admits_the_shorthands_that_the_class_takes() -> None:
+    properties = PruneSpec.model_json_schema()["properties"]
+    assert {"type": "string"} in properties["method"]["anyOf"]
+    assert "matrix" in str(properties["pattern"])
+    assert any(kind.get("type") == "array" for kind in properties["calibration"]["anyOf"])
+    assert "method" in PruneSpec.model_json_schema()["required"]
