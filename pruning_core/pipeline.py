@@ -54,7 +54,6 @@ class _Run:
     evaluation: dict[str, Windows]
     model_digest: str
     tracker: Tracker
-    warnings: list[str] = field(default_factory=list)
     dense: dict[str, float] = field(default_factory=dict)
 
     @property
@@ -211,7 +210,6 @@ def _prune_and_save(run: _Run, fingerprint: str) -> tuple[Walk, Verification, in
         ledger=Ledger(run.work, fingerprint),
         calibration=Activations(model, run.windows.tokens) if run.windows else None,
         probe=Activations(model, tokens),
-        warnings=run.warnings,
     )
 
     def block_done(index: int, report: BlockReport | None) -> None:
@@ -270,7 +268,7 @@ def _report(
         files=export.manifest(run.checkpoint),
         versions=_versions(),
         device=devices.describe(run.device),
-        warnings=tuple(_warnings(run)),
+        warnings=tuple(_warnings(run, blocks)),
     )
     with replacing(run.out / "report.json") as temporary:
         temporary.write_text(report.model_dump_json(indent=2), encoding="utf-8")
@@ -306,6 +304,7 @@ def _prune_over_forward(run: _Run, walk: Walk) -> float | None:
     return round(sum(block.seconds for block in walk.ledger.blocks) / forward, 3)
 
 
-def _warnings(run: _Run) -> list[str]:
+def _warnings(run: _Run, blocks: tuple[BlockReport, ...]) -> list[str]:
+    met = [warning for block in blocks for warning in block.warnings]
     unused = f"{run.spec.method.name} reads no calibration data; the tasks named were not used."
-    return [MASKS_ONLY, *([] if run.element.needs else [unused]), *run.warnings]
+    return [MASKS_ONLY, *([] if run.element.needs else [unused]), *met]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -56,7 +57,9 @@ class Ledger:
         with replacing(self.path(index)) as temporary:
             save_file(tensors, temporary)
 
-    def record(self, index: int, matrices: tuple[MatrixReport, ...], seconds: float) -> BlockReport:
+    def record(
+        self, index: int, matrices: Sequence[MatrixReport], seconds: float, warnings: Sequence[str]
+    ) -> BlockReport:
         """Vouch for a block that `save` wrote."""
         path = self.path(index)
         report = BlockReport(
@@ -65,7 +68,8 @@ class Ledger:
             file=path.name,
             sha256=sha256(path),
             bytes=path.stat().st_size,
-            matrices=matrices,
+            matrices=tuple(matrices),
+            warnings=tuple(warnings),
         )
         self.blocks.append(report)
         content = _LedgerFile(fingerprint=self._fingerprint, blocks=self.blocks)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import torch
 from torch import nn
@@ -24,6 +24,8 @@ from pruning_core.errors import NumericalFailure
 from pruning_core.spec.methods import ElementMethod
 from pruning_core.spec.report import BlockReport, MatrixReport
 
+NEVER_REACHED = "block {}, {}: the calibration text never reached its input; its weights were compared by magnitude"
+
 
 @dataclass
 class Walk:
@@ -37,7 +39,6 @@ class Walk:
         ledger: Finished blocks; a block that it holds is replayed, not pruned again.
         calibration: States of the calibration windows, or None for a method without statistics.
         probe: States of a few tokens that end as the logits of the pruned model.
-        warnings: What the report must tell the user.
         forward_seconds: Time spent in plain forward passes over the calibration windows.
         blocks_forwarded: Blocks that `forward_seconds` covers.
     """
@@ -49,7 +50,6 @@ class Walk:
     ledger: Ledger
     calibration: Activations | None
     probe: Activations
-    warnings: list[str] = field(default_factory=list)
     forward_seconds: float = 0.0
     blocks_forwarded: int = 0
 
@@ -65,20 +65,27 @@ class Walk:
             else:
                 started = time.perf_counter()
                 with self.model.block(index) as block:
-                    matrices = self._prune(index, block)
+                    matrices, warnings = self._prune(index, block)
                     self.ledger.save(index, block, self.model)
                     self._propagate(index, block, last)
                 devices.synchronize(self.model.device)
-                report = self.ledger.record(index, matrices, time.perf_counter() - started)
+                seconds = time.perf_counter() - started
+                report = self.ledger.record(index, matrices, seconds, warnings)
             block_done(index, report)
 
-    def _prune(self, index: int, block: nn.Module) -> tuple[MatrixReport, ...]:
+    def _prune(self, index: int, block: nn.Module) -> tuple[list[MatrixReport], list[str]]:
+        """Prune a block's matrices; return what became of them, and what the user must know."""
         groups = input_groups(block, self.model.family, self.model.config)
         prefix = self.model.block_prefix(index)
-        reports = []
-        for group, stats in zip(groups, self._statistics(index, block, groups), strict=True):
+        reports: list[MatrixReport] = []
+        warnings = []
+        for group, found in zip(groups, self._statistics(index, block, groups), strict=True):
+            stats = found
+            if self.element.needs and found.silent:
+                warnings.append(NEVER_REACHED.format(index, group.matrices[0].name))
+                stats = found.with_unit_input()
             reports += [self._prune_matrix(prefix, matrix, stats) for matrix in group.matrices]
-        return tuple(reports)
+        return reports, warnings
 
     def _prune_matrix(self, prefix: str, matrix: Matrix, stats: Stats) -> MatrixReport:
         name = self._stored_name(prefix, matrix)
@@ -114,17 +121,10 @@ class Walk:
             for hidden, call in self.calibration.inputs(index):
                 with suppress(_EnoughError):
                     run(block, hidden, call)
-        return [self._checked(index, *pair) for pair in zip(groups, collectors, strict=True)]
-
-    def _checked(self, index: int, group: InputGroup, collector: Collector) -> Stats:
-        name = f"block {index}, {group.matrices[0].name}"
-        stats = collector.stats(name)
-        if stats.silent:
-            self.warnings.append(
-                f"{name}: the calibration text never reached its input, so its weights were compared by magnitude"
-            )
-            return stats.with_unit_input()
-        return stats
+        return [
+            collector.stats(f"block {index}, {group.matrices[0].name}")
+            for group, collector in zip(groups, collectors, strict=True)
+        ]
 
     def _propagate(self, index: int, block: nn.Module, last: int) -> None:
         self.probe.advance(index, block)

@@ -47,6 +47,7 @@ class BlockReport(Frozen):
     sha256: str
     bytes: int
     matrices: tuple[MatrixReport, ...]
+    warnings: tuple[str, ...] = ()
 
 
 class Perplexity(Frozen):
