@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import errno
-
+from pruning_core.engine.files import is_disk_full
 from pruning_core.errors import DiskFull, GpuOutOfMemory, HostOutOfMemory, PruningError
 from worker.errors import Internal
 
-FULL = {errno.ENOSPC, errno.EDQUOT}
-_FULL_TEXT = ("No space left on device", "Disk quota exceeded")
 _HOST_TEXT = ("can't allocate memory", "not enough memory")
 
 
@@ -32,10 +29,3 @@ def explain(error: BaseException) -> PruningError:
             suggestions=("use fewer samples or a shorter seq_len", "use a smaller model"),
         )
     return Internal("The service met an unexpected error.")
-
-
-def is_disk_full(error: BaseException) -> bool:
-    """Tell whether a disk or a quota is exhausted; safetensors says so in its text alone."""
-    if isinstance(error, OSError) and error.errno in FULL:
-        return True
-    return any(text in str(error) for text in _FULL_TEXT)

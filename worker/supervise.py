@@ -11,6 +11,7 @@ from pathlib import Path
 
 import structlog
 
+from pruning_core.engine.files import is_disk_full
 from pruning_core.spec.report import Progress, Report
 from store.artifacts import LocalArtifacts
 from store.errors import LeaseLost
@@ -22,7 +23,7 @@ from worker import publish
 from worker.child import Child
 from worker.cleanup import Janitor
 from worker.errors import Stalled, UploadFailed, WorkerLost
-from worker.failures import explain, is_disk_full
+from worker.failures import explain
 from worker.lease import Lease
 from worker.listener import Listener
 from worker.outcome import Cancelled, Crashed, Fenced, Finished, GivenBack, Outcome, Refused

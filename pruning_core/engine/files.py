@@ -52,14 +52,15 @@ def disk_errors(folder: Path) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        if _is_disk_full(error):
+        if is_disk_full(error):
             raise DiskFull(
                 f"The disk, or the limit on it, that holds {folder.name} is full: free space and submit again."
             ) from error
         raise
 
 
-def _is_disk_full(error: Exception) -> bool:
+def is_disk_full(error: BaseException) -> bool:
+    """Tell whether a disk, a quota or a limit is exhausted, whoever noticed."""
     if isinstance(error, OSError):
         return error.errno in _NO_SPACE
     # safetensors raises a class of its own and leaves the number in the text
