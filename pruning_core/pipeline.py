@@ -12,6 +12,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 import torch
+from pydantic import ValidationError
 
 from pruning_core import settings
 from pruning_core.engine import device as devices
@@ -91,6 +92,7 @@ def prune(
         finished = _finished(run, fingerprint)
         if finished is not None:
             return finished
+        _check_space(run)
         _evaluate_dense(run)
         walk, verification, total_bytes = _prune_and_save(run, fingerprint)
         return _report(run, fingerprint, walk, verification, total_bytes)
@@ -101,7 +103,6 @@ def _prepare(
 ) -> _Run:
     facts = inspect(model_dir)
     out.mkdir(parents=True, exist_ok=True)
-    _check_space(out, facts)
     implementation = element(spec.method)
     texts = Texts(model_dir, facts, settings.tasks_dir())
     windows = None
@@ -124,9 +125,10 @@ def _prepare(
     )
 
 
-def _check_space(out: Path, facts: CheckpointFacts) -> None:
-    """Block files and the checkpoint each take about the model's size."""
-    needed, free = int(2.1 * facts.bytes), shutil.disk_usage(out).free
+def _check_space(run: _Run) -> None:
+    """Block files and the checkpoint each take about the model's size; finished blocks are there already."""
+    there = sum(path.stat().st_size for path in run.work.glob("block-*.safetensors"))
+    needed, free = int(2.1 * run.facts.bytes) - there, shutil.disk_usage(run.out).free
     if free < needed:
         raise DiskFull(
             f"{needed} bytes of disk are needed for work files and result, {free} are free"
@@ -174,8 +176,13 @@ def _finished(run: _Run, fingerprint: str) -> Report | None:
     path = run.out / "report.json"
     if not (path.is_file() and run.checkpoint.is_dir()):
         return None
-    report = Report.model_validate_json(path.read_bytes())
-    return report if report.fingerprint == fingerprint else None
+    try:
+        report = Report.model_validate_json(path.read_bytes())
+    except ValidationError:  # of another version
+        return None
+    evaluated = {measured.task: measured.digest for measured in report.perplexity}
+    same = evaluated == {task: windows.digest for task, windows in run.evaluation.items()}
+    return report if same and report.fingerprint == fingerprint else None
 
 
 def _evaluate_dense(run: _Run) -> None:
@@ -190,12 +197,18 @@ def _perplexities(run: _Run, model: StreamedModel, key: str) -> dict[str, float]
     found = {}
     for number, (task, windows) in enumerate(run.evaluation.items()):
         step = functools.partial(_step_after, run.tracker, number * blocks + 1)
-        found[task] = perplexity(model, windows.tokens, step)
+        found[task] = perplexity(model, windows.tokens, step, alive=run.tracker.alive)
     return found
 
 
 def _step_after(tracker: Tracker, first: int, index: int) -> None:
     tracker.step(first + index)
+
+
+def _states(run: _Run, model: StreamedModel) -> Activations | None:
+    if run.windows is None:
+        return None
+    return Activations(model, run.windows.tokens, alive=run.tracker.alive)
 
 
 def _prune_and_save(run: _Run, fingerprint: str) -> tuple[Walk, Verification, int]:
@@ -208,7 +221,7 @@ def _prune_and_save(run: _Run, fingerprint: str) -> tuple[Walk, Verification, in
         params=run.spec.method,
         select=Selector(run.spec.ratio, run.spec.pattern),
         ledger=Ledger(run.work, fingerprint),
-        calibration=Activations(model, run.windows.tokens) if run.windows else None,
+        calibration=_states(run, model),
         probe=Activations(model, tokens),
     )
 
@@ -223,11 +236,26 @@ def _prune_and_save(run: _Run, fingerprint: str) -> tuple[Walk, Verification, in
     unverified = run.work / "checkpoint"
     shutil.rmtree(unverified, ignore_errors=True)
     blocks = [walk.ledger.path(index) for index in range(run.facts.blocks)]
-    size = export.write(run.source, run.facts, blocks, unverified, run.spec.output.shard_bytes)
+    size = export.write(
+        run.source,
+        run.facts,
+        blocks,
+        unverified,
+        shard_bytes=run.spec.output.shard_bytes,
+        alive=run.tracker.alive,
+    )
     run.tracker.begin("verifying")
     verification = verify.check(
-        unverified, run.work / "probe.safetensors", tokens, logits, device=run.device
+        unverified,
+        run.work / "probe.safetensors",
+        tokens,
+        logits,
+        device=run.device,
+        alive=run.tracker.alive,
     )
+    (run.out / "report.json").unlink(
+        missing_ok=True
+    )  # it vouches for the checkpoint before this one
     shutil.rmtree(run.checkpoint, ignore_errors=True)
     unverified.rename(run.checkpoint)
     return walk, verification, size

@@ -45,6 +45,7 @@ class Conversation:
     def __init__(self, channel: BinaryIO, stop: threading.Event) -> None:
         self._channel = channel
         self._stop = stop
+        self._last: Progress | None = None
 
     def progress(self, progress: Progress) -> None:
         """Report one step.
@@ -52,9 +53,15 @@ class Conversation:
         Raises:
             Drained: the supervisor wants the child to stop.
         """
+        self._last = progress.model_copy(update={"block": None})
         self.say(Progressed(progress=progress))
         if self._stop.is_set():
             raise Drained
+
+    def alive(self) -> None:
+        """Repeat the last step, so that a long one is no stall."""
+        if self._last is not None:
+            self.say(Progressed(progress=self._last))
 
     def say(self, message: BaseModel) -> None:
         """Write one line."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import torch
 from torch import nn
@@ -21,11 +21,18 @@ class Activations:
         model: Provides embeddings and the blocks' arguments.
         tokens: int64 [windows, seq].
         batch_tokens: Tokens per forward pass, by default what suits the device; a window is never cut.
+        alive: Called after every batch.
     """
 
     def __init__(
-        self, model: StreamedModel, tokens: torch.Tensor, *, batch_tokens: int | None = None
+        self,
+        model: StreamedModel,
+        tokens: torch.Tensor,
+        *,
+        batch_tokens: int | None = None,
+        alive: Callable[[], None] = lambda: None,
     ) -> None:
+        self._alive = alive
         per_pass = batch_tokens or devices.batch_tokens(model.device)
         self.tokens = list(torch.split(tokens, max(1, per_pass // tokens.shape[1])))
         self.hidden: list[torch.Tensor] = []
@@ -40,6 +47,7 @@ class Activations:
         """Yield the hidden states [batch, seq, dim] and the block's other arguments, batch by batch."""
         for hidden, calls in zip(self.hidden, self._calls, strict=True):
             yield hidden, calls[index]
+            self._alive()
 
     def advance(self, index: int, block: nn.Module) -> None:
         """Replace every state by the block's output.

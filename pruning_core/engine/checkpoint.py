@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
 from pydantic import BaseModel, ValidationError
 from safetensors.torch import load_file, save_file
-from torch import nn
 
 from pruning_core.engine.files import replacing, sha256
 from pruning_core.engine.model import StreamedModel
@@ -47,13 +46,12 @@ class Ledger:
         """Return where a block's tensors are, under the checkpoint's own names."""
         return self._folder / f"block-{index:05d}.safetensors"
 
-    def save(self, index: int, block: nn.Module, model: StreamedModel) -> None:
-        """Write a pruned block in the checkpoint's dtypes."""
-        tensors = {}
-        for name, tensor in block.state_dict().items():
-            stored = model.files.stored_name(model.block_prefix(index) + name)
-            assert stored is not None
-            tensors[stored] = tensor.to("cpu", model.files.dtype(stored)).contiguous()
+    def save(self, index: int, weights: Mapping[str, torch.Tensor], model: StreamedModel) -> None:
+        """Write a block's pruned weights, by stored name, in the checkpoint's dtypes."""
+        tensors = {
+            stored: weight.to("cpu", model.files.dtype(stored)).contiguous()
+            for stored, weight in weights.items()
+        }
         with replacing(self.path(index)) as temporary:
             save_file(tensors, temporary)
 
@@ -78,11 +76,14 @@ class Ledger:
         return report
 
     def weights(self, index: int, model: StreamedModel) -> dict[str, torch.Tensor]:
-        """Return a finished block's weights under the module's names."""
-        tensors = load_file(self.path(index), device=str(model.device))
-        prefix = model.block_prefix(index)
-        names = {name: model.files.stored_name(prefix + name) for name in model.parameters(index)}
-        return {name: tensors[stored].to(model.dtype) for name, stored in names.items() if stored}
+        """Return a finished block's weights under the module's names: the pruned ones and the rest."""
+        pruned = load_file(self.path(index), device=str(model.device))
+        weights = model.dense(index)
+        for name in weights:
+            stored = model.files.stored_name(model.block_prefix(index) + name)
+            if stored in pruned:
+                weights[name] = pruned[stored].to(model.dtype)
+        return weights
 
     def _sound_blocks(self) -> list[BlockReport]:
         """Return the blocks up to the first whose file is missing or damaged."""

@@ -17,7 +17,11 @@ LOGITS_PER_CHUNK = 1 << 25
 
 
 def perplexity(
-    model: StreamedModel, tokens: torch.Tensor, block_done: Callable[[int], None]
+    model: StreamedModel,
+    tokens: torch.Tensor,
+    block_done: Callable[[int], None],
+    *,
+    alive: Callable[[], None] = lambda: None,
 ) -> float:
     """Return exp of the mean negative log-likelihood over every window's last seq-1 tokens.
 
@@ -25,20 +29,21 @@ def perplexity(
         model: The model.
         tokens: int64 [windows, seq], windows do not see each other.
         block_done: Called with each block's index.
+        alive: Called often in between.
 
     Raises:
         NumericalFailure: the loss is not finite.
     """
-    states = Activations(model, tokens)
+    states = Activations(model, tokens, alive=alive)
     for index in range(len(model.blocks)):
         with model.block(index) as block:
             states.advance(index, block)
         block_done(index)
-    total = sum(
-        _loss(model, window[None], hidden[None])
-        for batch, hiddens in zip(states.tokens, states.hidden, strict=True)
-        for window, hidden in zip(batch, hiddens, strict=True)
-    )
+    total = 0.0
+    for batch, hiddens in zip(states.tokens, states.hidden, strict=True):
+        for window, hidden in zip(batch, hiddens, strict=True):
+            total += _loss(model, window[None], hidden[None])
+            alive()
     loss = total / (tokens.shape[0] * (tokens.shape[1] - 1))
     if not math.isfinite(loss) or loss > 700:
         raise NumericalFailure(f"the evaluation loss is {loss}")

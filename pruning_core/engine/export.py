@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -36,7 +36,9 @@ def write(
     facts: CheckpointFacts,
     block_files: Iterable[Path],
     target: Path,
+    *,
     shard_bytes: int,
+    alive: Callable[[], None] = lambda: None,
 ) -> int:
     """Write a complete Hugging Face folder and return the bytes of its tensors.
 
@@ -46,6 +48,7 @@ def write(
         block_files: Safetensors files whose tensors replace those of the same name.
         target: Folder to make.
         shard_bytes: Largest weight file, unless one tensor is larger.
+        alive: Called after every tensor.
     """
     pieces = {
         name: _Piece(name, tensor, source / facts.files[name])
@@ -55,7 +58,7 @@ def write(
         for name, tensor in read_header(path).items():
             pieces[name] = _Piece(name, tensor, path)
     target.mkdir(parents=True)
-    _write_shards(_shards(list(pieces.values()), shard_bytes), target)
+    _write_shards(_shards(list(pieces.values()), shard_bytes), target, alive)
     for name in COMPANIONS:
         if (source / name).is_file():
             shutil.copyfile(source / name, target / name)
@@ -92,20 +95,20 @@ def _shards(pieces: list[_Piece], limit: int) -> list[list[_Piece]]:
     return shards
 
 
-def _write_shards(shards: list[list[_Piece]], target: Path) -> None:
+def _write_shards(shards: list[list[_Piece]], target: Path, alive: Callable[[], None]) -> None:
     if len(shards) == 1:
-        _write_safetensors(target / SINGLE, shards[0])
+        _write_safetensors(target / SINGLE, shards[0], alive)
         return
     weight_map: dict[str, str] = {}
     for number, shard in enumerate(shards, 1):
         name = f"model-{number:05d}-of-{len(shards):05d}.safetensors"
-        _write_safetensors(target / name, shard)
+        _write_safetensors(target / name, shard, alive)
         weight_map |= {piece.name: name for piece in shard}
     total = sum(piece.facts.bytes for shard in shards for piece in shard)
     _write_json(target / INDEX, {"metadata": {"total_size": total}, "weight_map": weight_map})
 
 
-def _write_safetensors(path: Path, pieces: list[_Piece]) -> None:
+def _write_safetensors(path: Path, pieces: list[_Piece], alive: Callable[[], None]) -> None:
     """Copy tensors from file to file; no more than one buffer is ever in memory."""
     header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
     position = 0
@@ -125,6 +128,7 @@ def _write_safetensors(path: Path, pieces: list[_Piece]) -> None:
             with piece.file.open("rb") as file:
                 file.seek(piece.facts.offset)
                 _copy(file, output, piece.facts.bytes)
+            alive()
 
 
 def _copy(file: Any, output: Any, count: int) -> None:

@@ -6,12 +6,12 @@ conversion holds the whole model, and its memory is given back before pruning st
 
 from __future__ import annotations
 
-import subprocess
 import sys
 import tempfile
 from pathlib import Path
 from typing import Any
 
+from pruning_core.engine import helper
 from pruning_core.engine.files import sha256
 from pruning_core.errors import ModelInvalid
 from pruning_core.intake.checkpoint import check_gguf
@@ -30,11 +30,10 @@ def convert(gguf: Path, cache_dir: Path) -> Path:
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.parent) as temporary:
         made = Path(temporary) / "model"
-        command = [sys.executable, "-m", __name__, str(gguf), str(made)]
-        result = subprocess.run(command, capture_output=True, text=True, check=False)
-        if result.returncode != 0:
-            reason = (result.stderr.strip().splitlines() or ["no message"])[-1]
-            raise ModelInvalid(f"{gguf.name} cannot be read as GGUF: {reason}")
+        try:
+            helper.run(__name__, str(gguf), str(made))
+        except helper.HelperFailed as error:
+            raise ModelInvalid(f"{gguf.name} cannot be read as GGUF: {error}") from None
         try:
             made.rename(folder)
         except OSError:

@@ -17,7 +17,9 @@ from huggingface_hub.errors import (
 from huggingface_hub.errors import HTTPError as TransportError  # type: ignore[attr-defined]  # of its HTTP library
 
 from pruning_core.engine.export import COMPANIONS
+from pruning_core.engine.files import is_disk_full
 from pruning_core.errors import (
+    DiskFull,
     HubUnavailable,
     ModelGated,
     ModelInvalid,
@@ -71,5 +73,9 @@ def _hub_errors(repo: str, revision: str | None) -> Iterator[None]:
         raise ModelNotFound(f"{repo} has no revision {revision!r}") from error
     except RepositoryNotFoundError as error:
         raise ModelNotFound(f"{repo} does not exist on the hub, or is private") from error
-    except (TransportError, LocalEntryNotFoundError, OfflineModeIsEnabled, OSError) as error:
+    except OSError as error:
+        if is_disk_full(error):
+            raise DiskFull(f"The disk is full of {repo}: free space and submit again.") from error
+        raise HubUnavailable(f"the model hub cannot be reached for {repo}: {error}") from error
+    except (TransportError, LocalEntryNotFoundError, OfflineModeIsEnabled) as error:
         raise HubUnavailable(f"the model hub cannot be reached for {repo}: {error}") from error

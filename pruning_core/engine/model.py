@@ -48,23 +48,20 @@ class StreamedModel:
         """Return the path of a block in the model, with a dot at the end."""
         return f"{self.family.blocks}.{index}."
 
-    def parameters(self, index: int) -> list[str]:
-        """Return the names of a block's parameters within the block."""
-        return list(self._empty[index])
-
     @contextmanager
     def block(
         self, index: int, weights: dict[str, torch.Tensor] | None = None
     ) -> Iterator[nn.Module]:
         """Yield a block with the given weights, by default the checkpoint's; they are dropped afterwards."""
         module = self.blocks[index]
-        _assign(module, self._dense(index) if weights is None else weights)
+        _assign(module, self.dense(index) if weights is None else weights)
         try:
             yield module
         finally:
             module.load_state_dict(self._empty[index], assign=True)
 
-    def _dense(self, index: int) -> dict[str, torch.Tensor]:
+    def dense(self, index: int) -> dict[str, torch.Tensor]:
+        """Return a block's weights as the checkpoint has them, under the module's names."""
         prefix = self.block_prefix(index)
         names = [prefix + name for name in self._empty[index]]
         tensors = self.files.load(names, dtype=self.dtype, device=self.device)
@@ -105,16 +102,28 @@ class StreamedModel:
         return logits
 
     def _load_rest(self) -> None:
-        """Load everything outside the blocks; a tied head follows its embedding."""
-        tied = set(self.model.all_tied_weights_keys)
+        """Load everything outside the blocks.
+
+        As in stock transformers a tied pair needs one of the two in the file, and two that differ are not tied.
+        """
+        tied: dict[str, str] = self.model.all_tied_weights_keys
         prefix = f"{self.family.blocks}."
-        names = [
-            name
-            for name in self.model.state_dict()
-            if not name.startswith(prefix) and name not in tied
-        ]
-        _assign(self.model, self.files.load(names, dtype=self.dtype, device=self.device))
-        self.model.tie_weights()
+        names = {name for name in self.model.state_dict() if not name.startswith(prefix)}
+        for head, embedding in tied.items():
+            stored = {name: self.files.stored_name(name) for name in (head, embedding)}
+            names -= (
+                {name for name in stored if stored[name] is None} if any(stored.values()) else set()
+            )
+        tensors = self.files.load(sorted(names), dtype=self.dtype, device=self.device)
+        apart = False
+        for head, embedding in tied.items():
+            if head in tensors and embedding in tensors:
+                apart |= not torch.equal(tensors[head], tensors[embedding])
+            elif head in tensors:
+                tensors[embedding] = tensors.pop(head)
+        _assign(self.model, tensors)
+        if not apart:
+            self.model.tie_weights()
 
 
 def _weight_dtype(facts: CheckpointFacts) -> torch.dtype:

@@ -2,19 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 import torch
 
 from pruning_core.engine.numerics import all_finite, kth_smallest
 from pruning_core.errors import NumericalFailure, UnsupportedPattern
-from pruning_core.spec.patterns import MatrixWide, NofM, Pattern
-
-
-def removed_count(ratio: float, size: int) -> int:
-    """Return floor(ratio * size), safe against 0.29 * 100 = 28.999..."""
-    return math.floor(ratio * size + 1e-6)
+from pruning_core.spec.patterns import MatrixWide, NofM, Pattern, removed_count
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,8 @@ from pruning_core.spec.report import BlockReport, Phase, Progress
 
 MIN_SECONDS = 2.0
 """Below this the rate is noise and no time left is given."""
+ALIVE_SECONDS = 10.0
+"""Between two signs of life within one step."""
 
 
 class Observer(Protocol):
@@ -17,11 +19,17 @@ class Observer(Protocol):
     def progress(self, progress: Progress) -> None:
         """Take note of one step."""
 
+    def alive(self) -> None:
+        """Take note that a long step is being worked on; must not raise."""
+
 
 class Silent:
     """Nobody watches."""
 
     def progress(self, progress: Progress) -> None:
+        """Do nothing."""
+
+    def alive(self) -> None:
         """Do nothing."""
 
 
@@ -44,6 +52,7 @@ class Tracker:
         self._phase: Phase = "resolving"
         self._key = "resolving"
         self._steps = 0
+        self._told = self._started
         self.seconds: dict[str, float] = {}
 
     def begin(self, phase: Phase, steps: int = 0, *, key: str | None = None) -> None:
@@ -69,7 +78,14 @@ class Tracker:
         if self._steps == 0:
             self._done += self._costs.get(self._key, 0.0)
 
+    def alive(self) -> None:
+        """Say, now and then, that work goes on within a step."""
+        if time.perf_counter() - self._told >= ALIVE_SECONDS:
+            self._told = time.perf_counter()
+            self._observer.alive()
+
     def _tell(self, number: int, block: BlockReport | None) -> None:
+        self._told = time.perf_counter()
         self._observer.progress(
             Progress(
                 phase=self._phase,

@@ -7,14 +7,15 @@ but names, so that what it does is what any user's machine does.
 from __future__ import annotations
 
 import json
-import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
 
+from pruning_core.engine import helper
 from pruning_core.errors import OutputDoesNotLoad
 from pruning_core.spec.report import Verification
 
@@ -33,7 +34,13 @@ def probe_tokens(vocab_size: int, max_positions: int) -> torch.Tensor:
 
 
 def check(
-    folder: Path, probe: Path, tokens: torch.Tensor, logits: torch.Tensor, *, device: torch.device
+    folder: Path,
+    probe: Path,
+    tokens: torch.Tensor,
+    logits: torch.Tensor,
+    *,
+    device: torch.device,
+    alive: Callable[[], None] = lambda: None,
 ) -> Verification:
     """Return what stock transformers makes of the folder.
 
@@ -43,17 +50,17 @@ def check(
         tokens: int64 [1, seq].
         logits: What the pruned model in memory answers, [1, seq, vocabulary], in the dtype of its arithmetic.
         device: Where to load it.
+        alive: Called every few seconds meanwhile.
 
     Raises:
         OutputDoesNotLoad: it does not load, not generate, or not answer the same.
     """
     save_file({"tokens": tokens.cpu(), "logits": logits.cpu().contiguous()}, probe)
-    command = [sys.executable, "-m", __name__, str(folder), str(probe), str(device)]
-    result = subprocess.run(command, capture_output=True, text=True, check=False)
-    if result.returncode != 0:
-        reason = (result.stderr.strip().splitlines() or ["no message"])[-1]
-        raise OutputDoesNotLoad(f"stock transformers cannot use the result: {reason}")
-    found = json.loads(result.stdout.splitlines()[-1])
+    try:
+        answer = helper.run(__name__, str(folder), str(probe), str(device), alive=alive)
+    except helper.HelperFailed as error:
+        raise OutputDoesNotLoad(f"stock transformers cannot use the result: {error}") from None
+    found = json.loads(answer.splitlines()[-1])
     tolerance = TOLERANCE.get(logits.dtype, COARSE_TOLERANCE)
     if not found["max_logit_difference"] <= tolerance:
         raise OutputDoesNotLoad(

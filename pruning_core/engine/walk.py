@@ -65,17 +65,30 @@ class Walk:
             else:
                 started = time.perf_counter()
                 with self.model.block(index) as block:
-                    matrices, warnings = self._prune(index, block)
-                    self.ledger.save(index, block, self.model)
+                    groups = input_groups(block, self.model.family, self.model.config)
+                    matrices, warnings = self._prune(index, block, groups)
+                    self.ledger.save(index, self._weights(index, groups), self.model)
                     self._propagate(index, block, last)
                 devices.synchronize(self.model.device)
                 seconds = time.perf_counter() - started
                 report = self.ledger.record(index, matrices, seconds, warnings)
             block_done(index, report)
 
-    def _prune(self, index: int, block: nn.Module) -> tuple[list[MatrixReport], list[str]]:
+    def _weights(self, index: int, groups: list[InputGroup]) -> dict[str, torch.Tensor]:
+        """Return the weights of the pruned modules by stored name; parts of a fused one share it."""
+        prefix = self.model.block_prefix(index)
+        return {
+            self._stored_name(prefix, matrix).partition("[")[0]: matrix.module.get_parameter(
+                "weight"
+            )
+            for group in groups
+            for matrix in group.matrices
+        }
+
+    def _prune(
+        self, index: int, block: nn.Module, groups: list[InputGroup]
+    ) -> tuple[list[MatrixReport], list[str]]:
         """Prune a block's matrices; return what became of them, and what the user must know."""
-        groups = input_groups(block, self.model.family, self.model.config)
         prefix = self.model.block_prefix(index)
         reports: list[MatrixReport] = []
         warnings = []

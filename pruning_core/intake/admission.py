@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from pruning_core.errors import DatasetTooSmall, ModelInvalid
+from pruning_core.errors import DatasetTooSmall, ModelInvalid, TokensInvalid, UnsupportedPattern
 from pruning_core.intake.checkpoint import (
     CheckpointFacts,
     check_gguf,
@@ -14,9 +14,10 @@ from pruning_core.intake.checkpoint import (
     is_gguf,
 )
 from pruning_core.intake.source import allowed_path
-from pruning_core.intake.tasks import TaskInfo, find
+from pruning_core.intake.tasks import find
 from pruning_core.spec.calibration import DEFAULT_SEQ_LEN
 from pruning_core.spec.model import ModelRef
+from pruning_core.spec.patterns import NofM, Row, removed_count
 from pruning_core.spec.prune import PruneSpec
 
 
@@ -27,38 +28,61 @@ def check(
 
     A hub model is not looked up here (the worker resolves it); a local one is read as far as its headers.
     """
-    facts = None if model.path is None else _check_local(model.path, roots)
+    facts = None if model.path is None else _check_local(model.path, prune, roots)
     limit = facts.max_positions if facts else None
-    window = prune.calibration.seq_len or min(DEFAULT_SEQ_LEN, limit or DEFAULT_SEQ_LEN)
-    if limit and window > limit:
-        raise ModelInvalid(
-            f"seq_len is {window}, the model takes windows of at most {limit} tokens"
-        )
-    for task in prune.calibration.tasks:
-        _check_size(find(task.name, tasks_dir), task.samples or 1, window)
-    for name in prune.evaluation_tasks:
-        find(name, tasks_dir)
+    if prune.method.needs_calibration:
+        window = _window("calibration", prune.calibration.seq_len, limit)
+        for task in prune.calibration.tasks:
+            found = find(task.name, tasks_dir)
+            _check_size(task.name, found.calibration_bytes, task.samples or 1, window)
+    if prune.evaluation_tasks:
+        window = _window("evaluation", prune.evaluation.seq_len, limit)
+        for name in prune.evaluation_tasks:
+            _check_size(name, find(name, tasks_dir).evaluation_bytes, 1, window)
 
 
-def _check_local(path: Path, roots: Sequence[Path]) -> CheckpointFacts | None:
+def _check_local(path: Path, prune: PruneSpec, roots: Sequence[Path]) -> CheckpointFacts | None:
     real = allowed_path(path, roots)
     if is_gguf(real):
         check_gguf(real)
         return None
     root = next(root.resolve() for root in roots if real.is_relative_to(root.resolve()))
     facts = inspect(real, root=root)
-    if not has_tokenizer(real):
+    reads_text = prune.method.needs_calibration or prune.evaluation_tasks
+    if reads_text and not has_tokenizer(real):
         raise ModelInvalid(
             f"{real.name} has no tokenizer.json; calibration and perplexity need its tokenizer"
         )
+    _check_pattern(prune, facts.input_widths())
     return facts
 
 
-def _check_size(task: TaskInfo, samples: int, seq_len: int) -> None:
+def _check_pattern(prune: PruneSpec, widths: set[int]) -> None:
+    """Refuse what no matrix of such a width can be given; the engine checks each matrix again."""
+    for width in sorted(widths):
+        if isinstance(prune.pattern, NofM) and width % prune.pattern.m:
+            raise UnsupportedPattern(
+                f"The model has matrices of {width} inputs, which groups of {prune.pattern.m} do not divide."
+            )
+        if isinstance(prune.pattern, Row) and not 0 < removed_count(prune.ratio, width) < width:
+            raise UnsupportedPattern(
+                f"A sparsity of {prune.ratio} removes {removed_count(prune.ratio, width)} of {width} weights per row."
+            )
+
+
+def _window(use: str, asked: int | None, limit: int | None) -> int:
+    if asked and limit and asked > limit:
+        raise TokensInvalid(
+            f"{use}.seq_len is {asked}, the model takes windows of at most {limit} tokens"
+        )
+    return asked or min(DEFAULT_SEQ_LEN, limit or DEFAULT_SEQ_LEN)
+
+
+def _check_size(task: str, size: int, samples: int, seq_len: int) -> None:
     """A token takes at least one byte, so a text of fewer bytes can never fill the windows."""
-    if task.calibration_bytes < samples * seq_len:
+    if size < samples * seq_len:
         raise DatasetTooSmall(
-            f"Task {task.name!r} has {task.calibration_bytes} bytes for calibration; "
+            f"Task {task!r} has {size} bytes of text for this; "
             f"{samples} windows of {seq_len} tokens need at least {samples * seq_len}.",
             suggestions=("ask for fewer samples", "use a shorter seq_len", "add another task"),
         )

@@ -16,7 +16,7 @@ INDEX = "model.safetensors.index.json"
 SINGLE = "model.safetensors"
 FLOAT_DTYPES = {"F64", "F32", "F16", "BF16"}
 _PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
-_BLOCK = re.compile(r"(?:^|\.)(?:layers|h)\.(\d+)\.")
+_BLOCK = re.compile(r"(?:^|\.)(?:layers|h)\.(\d{1,5})\.")
 
 
 @dataclass(frozen=True)
@@ -34,6 +34,16 @@ class CheckpointFacts:
     tensors: dict[str, TensorFacts]
     files: dict[str, str]
 
+    def input_widths(self) -> set[int]:
+        """Return how many inputs the matrices of the blocks have (GPT-2 stores [inputs, outputs])."""
+        side = 0 if self.model_type == "gpt2" else 1
+        matrices = (
+            tensor
+            for name, tensor in self.tensors.items()
+            if _BLOCK.search(name) and len(tensor.shape) == 2
+        )
+        return {matrix.shape[side] for matrix in matrices}
+
 
 def is_gguf(path: Path) -> bool:
     """Tell whether the path names a GGUF file, by suffix."""
@@ -46,6 +56,8 @@ def check_gguf(path: Path) -> None:
     Raises:
         ModelInvalid: the magic bytes are missing.
     """
+    if not path.is_file():
+        raise ModelInvalid(f"{path.name} is called .gguf and is no file")
     with path.open("rb") as file:
         if file.read(4) != b"GGUF":
             raise ModelInvalid(f"{path.name} is no GGUF file: its first four bytes are not 'GGUF'")
@@ -70,7 +82,7 @@ def inspect(folder: Path, *, root: Path | None = None) -> CheckpointFacts:
     _check_against_config(config, tensors)
     return CheckpointFacts(
         model_type=config["model_type"],
-        architecture=(config.get("architectures") or [config["model_type"]])[0],
+        architecture=configs.architecture(config),
         parameters=sum(tensor.count for tensor in tensors.values()),
         bytes=sum(tensor.bytes for tensor in tensors.values()),
         blocks=configs.block_count(config),
@@ -89,7 +101,11 @@ def has_tokenizer(folder: Path) -> bool:
 
 def _check_links(folder: Path, root: Path) -> None:
     for file in folder.iterdir():
-        if not file.resolve().is_relative_to(root.resolve()):
+        try:
+            inside = file.resolve().is_relative_to(root.resolve())
+        except (OSError, RuntimeError):  # a loop of links
+            inside = False
+        if not inside:
             raise ModelNotAllowed(f"{file.name} links to a file outside the allowed folders")
 
 

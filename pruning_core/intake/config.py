@@ -13,6 +13,9 @@ SUPPORTED_MODEL_TYPES = frozenset(
     {"gemma2", "gemma3_text", "gpt2", "llama", "mistral", "mixtral", "opt", "phi", "phi3", "qwen2", "qwen3"}
 )  # fmt: skip
 MAX_CONFIG_BYTES = 5_000_000
+# `auto_map` names Python files, the others may name kernels on a hub; keys with an underscore
+# reach into transformers' internals.
+_NAMES_CODE = {"auto_map", "attn_implementation", "experts_implementation"}
 
 _BOUNDS = {
     "hidden_size": 65_536, "n_embd": 65_536, "word_embed_proj_dim": 65_536,
@@ -46,15 +49,16 @@ def read_config(folder: Path) -> dict[str, Any]:
         raise ModelInvalid("config.json holds no JSON object")
     _check_architecture(config)
     _check_sizes(config)
-    # `auto_map` names Python files, keys with an underscore reach into transformers' internals.
     return {
-        key: value for key, value in config.items() if not key.startswith("_") and key != "auto_map"
+        key: value
+        for key, value in config.items()
+        if not key.startswith("_") and key not in _NAMES_CODE
     }
 
 
 def _check_architecture(config: dict[str, Any]) -> None:
     model_type = config.get("model_type")
-    if model_type not in SUPPORTED_MODEL_TYPES:
+    if not isinstance(model_type, str) or model_type not in SUPPORTED_MODEL_TYPES:
         known = ", ".join(sorted(SUPPORTED_MODEL_TYPES))
         raise UnsupportedModel(
             f"model_type {model_type!r} is not supported; supported are: {known}"
@@ -74,6 +78,14 @@ def _check_sizes(config: dict[str, Any]) -> None:
             raise ModelInvalid(
                 f"config.json: {key} is {value!r}; a whole number from 1 to {bound} is expected"
             )
+
+
+def architecture(config: dict[str, Any]) -> str:
+    """Return the class that the configuration names, or its model type."""
+    names = config.get("architectures")
+    if isinstance(names, list) and names and isinstance(names[0], str):
+        return names[0]
+    return str(config["model_type"])
 
 
 def block_count(config: dict[str, Any]) -> int:

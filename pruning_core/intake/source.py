@@ -21,10 +21,14 @@ def allowed_path(path: Path, roots: Sequence[Path]) -> Path:
         )
     if ".." in path.parts:
         raise ModelNotAllowed(f"{path} contains '..': give the path itself")
-    real = path.resolve()
+    try:
+        real = path.resolve()
+        found = real.exists()
+    except (OSError, RuntimeError, ValueError) as error:  # too long, a loop of links
+        raise ModelNotFound(f"{path} is no usable path: {error}") from None
     if not below_any(real, roots):
         raise ModelNotAllowed(f"{path} lies outside the folders that this server allows")
-    if not real.exists():
+    if not found:
         raise ModelNotFound(f"{path} does not exist on this server")
     return real
 

@@ -41,7 +41,11 @@ class ModelRef(Frozen):
     @field_validator("ref")
     @classmethod
     def _known_scheme(cls, ref: str) -> str:
-        if "\0" in ref or not (_HUB.match(ref) or _FILE.match(ref)):
+        repo = _HUB.match(ref)
+        odd = repo is not None and (
+            "--" in repo["repo"] or ".." in repo["repo"] or repo["repo"].endswith(".git")
+        )
+        if odd or "\0" in unquote(ref) or not (repo or _FILE.match(ref)):
             raise ValueError(
                 "a model is `hf://org/name`, `hf://org/name@revision` or `file:///absolute/path`"
             )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
@@ -9,6 +10,11 @@ from pydantic import Field, model_validator
 from pruning_core.spec.base import Frozen
 
 PatternName = Literal["row", "matrix", "n:m"]
+
+
+def removed_count(ratio: float, size: int) -> int:
+    """Return how many of `size` weights go: floor(ratio * size), safe against 0.29 * 100 = 28.999..."""
+    return math.floor(ratio * size + 1e-6)
 
 
 class Row(Frozen):

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from torch import nn
 from transformers import AutoModelForCausalLM
 
@@ -51,6 +51,9 @@ class StopAfter:
         if progress.block is not None and progress.block.block == self._block:
             raise KeyboardInterrupt
 
+    def alive(self) -> None:
+        """Nothing to note."""
+
 
 def test_the_submit_check_knows_the_same_architectures_as_the_registry() -> None:
     assert frozenset(MODEL_TYPES) == SUPPORTED_MODEL_TYPES
@@ -77,6 +80,28 @@ def test_streamed_equals_full_forward(model_type: str, tmp_path: Path) -> None:
             ]
         )
     # float32 sums in another order (experts are added one by one)
+    torch.testing.assert_close(logits, expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("layout", ["head only", "both, different"])
+def test_a_tied_head_is_read_as_stock_reads_it(layout: str, tmp_path: Path) -> None:
+    folder = tiny.save(tmp_path / "m", "llama", tie_word_embeddings=True)
+    tensors = load_file(folder / "model.safetensors")
+    tensors["lm_head.weight"] = tensors["model.embed_tokens.weight"].clone()
+    if layout == "head only":
+        del tensors["model.embed_tokens.weight"]
+    else:
+        tensors["lm_head.weight"] += 1
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    ids = tiny.tokens(1, 16)
+    model = StreamedModel(folder, inspect(folder), CPU)
+    states = Activations(model, ids)
+    with torch.no_grad():
+        for index in range(len(model.blocks)):
+            with model.block(index) as block:
+                states.advance(index, block)
+        logits = model.logits(ids, states.hidden[0], torch.arange(16))
+        expected = AutoModelForCausalLM.from_pretrained(folder).eval()(ids).logits
     torch.testing.assert_close(logits, expected, rtol=1e-5, atol=1e-5)
 
 

@@ -123,6 +123,7 @@ DAMAGES: dict[str, tuple[str, Callable[[Path], object]]] = {
         lambda f: edit_config(f, num_hidden_layers=tiny.BLOCKS + 1),
     ),
     "another vocabulary than the files": ("MODEL_INVALID", lambda f: edit_config(f, vocab_size=7)),
+    "model type is a list": ("MODEL_UNSUPPORTED", lambda f: edit_config(f, model_type=["llama"])),
     "unknown architecture": ("MODEL_UNSUPPORTED", lambda f: edit_config(f, model_type="bert")),
     "quantised": (
         "MODEL_UNSUPPORTED",
@@ -194,6 +195,37 @@ def test_a_file_that_only_calls_itself_gguf_is_refused(tmp_path: Path) -> None:
     assert code_of(tmp_path / "x.gguf") == "MODEL_INVALID"
 
 
+def test_paths_that_are_no_paths_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "loop").symlink_to(tmp_path / "loop")
+    (tmp_path / "folder.gguf").mkdir()
+    assert code_of(tmp_path / "loop") == "MODEL_NOT_FOUND"
+    assert code_of(tmp_path / ("x" * 300)) == "MODEL_NOT_FOUND"
+    assert code_of(tmp_path / "folder.gguf") == "MODEL_INVALID"
+
+
+@pytest.mark.parametrize(
+    ("changes", "code"),
+    [
+        ({"sparsity": None, "pattern": {"name": "n:m", "n": 2, "m": 7}}, "PATTERN_UNSUPPORTED"),
+        ({"sparsity": 0.01}, "PATTERN_UNSUPPORTED"),
+        ({"evaluation": {"seq_len": 100_000}}, "TOKENS_INVALID"),
+    ],
+)
+def test_what_cannot_fit_the_model_is_refused_at_submit(
+    changes: dict[str, Any], code: str, folder: Path
+) -> None:
+    assert code_of(folder, **changes) == code
+
+
+def test_what_reads_no_text_needs_none(folder: Path) -> None:
+    (folder / "tokenizer.json").unlink()
+    calibration = {"tasks": [{"name": "python_docs", "samples": 60000}]}
+    model, spec = request(
+        folder, method="magnitude", evaluation={"tasks": []}, calibration=calibration
+    )
+    admission.check(model, spec, roots=[folder.parent], tasks_dir=None)
+
+
 def test_a_header_of_many_tensors_is_refused_before_it_is_parsed(tmp_path: Path) -> None:
     length = headers.MAX_HEADER_BYTES + 1
     with (tmp_path / WEIGHTS).open("wb") as file:
@@ -218,9 +250,11 @@ def test_nothing_in_a_config_can_name_code(folder: Path) -> None:
         _attn_implementation="evil/kernel",
         _attn_implementation_internal="evil/kernel",
         _name_or_path="evil/repo",
+        attn_implementation="evil/kernel",
+        experts_implementation="evil/kernel",
     )
     config = inspect(folder).config
-    assert not [key for key in config if key.startswith("_") or key == "auto_map"]
+    assert "evil" not in json.dumps(config)
 
 
 def test_sharded_checkpoints_are_read_through_their_index(folder: Path) -> None:
@@ -244,7 +278,7 @@ def test_sharded_checkpoints_are_read_through_their_index(folder: Path) -> None:
             {"tasks": [{"name": "python_docs", "samples": 60000}], "seq_len": 128},
             "DATASET_TOO_SMALL",
         ),
-        ({"tasks": ["python_docs"], "seq_len": 512}, "MODEL_INVALID"),
+        ({"tasks": ["python_docs"], "seq_len": 512}, "TOKENS_INVALID"),
     ],
 )
 def test_bad_calibration_is_refused_at_submit(

@@ -8,9 +8,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pruning_core.engine.patterns import Selector, removed_count
+from pruning_core.engine.patterns import Selector
 from pruning_core.errors import NumericalFailure, UnsupportedPattern
-from pruning_core.spec.patterns import MatrixWide, NofM, Row
+from pruning_core.spec.patterns import MatrixWide, NofM, Row, removed_count
 
 shapes = st.tuples(st.integers(1, 9), st.integers(1, 40))
 ratios = st.floats(0.01, 0.99)

@@ -15,10 +15,11 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from pruning_core import pipeline
-from pruning_core.engine import verify
+from pruning_core.engine import helper, verify
 from pruning_core.errors import (
     DatasetTooSmall,
     DiskFull,
+    HostOutOfMemory,
     ModelInvalid,
     ModelNotFinite,
     OutputDoesNotLoad,
@@ -49,6 +50,9 @@ class Watcher:
         self.seen.append(progress)
         if progress.block is not None and progress.block.block == self._stop_after:
             raise KeyboardInterrupt
+
+    def alive(self) -> None:
+        """Nothing to note."""
 
     def pruned_blocks(self) -> list[int]:
         return [progress.block.block for progress in self.seen if progress.block]
@@ -292,6 +296,49 @@ def test_a_disk_that_fills_up_leaves_no_checkpoint(folder: Path, tmp_path: Path)
     assert result.stdout.strip() == "DiskFull", result.stderr[-2000:]
     assert not (tmp_path / "checkpoint").exists()
     assert not list((tmp_path / "work").glob("*.tmp"))
+
+
+def test_a_report_never_vouches_for_the_checkpoint_of_another_run(
+    folder: Path, tmp_path: Path
+) -> None:
+    evaluation = {"windows": 1, "seq_len": 32}
+
+    class StopBeforeTheReport(Watcher):
+        def progress(self, progress: Progress) -> None:
+            super().progress(progress)
+            if progress.phase == "evaluating" and (tmp_path / "checkpoint").exists():
+                raise KeyboardInterrupt
+
+    first = spec(evaluation=evaluation | {"baseline": False})
+    other = spec(sparsity=0.25, evaluation=evaluation | {"baseline": False})
+    prune(folder, first, tmp_path, tokens=tiny.tokens())
+    with pytest.raises(KeyboardInterrupt):
+        prune(folder, other, tmp_path, tokens=tiny.tokens(), observer=StopBeforeTheReport())
+    assert not (tmp_path / "report.json").exists()
+    shutil.rmtree(tmp_path / "work")
+    report = prune(folder, first, tmp_path, tokens=tiny.tokens())
+    weights = load_file(tmp_path / "checkpoint" / "model.safetensors")
+    name = report.blocks[0].matrices[0].name
+    assert (weights[name] == 0).sum() * 2 == weights[name].numel()
+
+
+def test_a_resume_needs_no_room_for_what_is_there(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        prune(folder, spec(), tmp_path, tokens=tiny.tokens(), observer=Watcher(stop_after=1))
+    there = sum(path.stat().st_size for path in (tmp_path / "work").glob("block-*"))
+    size = (folder / "model.safetensors").stat().st_size
+    usage = shutil.disk_usage(tmp_path)._replace(free=int(2.1 * size) - there)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _path: usage)
+    assert prune(folder, spec(), tmp_path, tokens=tiny.tokens()).resumed_blocks == 2
+
+
+def test_a_helper_that_the_machine_kills_is_no_fault_of_the_model() -> None:
+    with pytest.raises(HostOutOfMemory):
+        helper.run("tests.pruning_core.killed")
+    with pytest.raises(helper.HelperFailed, match="No module named"):
+        helper.run("tests.pruning_core.nowhere")
 
 
 def test_peak_memory_does_not_grow_with_depth(tmp_path: Path) -> None:

@@ -84,6 +84,10 @@ def test_model_references(text: str, repo: str, revision: str | None, path: str 
         "hf://a/b/c",
         "file://relative",
         "file:///a\0b",
+        "file:///a%00b",
+        "hf://org/a--b",
+        "hf://org/a..b",
+        "hf://org/a.git",
         "s3://b/k",
     ],
 )
