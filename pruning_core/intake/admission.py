@@ -71,11 +71,12 @@ def _check_pattern(prune: PruneSpec, widths: set[int]) -> None:
 
 
 def _window(use: str, asked: int | None, limit: int | None) -> int:
+    """Return the fewest tokens that a window can have, as far as the model's limit is known here."""
     if asked and limit and asked > limit:
         raise TokensInvalid(
             f"{use}.seq_len is {asked}, the model takes windows of at most {limit} tokens"
         )
-    return asked or min(DEFAULT_SEQ_LEN, limit or DEFAULT_SEQ_LEN)
+    return asked or min(DEFAULT_SEQ_LEN, limit or 1)
 
 
 def _check_size(task: str, size: int, samples: int, seq_len: int) -> None:
