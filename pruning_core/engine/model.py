@@ -109,11 +109,10 @@ class StreamedModel:
         tied: dict[str, str] = self.model.all_tied_weights_keys
         prefix = f"{self.family.blocks}."
         names = {name for name in self.model.state_dict() if not name.startswith(prefix)}
-        for head, embedding in tied.items():
-            stored = {name: self.files.stored_name(name) for name in (head, embedding)}
-            names -= (
-                {name for name in stored if stored[name] is None} if any(stored.values()) else set()
-            )
+        for pair in tied.items():
+            absent = [name for name in pair if self.files.stored_name(name) is None]
+            if len(absent) == 1:
+                names.remove(absent[0])
         tensors = self.files.load(sorted(names), dtype=self.dtype, device=self.device)
         apart = False
         for head, embedding in tied.items():

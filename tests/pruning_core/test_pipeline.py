@@ -158,6 +158,34 @@ def test_each_block_is_pruned_once_across_two_kills(folder: Path, tmp_path: Path
     assert report.resumed_blocks == 2
 
 
+def test_a_block_file_holds_what_was_pruned_and_nothing_else(folder: Path, tmp_path: Path) -> None:
+    """Norms and biases go from the source to the result untouched, whatever arithmetic the device uses."""
+    watcher = Watcher(stop_after=0)
+    with pytest.raises(KeyboardInterrupt):
+        prune(folder, spec(), tmp_path, tokens=tiny.tokens(), observer=watcher)
+    stored = load_file(tmp_path / "work" / "block-00000.safetensors")
+    (block,) = (progress.block for progress in watcher.seen if progress.block)
+    assert set(stored) == {matrix.name for matrix in block.matrices}
+
+
+def test_signs_of_life_come_within_a_block(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pruning_core.engine.progress.ALIVE_SECONDS", 0.0)
+    signs: list[int] = []
+
+    class Listener(Watcher):
+        def alive(self) -> None:
+            signs.append(len(self.seen))
+
+    listener = Listener(stop_after=0)
+    with pytest.raises(KeyboardInterrupt):
+        prune(folder, spec(), tmp_path, tokens=tiny.tokens(), observer=listener)
+    # both passes over the calibration windows, before the first block was done
+    assert len(signs) >= 2
+    assert max(signs) < len(listener.seen)
+
+
 def test_a_damaged_block_is_pruned_again(folder: Path, tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
         prune(folder, spec(), tmp_path, tokens=tiny.tokens(), observer=Watcher(stop_after=1))
