@@ -13,7 +13,7 @@ from api import handlers, openapi
 from api.broker_probe import BrokerProbe
 from api.deps import Parts
 from api.middleware import BodyLimit, RequestContext
-from api.routes import artifacts, events, health, jobs, methods, tasks
+from api.routes import artifacts, events, health, jobs, methods, presets, tasks
 from store.artifacts import LocalArtifacts
 from store.broker import Doorbell
 from store.session import Database
@@ -52,6 +52,6 @@ def create_app(settings: Settings) -> FastAPI:
     app.state.parts = parts
     handlers.install(app)
     openapi.install(app)
-    for module in (jobs, events, artifacts, methods, tasks, health):
+    for module in (jobs, events, artifacts, methods, tasks, presets, health):
         app.include_router(module.router)
     return app

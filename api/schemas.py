@@ -214,6 +214,38 @@ class TaskList(BaseModel):
     has_more: Literal[False] = False
 
 
+class Coefficients(BaseModel):
+    """What a preset puts in the place of its name."""
+
+    alpha: float
+    beta: float
+    gamma: float
+    kernel: int
+    neighbour: str
+
+
+class Preset(BaseModel):
+    """Coefficients of CRePE by name; one that ships with the service has neither job nor time."""
+
+    name: str
+    object: Literal["preset"] = "preset"
+    coefficients: Coefficients
+    found: str = Field(
+        description="What they were searched on.",
+        examples=["pho on hf://Qwen/Qwen3-0.6B@main, sparsity 0.5, 8 windows"],
+    )
+    job_id: str | None = Field(description="The job that searched.")
+    created_at: datetime | None
+
+
+class PresetList(BaseModel):
+    """All presets, by name."""
+
+    object: Literal["list"] = "list"
+    data: list[Preset]
+    has_more: Literal[False] = False
+
+
 class Health(BaseModel):
     """Whether this process can serve."""
 

@@ -26,8 +26,8 @@ from pruning_core.engine.calibration import Texts
 from pruning_core.engine.checkpoint import Ledger
 from pruning_core.engine.gguf import convert
 from pruning_core.engine.model import StreamedModel
-from pruning_core.engine.patterns import Selector
-from pruning_core.engine.registry import element
+
+from pruning_core.engine.plan import Plan
 from pruning_core.engine.verify import probe_tokens
 from pruning_core.engine.walk import Walk
 from pruning_core.intake.checkpoint import CheckpointFacts, inspect

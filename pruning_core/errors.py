@@ -118,6 +118,12 @@ class TokensInvalid(UserError):
     code = "TOKENS_INVALID"
 
 
+class PresetNotFound(UserError):
+    """No stored coefficients have this name."""
+
+    code = "PRESET_NOT_FOUND"
+
+
 class ResumeMismatch(UserError):
     """The work folder belongs to another specification, model, data set or version."""
 

@@ -1,4 +1,4 @@
-"""One run from a dense folder to a verified, pruned one: evaluate, walk, save, verify, evaluate, report."""
+"""One run from a dense folder to a verified, pruned one: search, allocate, walk, save, verify, evaluate, report."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import hashlib
 import json
 import platform
 import shutil
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
@@ -18,24 +19,39 @@ from pruning_core import settings
 from pruning_core.engine import device as devices
 from pruning_core.engine import export, verify
 from pruning_core.engine.activations import Activations
+from pruning_core.engine.allocate import needs_forward
 from pruning_core.engine.calibration import Texts, Windows, checked_tokens
 from pruning_core.engine.checkpoint import Ledger
+from pruning_core.engine.decide import Decision
 from pruning_core.engine.evaluate import perplexity
 from pruning_core.engine.files import disk_errors, replacing, sha256
 from pruning_core.engine.model import StreamedModel
-from pruning_core.engine.patterns import Selector
 from pruning_core.engine.progress import Observer, Silent, Tracker
-from pruning_core.engine.registry import Element, element
 from pruning_core.engine.walk import Walk
-from pruning_core.errors import DiskFull
+from pruning_core.errors import DatasetTooSmall, DiskFull
+from pruning_core.intake import presets
 from pruning_core.intake.checkpoint import CheckpointFacts, inspect
 from pruning_core.spec.base import digest
+from pruning_core.spec.composition import Uniform
+from pruning_core.spec.methods import CRePE
+from pruning_core.spec.patterns import NofM
 from pruning_core.spec.prune import PruneSpec
-from pruning_core.spec.report import BlockReport, Perplexity, Report, Timing, Verification
+from pruning_core.spec.report import (
+    BlockReport,
+    Perplexity,
+    Report,
+    SearchReport,
+    Timing,
+    Verification,
+)
 
 MASKS_ONLY = (
     "Zeros alone make a dense file no smaller and a forward pass no faster: element-wise masks are for study, "
     "or for runtimes that exploit them. Structured methods shrink the model."
+)
+PERMUTED_MASK = (
+    "The zeros are n:m only in the channel order of channel_order.safetensors: for any kernel these files are an "
+    "unstructured sparse model. Use `permute: fold` for files that are n:m as stored."
 )
 _PRUNE_COST = 1.9
 _FIXED_COST = 0.04
@@ -50,12 +66,13 @@ class _Run:
     spec: PruneSpec
     out: Path
     device: torch.device
-    element: Element
     windows: Windows | None
+    search_text: Windows | None
     evaluation: dict[str, Windows]
     model_digest: str
     tracker: Tracker
     dense: dict[str, float] = field(default_factory=dict)
+    search: SearchReport | None = None
 
     @property
     def work(self) -> Path:
@@ -87,7 +104,7 @@ def prune(
         PruningError: with a stable code, for everything that can go wrong.
     """
     with disk_errors(out_dir), torch.no_grad():
-        run = _prepare(model_dir, spec, out_dir, tokens, observer or Silent())
+        run = _prepare(model_dir, presets.expand(spec), out_dir, tokens, observer or Silent())
         fingerprint = _fingerprint(run)
         finished = _finished(run, fingerprint)
         if finished is not None:
@@ -103,13 +120,8 @@ def _prepare(
 ) -> _Run:
     facts = inspect(model_dir)
     out.mkdir(parents=True, exist_ok=True)
-    implementation = element(spec.method)
     texts = Texts(model_dir, facts, settings.tasks_dir())
-    windows = None
-    if implementation.needs and tokens is not None:
-        windows = Windows(checked_tokens(tokens, facts), {"given": len(tokens)})
-    elif implementation.needs:
-        windows = texts.calibration(spec.calibration)
+    windows, search_text = _calibration(spec, facts, texts, tokens)
     evaluation = {task: texts.evaluation(task, spec.evaluation) for task in spec.evaluation_tasks}
     return _Run(
         source=model_dir,
@@ -117,12 +129,33 @@ def _prepare(
         spec=spec,
         out=out,
         device=devices.pick(),
-        element=implementation,
         windows=windows,
+        search_text=search_text,
         evaluation=evaluation,
         model_digest=_model_digest(model_dir, facts),
         tracker=Tracker(observer, _costs(spec, facts, windows, evaluation)),
     )
+
+
+def _calibration(
+    spec: PruneSpec, facts: CheckpointFacts, texts: Texts, given: torch.Tensor | None
+) -> tuple[Windows | None, Windows | None]:
+    """Return the calibration windows, and those that a search judges its candidates on."""
+    wanted = spec.method.search if isinstance(spec.method, CRePE) else None
+    held_out = wanted.windows if wanted else 0
+    if not spec.needs_calibration:
+        return None, None
+    if given is None:
+        windows, others = texts.calibration(spec.calibration, held_out=held_out)
+    else:
+        count = len(checked_tokens(given, facts)) - held_out
+        if count < 1:
+            raise DatasetTooSmall(f"{held_out} of the given windows are held out; none is left.")
+        windows = Windows(given[:count].cpu(), {"given": count})
+        others = Windows(given[count:].cpu(), {"given": held_out})
+    if spec.reconstruction and len(windows.tokens) < 2:
+        raise DatasetTooSmall("Reconstruction needs two calibration windows: one is held out.")
+    return windows, others if held_out else None
 
 
 def _check_space(run: _Run) -> None:
@@ -146,8 +179,12 @@ def _costs(
     spec: PruneSpec, facts: CheckpointFacts, windows: Windows | None, evaluation: dict[str, Windows]
 ) -> dict[str, float]:
     evaluated = sum(found.tokens.numel() for found in evaluation.values()) * facts.blocks
-    pruned = (windows.tokens.numel() if windows else 1) * facts.blocks * _PRUNE_COST
-    costs = {"pruning": pruned, "evaluating_pruned": float(evaluated)}
+    forward = float(windows.tokens.numel() if windows else 1) * facts.blocks
+    costs = {"pruning": forward * _PRUNE_COST, "evaluating_pruned": float(evaluated)}
+    if isinstance(spec.method, CRePE) and spec.method.search:
+        costs["searching"] = forward * _PRUNE_COST
+    if not isinstance(spec.allocation, Uniform):
+        costs["allocating"] = forward if needs_forward(spec) else forward * _FIXED_COST
     if spec.evaluation.baseline:
         costs["evaluating_dense"] = float(evaluated)
     fixed = _FIXED_COST * sum(costs.values())
@@ -205,25 +242,35 @@ def _step_after(tracker: Tracker, first: int, index: int) -> None:
     tracker.step(first + index)
 
 
-def _states(run: _Run, model: StreamedModel) -> Activations | None:
+def _states(
+    run: _Run, model: StreamedModel, *, batch_tokens: int | None = None
+) -> Activations | None:
     if run.windows is None:
         return None
-    return Activations(model, run.windows.tokens, alive=run.tracker.alive)
+    alive = run.tracker.alive
+    return Activations(model, run.windows.tokens, batch_tokens=batch_tokens, alive=alive)
+
+
+def _walk(run: _Run, model: StreamedModel, fingerprint: str, probe: torch.Tensor) -> Walk:
+    decision = Decision(model, run.spec, run.windows, run.search_text, run.tracker)
+    plan, run.search = decision.make(run.work, fingerprint)
+    run.tracker.begin("calibrating")
+    by_window = 1 if run.spec.reconstruction else None
+    return Walk(
+        model=model,
+        plan=plan,
+        ledger=Ledger(run.work, fingerprint),
+        calibration=_states(run, model, batch_tokens=by_window),
+        probe=Activations(model, probe),
+        dense=_states(run, model, batch_tokens=1) if run.spec.reconstruction else None,
+        alive=run.tracker.alive,
+    )
 
 
 def _prune_and_save(run: _Run, fingerprint: str) -> tuple[Walk, Verification, int]:
     model = StreamedModel(run.source, run.facts, run.device)
     tokens = verify.probe_tokens(run.facts.vocab_size, run.facts.max_positions)
-    run.tracker.begin("calibrating")
-    walk = Walk(
-        model=model,
-        element=run.element,
-        params=run.spec.method,
-        select=Selector(run.spec.ratio, run.spec.pattern),
-        ledger=Ledger(run.work, fingerprint),
-        calibration=_states(run, model),
-        probe=Activations(model, tokens),
-    )
+    walk = _walk(run, model, fingerprint, tokens)
 
     def block_done(index: int, report: BlockReport | None) -> None:
         run.tracker.step(index + 1, report, replayed=report is None)
@@ -232,7 +279,7 @@ def _prune_and_save(run: _Run, fingerprint: str) -> tuple[Walk, Verification, in
     walk.run(block_done)
     run.tracker.begin("saving")
     logits = model.logits(tokens, walk.probe.hidden[0], torch.arange(tokens.shape[1]))
-    walk.calibration = None  # its states are not needed any more
+    walk.calibration = walk.dense = None  # not needed any more
     unverified = run.work / "checkpoint"
     shutil.rmtree(unverified, ignore_errors=True)
     blocks = [walk.ledger.path(index) for index in range(run.facts.blocks)]
@@ -285,6 +332,8 @@ def _report(
         sparsity=zeros / weights,
         sparsity_model=zeros / run.facts.parameters,
         calibration=run.windows.report(run.spec.calibration.seed) if run.windows else None,
+        search=run.search,
+        ratios=walk.plan.ratios,
         perplexity=perplexities,
         blocks=blocks,
         resumed_blocks=walk.ledger.resumed,
@@ -332,7 +381,13 @@ def _prune_over_forward(run: _Run, walk: Walk) -> float | None:
     return round(sum(block.seconds for block in walk.ledger.blocks) / forward, 3)
 
 
-def _warnings(run: _Run, blocks: tuple[BlockReport, ...]) -> list[str]:
-    met = [warning for block in blocks for warning in block.warnings]
-    unused = f"{run.spec.method.name} reads no calibration data; the tasks named were not used."
-    return [MASKS_ONLY, *([] if run.element.needs else [unused]), *met]
+def _warnings(run: _Run, blocks: tuple[BlockReport, ...]) -> Iterator[str]:
+    yield MASKS_ONLY
+    if not run.spec.needs_calibration:
+        yield f"{run.spec.method.name} reads no calibration data; the tasks named were not used."
+    if isinstance(run.spec.pattern, NofM) and run.spec.pattern.permute == "mask":
+        yield PERMUTED_MASK
+    if run.search is not None and run.search.kept_ria:
+        yield "The search found nothing better than RIA on its text; RIA's coefficients were used."
+    for block in blocks:
+        yield from block.warnings

@@ -18,7 +18,7 @@ from secateur.errors import (
     Unavailable,
     WaitTimeout,
 )
-from secateur.models import Event, Job, Manifest, ManifestFile, Method, Progress, Task
+from secateur.models import Event, Job, Manifest, ManifestFile, Method, Preset, Progress, Task
 
 __all__ = [
     "ApiError",
@@ -36,6 +36,7 @@ __all__ = [
     "ManifestFile",
     "Method",
     "NotFound",
+    "Preset",
     "Progress",
     "SecateurError",
     "Task",

@@ -12,11 +12,12 @@ from typing import Annotated, Any
 import typer
 from pydantic import BaseModel
 
+from pruning_core.spec.methods import COEFFICIENTS
 from secateur import render, serve
 from secateur.client import Client
 from secateur.config import DEFAULT_PORT, data_dir
 from secateur.errors import SecateurError
-from secateur.models import Job
+from secateur.models import Job, Preset
 
 app = typer.Typer(
     help="Prune large language models on a Secateur server.",
@@ -215,6 +216,18 @@ def tasks(as_json: AsJson = False) -> None:
     render.rows(("task", "kind", "calibration bytes", "evaluation bytes", "what it is"), lines)
 
 
+@app.command()
+def presets(as_json: AsJson = False) -> None:
+    """List the presets of CRePE's coefficients."""
+    with Client() as client:
+        found = client.presets()
+    if as_json:
+        _json_list(found)
+        return
+    columns = ("preset", *COEFFICIENTS, "job", "where it comes from")
+    render.rows(columns, map(_preset_line, found))
+
+
 def _end(client: Client, job: Job, *, as_json: bool) -> None:
     """Show how the job ended; a job without a result is an error."""
     if as_json:
@@ -262,6 +275,12 @@ def _line(job: Job) -> tuple[object, ...]:
         job.spec.get("model", {}).get("ref"),
         f"{job.created_at:%Y-%m-%d %H:%M:%S}",
     )
+
+
+def _preset_line(preset: Preset) -> tuple[object, ...]:
+    values = (preset.coefficients.get(name) for name in COEFFICIENTS)
+    shown = (f"{value:.4g}" if isinstance(value, float) else value for value in values)
+    return (preset.name, *shown, preset.job_id or "-", preset.found)
 
 
 def _json_list(items: Sequence[BaseModel]) -> None:

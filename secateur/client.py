@@ -15,7 +15,7 @@ from pruning_core.spec.prune import PruneSpec
 from secateur import download
 from secateur.config import find_credentials
 from secateur.errors import ApiError, WaitTimeout
-from secateur.models import Event, Job, Manifest, Method, Task
+from secateur.models import Event, Job, Manifest, Method, Preset, Task
 from secateur.transport import RETRIED, Transport, pause
 
 LONG_POLL = 20
@@ -205,6 +205,10 @@ class Client:
     def tasks(self) -> Sequence[Task]:
         """Return the catalogue of calibration tasks."""
         return self._many(Task, "/v1/tasks")
+
+    def presets(self) -> Sequence[Preset]:
+        """Return the presets of CRePE's coefficients: those that ship, and those that this project's jobs found."""
+        return self._many(Preset, "/v1/presets")
 
     def _events(self, job_id: str, after: str | None) -> Iterator[Event]:
         headers = {"Accept": "text/event-stream", **({"Last-Event-ID": after} if after else {})}

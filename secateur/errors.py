@@ -71,7 +71,7 @@ class NotFound(ApiError):
 
 
 class Conflict(ApiError):
-    """The job's status does not allow it."""
+    """The job's status does not allow it, or a name is taken."""
 
 
 class Invalid(ApiError):

@@ -123,3 +123,13 @@ class Task(Answer):
     built_in: bool
     calibration_bytes: int
     evaluation_bytes: int
+
+
+class Preset(Answer):
+    """Coefficients of CRePE that a job can name; a shipped one has neither job nor time."""
+
+    name: str
+    coefficients: dict[str, Any]
+    found: str
+    job_id: str | None = None
+    created_at: datetime | None = None

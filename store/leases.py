@@ -10,10 +10,12 @@ from sqlalchemy import Select, case, func, or_, select, update
 from sqlalchemy.orm import Session
 
 from pruning_core.spec.report import Progress
+from store import presets
 from store.artifacts import ArtifactRow
 from store.clock import db_now, db_now_plus
 from store.endings import RELEASED, end, requeue_or_give_up
 from store.errors import LeaseLost
+from store.presets import NewPreset
 from store.states import Status, amend, note, transition
 from store.tables import IS_QUEUED, IS_RUNNING, Artifact, Job
 
@@ -115,10 +117,17 @@ def succeed(
     report: dict[str, Any],
     result: dict[str, Any],
     artifacts: Sequence[ArtifactRow],
+    preset: NewPreset | None = None,
 ) -> Status:
-    """End with a result; return `cancelled` instead where the client's cancel was first."""
+    """End with a result; return `cancelled` instead, and store nothing, where the client's cancel was first.
+
+    A preset whose name another job has taken meanwhile is not stored; report and result warn of it.
+    """
     job = _held(session, job_id, epoch)
     values = {"report": report, "result": result}
+    wanted = preset if job.cancel_requested_at is None else None
+    if wanted is not None and not presets.add(session, wanted, job=job):
+        values = {key: _warned(document, wanted.name) for key, document in values.items()}
     reached = end(session, job, "succeeded", actor=_owner(job), detail={}, **values)
     if reached == "succeeded":
         session.add_all(Artifact(job_id=job_id, epoch=epoch, **vars(row)) for row in artifacts)
@@ -255,6 +264,14 @@ def _waiting(what: Any, project: Any) -> Select[Any]:
         .order_by(Job.created_at, Job.id)
         .limit(1)
     )
+
+
+def _warned(document: dict[str, Any], name: str) -> dict[str, Any]:
+    warning = (
+        f"The preset {name!r} was not stored: another job has taken the name since this one was "
+        "submitted. The coefficients are in the report."
+    )
+    return {**document, "warnings": [*document.get("warnings", ()), warning]}
 
 
 def _held(session: Session, job_id: str, epoch: int) -> Job:

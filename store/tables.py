@@ -166,6 +166,20 @@ class Artifact(Base):
     media_type: Mapped[str]
 
 
+class Preset(Base):
+    """Coefficients that a job's search found, under a name that is the project's own."""
+
+    __tablename__ = "presets"
+
+    project: Mapped[str] = mapped_column(primary_key=True)
+    name: Mapped[str] = mapped_column(primary_key=True)
+    coefficients: Mapped[dict[str, Any]]
+    """`pruning_core.intake.presets.Preset` as JSON."""
+    job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id"))
+    created_at: Mapped[datetime]
+    created_by: Mapped[str]
+
+
 class IdempotencyRecord(Base):
     """Which job an Idempotency-Key made."""
 

@@ -11,6 +11,7 @@ from pruning_core.spec.report import Report
 from store import leases
 from store.artifacts import ArtifactRow
 from store.leases import Claim
+from store.presets import NewPreset
 from store.states import Status
 from worker.publish import result
 
@@ -21,6 +22,7 @@ class Finished:
 
     report: Report
     artifacts: tuple[ArtifactRow, ...]
+    preset: NewPreset | None = None
 
 
 @dataclass(frozen=True)
@@ -65,7 +67,7 @@ def write(session: Session, claim: Claim, outcome: Outcome, *, max_crashes: int)
     """
     job_id, epoch = claim.job_id, claim.epoch
     match outcome:
-        case Finished(report, artifacts):
+        case Finished(report, artifacts, preset):
             return leases.succeed(
                 session,
                 job_id,
@@ -73,6 +75,7 @@ def write(session: Session, claim: Claim, outcome: Outcome, *, max_crashes: int)
                 report=report.model_dump(mode="json"),
                 result=result(report),
                 artifacts=artifacts,
+                preset=preset,
             )
         case Refused(error):
             return leases.fail(session, job_id, epoch, error)

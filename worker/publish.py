@@ -6,9 +6,17 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from pruning_core.spec.report import FileEntry, Report
+from pruning_core.intake.presets import Preset
+from pruning_core.spec.methods import CRePE
+from pruning_core.spec.model import ModelRef
+from pruning_core.spec.patterns import NofM
+from pruning_core.spec.report import FileEntry, Report, SearchReport
 from store.artifacts import ArtifactRow, LocalArtifacts
+from store.presets import NewPreset
 from worker.errors import UploadFailed
+
+MAX_MODEL = 400
+"""Characters of a model's reference that a preset keeps, from the end."""
 
 
 def prefix(job_id: str, epoch: int) -> str:
@@ -76,3 +84,33 @@ def result(report: Report) -> dict[str, Any]:
         "loads_in": report.verification.loads_in,
         "warnings": list(report.warnings),
     }
+
+
+def preset(report: Report, model: ModelRef) -> NewPreset | None:
+    """Return what the job shall store for other jobs, None where it was not asked to."""
+    method, found = report.spec.method, report.search
+    if not isinstance(method, CRePE) or method.search is None or method.search.save_as is None:
+        return None
+    assert found is not None
+    coefficients = Preset(
+        alpha=found.alpha,
+        beta=found.beta,
+        gamma=found.gamma,
+        kernel=found.kernel,
+        neighbour=method.neighbour,
+        found=_origin(report, found, model),
+    )
+    return NewPreset(method.search.save_as, coefficients.model_dump(mode="json"))
+
+
+def _origin(report: Report, found: SearchReport, model: ModelRef) -> str:
+    name = f"{model.ref}@{model.revision}" if model.revision else model.ref
+    name = name if len(name) <= MAX_MODEL else f"...{name[-MAX_MODEL:]}"
+    pattern = report.spec.pattern
+    amount = (
+        f"{pattern.n}:{pattern.m} kept"
+        if isinstance(pattern, NofM)
+        else f"sparsity {report.spec.ratio:g}"
+    )
+    kept = ", RIA kept" if found.kept_ria else ""
+    return f"{found.name} on {name}, {amount}, {found.windows} windows{kept}"

@@ -12,6 +12,7 @@ from pathlib import Path
 import structlog
 
 from pruning_core.engine.files import is_disk_full
+from pruning_core.spec.model import ModelRef
 from pruning_core.spec.report import Progress, Report
 from store.artifacts import LocalArtifacts
 from store.errors import LeaseLost
@@ -127,7 +128,8 @@ class Supervisor:
             (folder / REPORT_FILE).unlink(missing_ok=True)  # no later attempt may adopt this result
             raise
         if rows is not None:
-            return Finished(report, tuple(rows))
+            model = ModelRef.model_validate(claim.spec["model"])
+            return Finished(report, tuple(rows), publish.preset(report, model))
         if lease.cancel_requested:
             return Cancelled()
         return Fenced() if lease.lost else GivenBack(Stop.EXPIRED.value)

@@ -8,7 +8,7 @@ from typing import Annotated
 from fastapi import APIRouter, Header, Query, Response
 from starlette.requests import Request
 
-from api import schemas, watching
+from api import presets, schemas, watching
 from api.conditional import matches
 from api.deps import Caller, Parts, PartsDep, Reader, Writer
 from api.errors import FieldError, Problem
@@ -18,6 +18,7 @@ from api.strict_json import StrictRoute
 from pruning_core.errors import PruningError
 from pruning_core.intake import admission
 from pruning_core.spec.base import digest
+from pruning_core.spec.prune import PruneSpec
 from store import jobs
 from store.states import TERMINAL
 
@@ -38,10 +39,10 @@ def submit(
 ) -> schemas.Job:
     """Check everything that can be known now, store the job, answer at once."""
     idempotency = _idempotency(idempotency_key, body)
-    refusal = _refusal(body, parts)
+    prune, refusal = _admission(body, caller, parts)
     if refusal is not None and idempotency is None:
         raise refusal
-    spec = schemas.JobSpec(model=body.model, prune=body.prune)
+    spec = schemas.JobSpec(model=body.model, prune=prune)
     with parts.database.write() as session:
         created = jobs.create(
             session,
@@ -53,7 +54,7 @@ def submit(
             labels=body.labels,
             idempotency=idempotency,
         )
-        # A repeated request is answered as before even where its model has gone since.
+        # A repeated request is answered as before even where its model has gone since, or it stored its preset.
         if refusal is not None and not created.replayed:
             raise refusal
         resource = submitted_resource(created.job)
@@ -140,15 +141,18 @@ def cancel(job_id: JobId, caller: Writer, parts: PartsDep, response: Response) -
     return resource
 
 
-def _refusal(body: schemas.JobSubmission, parts: Parts) -> PruningError | None:
+def _admission(
+    body: schemas.JobSubmission, caller: Caller, parts: Parts
+) -> tuple[PruneSpec, PruningError | Problem | None]:
+    """Return what would run, and why it must not."""
     settings = parts.settings
+    prune = body.prune
     try:
-        admission.check(
-            body.model, body.prune, roots=settings.model_roots, tasks_dir=settings.tasks_dir
-        )
-    except PruningError as error:
-        return error
-    return None
+        prune = presets.resolve(prune, caller, parts)
+        admission.check(body.model, prune, roots=settings.model_roots, tasks_dir=settings.tasks_dir)
+    except (PruningError, Problem) as error:
+        return prune, error
+    return prune, None
 
 
 def _read(parts: Parts, caller: Caller, job_id: str) -> schemas.Job:

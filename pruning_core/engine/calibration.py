@@ -71,16 +71,18 @@ class Texts:
         self._tasks_dir = tasks_dir
         self._tokenizer: Any = None
 
-    def calibration(self, spec: Calibration) -> Windows:
-        """Return the calibration windows of every task, task after task.
+    def calibration(self, spec: Calibration, *, held_out: int = 0) -> tuple[Windows, Windows]:
+        """Return the calibration windows of every task, task after task, and as many others as `held_out` asks for.
+
+        The others come from the same split of the same tasks, in equal shares; no window is in both.
 
         Raises:
             DatasetTooSmall: a task's text fills fewer windows than were asked for.
         """
         length = self._length(spec.seq_len)
-        drawn = {task.name: self._draw(task, length, spec.seed) for task in spec.tasks}
-        counts = {name: len(tokens) for name, tokens in drawn.items()}
-        return Windows(torch.cat(list(drawn.values())), counts)
+        share = -(-held_out // len(spec.tasks))
+        drawn = {task.name: self._draw(task, length, spec.seed, share) for task in spec.tasks}
+        return _joined(drawn, 0), _joined(drawn, 1)
 
     def evaluation(self, task: str, spec: Evaluation) -> Windows:
         """Return the first windows of a task's evaluation split."""
@@ -88,16 +90,20 @@ class Texts:
         tokens = windows[: spec.windows]
         return Windows(tokens, {task: len(tokens)})
 
-    def _draw(self, task: CalibrationTask, length: int, seed: int) -> torch.Tensor:
+    def _draw(
+        self, task: CalibrationTask, length: int, seed: int, held_out: int
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         windows = self._cut(task.name, "calibration", length)
-        count = min(DEFAULT_SAMPLES, len(windows)) if task.samples is None else task.samples
-        if count > len(windows):
+        room = len(windows) - held_out
+        count = min(DEFAULT_SAMPLES, room) if task.samples is None else task.samples
+        if count > room or count < 1:
+            beside = f" beside {held_out} held out for the search" if held_out else ""
             raise DatasetTooSmall(
-                f"Task {task.name!r} fills {len(windows)} windows of {length} tokens; {count} were asked for.",
-                suggestions=(f"ask for at most {len(windows)} samples", "use a shorter seq_len"),
+                f"Task {task.name!r} fills {len(windows)} windows of {length} tokens; {count} were asked for{beside}.",
+                suggestions=(f"ask for at most {room} samples", "use a shorter seq_len"),
             )
         order = torch.randperm(len(windows), generator=torch.Generator().manual_seed(seed))
-        return windows[order[:count]]
+        return windows[order[:count]], windows[order[count : count + held_out]]
 
     def _cut(self, task: str, split: Split, length: int) -> torch.Tensor:
         text = SEPARATOR.join(documents(find(task, self._tasks_dir), split))
@@ -124,6 +130,11 @@ class Texts:
                 f"seq_len is {asked}, the model takes windows of at most {limit} tokens"
             )
         return asked or min(DEFAULT_SEQ_LEN, limit)
+
+
+def _joined(drawn: dict[str, tuple[torch.Tensor, torch.Tensor]], part: int) -> Windows:
+    counts = {name: len(both[part]) for name, both in drawn.items()}
+    return Windows(torch.cat([both[part] for both in drawn.values()]), counts)
 
 
 def load_tokenizer(folder: Path) -> Any:

@@ -12,7 +12,10 @@ from safetensors.torch import load_file, save_file
 from pruning_core.engine.files import replacing, sha256
 from pruning_core.engine.model import StreamedModel
 from pruning_core.errors import ResumeMismatch
-from pruning_core.spec.report import BlockReport, MatrixReport
+from pruning_core.spec.report import BlockReport, MatrixReport, ReconstructionReport
+
+ORDER_PREFIX = "channel_order."
+"""Before the name of the tensor whose n:m groups are counted in another order than the stored one."""
 
 
 class _LedgerFile(BaseModel):
@@ -46,17 +49,30 @@ class Ledger:
         """Return where a block's tensors are, under the checkpoint's own names."""
         return self._folder / f"block-{index:05d}.safetensors"
 
-    def save(self, index: int, weights: Mapping[str, torch.Tensor], model: StreamedModel) -> None:
-        """Write a block's pruned weights, by stored name, in the checkpoint's dtypes."""
+    def save(
+        self,
+        index: int,
+        weights: Mapping[str, torch.Tensor],
+        model: StreamedModel,
+        orders: Mapping[str, torch.Tensor],
+    ) -> None:
+        """Write a block's changed tensors, by stored name, in the checkpoint's dtypes, and channel orders beside them."""
         tensors = {
             stored: weight.to("cpu", model.files.dtype(stored)).contiguous()
             for stored, weight in weights.items()
         }
+        for stored, order in orders.items():
+            tensors[ORDER_PREFIX + stored] = order.to("cpu", torch.int32).contiguous()
         with replacing(self.path(index)) as temporary:
             save_file(tensors, temporary)
 
     def record(
-        self, index: int, matrices: Sequence[MatrixReport], seconds: float, warnings: Sequence[str]
+        self,
+        index: int,
+        matrices: Sequence[MatrixReport],
+        seconds: float,
+        warnings: Sequence[str],
+        reconstruction: ReconstructionReport | None = None,
     ) -> BlockReport:
         """Vouch for a block that `save` wrote."""
         path = self.path(index)
@@ -67,6 +83,7 @@ class Ledger:
             sha256=sha256(path),
             bytes=path.stat().st_size,
             matrices=tuple(matrices),
+            reconstruction=reconstruction,
             warnings=tuple(warnings),
         )
         self.blocks.append(report)

@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable
 
 import torch
+from torch import nn
 from torch.nn import functional
 
 from pruning_core.engine.activations import Activations
@@ -22,6 +23,7 @@ def perplexity(
     block_done: Callable[[int], None],
     *,
     alive: Callable[[], None] = lambda: None,
+    prepare: Callable[[int, nn.Module], None] = lambda _index, _block: None,
 ) -> float:
     """Return exp of the mean negative log-likelihood over every window's last seq-1 tokens.
 
@@ -30,6 +32,7 @@ def perplexity(
         tokens: int64 [windows, seq], windows do not see each other.
         block_done: Called with each block's index.
         alive: Called often in between.
+        prepare: Called with each block before it is used, and free to change its weights for this once.
 
     Raises:
         NumericalFailure: the loss is not finite.
@@ -37,6 +40,7 @@ def perplexity(
     states = Activations(model, tokens, alive=alive)
     for index in range(len(model.blocks)):
         with model.block(index) as block:
+            prepare(index, block)
             states.advance(index, block)
         block_done(index)
     total = 0.0

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pruning_core.engine.checkpoint import ORDER_PREFIX
 from pruning_core.engine.files import flush, sha256
 from pruning_core.intake.checkpoint import INDEX, SINGLE, CheckpointFacts
 from pruning_core.intake.headers import TensorFacts, read_header
@@ -18,6 +19,8 @@ COMPANIONS = (
     "generation_config.json", "tokenizer.json", "tokenizer_config.json", "tokenizer.model", "vocab.json", "merges.txt",
     "special_tokens_map.json", "added_tokens.json", "chat_template.jinja", "LICENSE", "LICENSE.txt", "NOTICE", "USE_POLICY.md",
 )  # fmt: skip
+CHANNEL_ORDER = "channel_order.safetensors"
+"""int32 [in] per matrix: `weight[:, order]` is n:m. Written where the stored order is not."""
 _MEDIA_TYPES = {".json": "application/json", ".safetensors": "application/octet-stream"}
 _COPY_BYTES = 1 << 24
 
@@ -54,10 +57,16 @@ def write(
         name: _Piece(name, tensor, source / facts.files[name])
         for name, tensor in facts.tensors.items()
     }
+    orders = []
     for path in block_files:
         for name, tensor in read_header(path).items():
-            pieces[name] = _Piece(name, tensor, path)
+            if name.startswith(ORDER_PREFIX):
+                orders.append(_Piece(name.removeprefix(ORDER_PREFIX), tensor, path))
+            else:
+                pieces[name] = _Piece(name, tensor, path)
     target.mkdir(parents=True)
+    if orders:
+        _write_safetensors(target / CHANNEL_ORDER, orders, alive)
     _write_shards(_shards(list(pieces.values()), shard_bytes), target, alive)
     for name in COMPANIONS:
         if (source / name).is_file():

@@ -55,12 +55,14 @@ class Matrix:
 class InputGroup:
     """Matrices of one block that read the same input, and the module that sees it first.
 
-    Routed experts see only the tokens sent to them, perhaps none: for those `always_runs` is False.
+    Routed experts see only the tokens sent to them, perhaps none: for those `always_runs` is False. Groups of one
+    `stage` run side by side.
     """
 
     first: nn.Module
     matrices: tuple[Matrix, ...]
     always_runs: bool
+    stage: int = 0
 
 
 def input_groups(block: nn.Module, family: Family, config: Any) -> list[InputGroup]:
@@ -69,21 +71,24 @@ def input_groups(block: nn.Module, family: Family, config: Any) -> list[InputGro
     Raises:
         NothingMatched: a module that the family's table names is not there.
     """
-    groups = [group for paths in family.inputs for group in _expand(block, paths, family, config)]
+    groups = [
+        group
+        for stage in range(len(family.inputs))
+        for group in _expand(block, stage, family, config)
+    ]
     if not groups:
         raise NothingMatched(f"the table of family {family.name} names no matrix")
     return groups
 
 
-def _expand(
-    block: nn.Module, paths: tuple[str, ...], family: Family, config: Any
-) -> Iterator[InputGroup]:
+def _expand(block: nn.Module, stage: int, family: Family, config: Any) -> Iterator[InputGroup]:
+    paths = family.inputs[stage]
     prefix, star, _ = paths[0].partition("*")
     experts = len(list(_module(block, prefix.rstrip(".")).children())) if star else 1
     for expert in range(experts):
         names = [path.replace("*", str(expert)) for path in paths]
         matrices = tuple(part for name in names for part in _parts(block, name, family, config))
-        yield InputGroup(_module(block, names[0]), matrices, always_runs=not star)
+        yield InputGroup(_module(block, names[0]), matrices, always_runs=not star, stage=stage)
 
 
 def _module(block: nn.Module, path: str) -> nn.Module:

@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
-from pruning_core.engine.numerics import all_finite, kth_smallest
+from pruning_core.engine.numerics import all_finite, smallest
 from pruning_core.errors import NumericalFailure, UnsupportedPattern
 from pruning_core.spec.patterns import MatrixWide, NofM, Pattern, removed_count
 
 
 @dataclass(frozen=True)
 class Selector:
-    """Ratio and pattern of one matrix."""
+    """How much goes from one matrix, and in which pattern.
+
+    Attributes:
+        ratio: Share of weights removed.
+        pattern: Comparison group.
+        count: Weights removed from the whole matrix, where an allocation decides; else floor(ratio x size) per group.
+    """
 
     ratio: float
     pattern: Pattern
+    count: int | None = None
 
     def check(self, name: str, shape: tuple[int, int]) -> None:
         """Refuse a matrix that the pattern does not fit.
@@ -28,16 +35,18 @@ class Selector:
             raise UnsupportedPattern(
                 f"{name} has {shape[1]} inputs, which groups of {self.pattern.m} do not divide"
             )
-        size = self._group_size(shape)
-        if not 0 < self._removed(size) < size:
+        if self.count is not None:
+            return
+        size = self.group_size(shape)
+        if not 0 < self.removed(size) < size:
             raise UnsupportedPattern(
-                f"{name}: a ratio of {self.ratio} removes {self._removed(size)} of {size} weights per group"
+                f"{name}: a ratio of {self.ratio} removes {self.removed(size)} of {size} weights per group"
             )
 
     def keep(self, score: torch.Tensor) -> torch.Tensor:
         """Return the mask [out, in], True where the weight stays.
 
-        The lowest scores go, exactly `removed` of each group; of equal scores the lowest flat index goes first.
+        The lowest scores go, exactly as many as asked; of equal scores the lowest flat index goes first.
 
         Args:
             score: [out, in], finite.
@@ -47,31 +56,44 @@ class Selector:
         """
         if not all_finite(score):
             raise NumericalFailure("a score is NaN or infinite")
-        size = self._group_size((score.shape[0], score.shape[1]))
+        if self.count is not None and not isinstance(self.pattern, NofM):
+            return ~self._counted(score, self.count)
+        size = self.group_size((score.shape[0], score.shape[1]))
         groups = score.reshape(-1, size)
-        return ~_smallest(groups, self._removed(size)).reshape(score.shape)
+        return ~smallest(groups, self.removed(size)).reshape(score.shape)
 
-    def _group_size(self, shape: tuple[int, int]) -> int:
+    def at(self, ratio: float) -> Selector:
+        """Return the selector of an intermediate ratio, for schedules that approach the final one."""
+        return replace(self, ratio=ratio, count=None)
+
+    def group_size(self, shape: tuple[int, int]) -> int:
+        """Return how many weights are compared with each other."""
         if isinstance(self.pattern, NofM):
             return self.pattern.m
         return shape[0] * shape[1] if isinstance(self.pattern, MatrixWide) else shape[1]
 
-    def _removed(self, size: int) -> int:
+    def removed(self, size: int) -> int:
+        """Return how many of a group's weights go."""
         if isinstance(self.pattern, NofM):
             return self.pattern.m - self.pattern.n
         return removed_count(self.ratio, size)
 
+    def total(self, shape: tuple[int, int]) -> int:
+        """Return how many weights go from a whole matrix."""
+        if self.count is not None:
+            return self.count
+        size = self.group_size(shape)
+        return shape[0] * shape[1] // size * self.removed(size)
 
-def _smallest(groups: torch.Tensor, count: int) -> torch.Tensor:
-    """Mark the `count` smallest of each row of [groups, size], the first of equals first."""
-    if count == 0:
-        return torch.zeros_like(groups, dtype=torch.bool)
-    threshold = kth_smallest(groups, count)
-    removed = groups <= threshold
-    surplus = removed.sum(dim=1) > count
-    if surplus.any():
-        rows, at = groups[surplus], threshold[surplus]
-        below, tied = rows < at, rows == at
-        wanted = count - below.sum(dim=1, keepdim=True)
-        removed[surplus] = below | (tied & (tied.cumsum(dim=1) <= wanted))
-    return removed
+    def _counted(self, score: torch.Tensor, count: int) -> torch.Tensor:
+        """Mark `count` weights; per row the counts differ by at most one, and the cheapest extras go."""
+        if isinstance(self.pattern, MatrixWide):
+            return smallest(score.reshape(1, -1), count).reshape(score.shape)
+        base, extra = divmod(count, len(score))
+        chosen = smallest(score, base)
+        if extra:
+            following = score.masked_fill(chosen, torch.inf)
+            values, columns = following.min(dim=1)
+            rows = smallest(values[None], extra)[0]
+            chosen[rows, columns[rows]] = True
+        return chosen

@@ -1,36 +1,92 @@
-"""Finds the function that implements a method: `pruning_core.methods.<name>`, for the names of the closed union only."""
+"""Finds the functions that implement the closed unions of the specification, by name and nothing else."""
 
 from __future__ import annotations
 
 import importlib
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
 from pruning_core.engine.patterns import Selector
 from pruning_core.engine.stats import Stats
+from pruning_core.spec.composition import Dsnot, Polish
 from pruning_core.spec.methods import ElementMethod, method_name
 
-ElementFunction = Callable[
-    [torch.Tensor, Stats, Selector, ElementMethod], tuple[torch.Tensor, torch.Tensor]
+ScoreFunction = Callable[[torch.Tensor, Stats, Any], torch.Tensor]
+PruneFunction = Callable[[torch.Tensor, Stats, Selector, Any], tuple[torch.Tensor, torch.Tensor]]
+RefineFunction = Callable[
+    [torch.Tensor, torch.Tensor, torch.Tensor, Stats, Selector, Any],
+    tuple[torch.Tensor, torch.Tensor],
 ]
 
 
 @dataclass(frozen=True)
 class Element:
-    """An element-wise method.
+    """An element-wise method: a score, or a score and a way of its own to choose and update.
 
     Attributes:
+        params: The method's parameters.
         needs: Names of the statistics that it reads.
-        prune: (weight [out, in] float32, stats, select, params) -> (weight, keep), both [out, in].
+        score: (weight [out, in] float32, stats, params) -> importance [out, in], finite, at least 0.
+        update: (weight, stats, select, params) -> (weight, keep) for methods that move the survivors, else None.
     """
 
+    params: ElementMethod
     needs: frozenset[str]
-    prune: ElementFunction
+    score: ScoreFunction
+    update: PruneFunction | None
+
+    def prune(
+        self,
+        weight: torch.Tensor,
+        stats: Stats,
+        select: Selector,
+        order: torch.Tensor | None = None,
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return the pruned weight and the mask of what stays, both [out, in].
+
+        Args:
+            weight: [out, in] float32.
+            stats: Of its input.
+            select: How much, and in which pattern.
+            order: int64 [in]. The weight's channels, the statistics' and the result's are in this order; scores are
+                taken in the original one, because some depend on what lies beside a weight.
+        """
+        if self.update is not None:
+            return self.update(weight, stats, select, self.params)
+        if order is None:
+            keep = select.keep(self.score(weight, stats, self.params))
+        else:
+            back = order.argsort()
+            score = self.score(weight[:, back], stats.permuted(back), self.params)
+            keep = select.keep(score[:, order])
+        return weight * keep, keep
+
+
+@dataclass(frozen=True)
+class Refine:
+    """A refinement of a mask, of weights, or of both.
+
+    Attributes:
+        params: Its parameters.
+        needs: Names of the statistics that it reads.
+        apply: (dense weight, weight, keep, stats, select, params) -> (weight, keep), all [out, in].
+    """
+
+    params: Dsnot | Polish
+    needs: frozenset[str]
+    apply: RefineFunction
 
 
 def element(params: ElementMethod) -> Element:
-    """Return the implementation of a method's parameters; its file defines `NEEDS` and `prune`."""
+    """Return the implementation of a method: its file defines `NEEDS`, `score` and, if it updates, `prune`."""
     module = importlib.import_module(f"pruning_core.methods.{method_name(type(params))}")
-    return Element(needs=frozenset(module.NEEDS), prune=module.prune)
+    return Element(params, frozenset(module.NEEDS), module.score, getattr(module, "prune", None))
+
+
+def refinement(params: Dsnot | Polish) -> Refine:
+    """Return the implementation of a refinement: its file defines `NEEDS` and `refine`."""
+    module = importlib.import_module(f"pruning_core.refinements.{params.name}")
+    return Refine(params, frozenset(module.NEEDS), module.refine)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from pruning_core.families.base import Family
-from pruning_core.families.llama import ATTENTION, GATED_MLP
+from pruning_core.families.llama import ATTENTION, ATTENTION_FOLD, GATED_MLP, GATED_MLP_FOLD
 
 GEMMA = Family(
     name="gemma",
     model_types=("gemma2", "gemma3_text"),
     blocks="model.layers",
     inputs=(*ATTENTION, *GATED_MLP),
+    folds=(ATTENTION_FOLD, GATED_MLP_FOLD),
 )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from pruning_core.families.base import Family, Parts
+from pruning_core.families.base import Family, Fold, Parts
 
 
 def _qkv(config: Any) -> Parts:
@@ -16,5 +16,9 @@ GPT2 = Family(
     model_types=("gpt2",),
     blocks="transformer.h",
     inputs=(("attn.c_attn",), ("attn.c_proj",), ("mlp.c_fc",), ("mlp.c_proj",)),
+    folds=(
+        Fold("attn.c_proj", ("attn.c_attn[v]",), heads=True),
+        Fold("mlp.c_proj", ("mlp.c_fc",)),
+    ),
     fused={"attn.c_attn": _qkv},
 )

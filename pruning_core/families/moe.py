@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from pruning_core.families.base import Family
-from pruning_core.families.llama import ATTENTION
+from pruning_core.families.base import Family, Fold
+from pruning_core.families.llama import ATTENTION, ATTENTION_FOLD
 
 
 class Expert(nn.Module):
@@ -61,6 +61,10 @@ MIXTRAL = Family(
     model_types=("mixtral",),
     blocks="model.layers",
     inputs=(*ATTENTION, ("mlp.experts.*.w1", "mlp.experts.*.w3"), ("mlp.experts.*.w2",)),
+    folds=(
+        ATTENTION_FOLD,
+        Fold("mlp.experts.*.w2", ("mlp.experts.*.w1", "mlp.experts.*.w3")),
+    ),
     file_names=((".mlp.", ".block_sparse_moe."),),
     prepare=_unfuse,
 )

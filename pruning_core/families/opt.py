@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pruning_core.families.base import Family
+from pruning_core.families.base import Family, Fold
 
 OPT = Family(
     name="opt",
@@ -13,5 +13,9 @@ OPT = Family(
         ("self_attn.out_proj",),
         ("fc1",),
         ("fc2",),
+    ),
+    folds=(
+        Fold("self_attn.out_proj", ("self_attn.v_proj",), heads=True),
+        Fold("fc2", ("fc1",)),
     ),
 )

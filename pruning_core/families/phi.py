@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from pruning_core.families.base import Family, Parts
+from pruning_core.families.base import Family, Fold, Parts
 
 PHI = Family(
     name="phi",
@@ -14,6 +14,10 @@ PHI = Family(
         ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "mlp.fc1"),
         ("self_attn.dense",),
         ("mlp.fc2",),
+    ),
+    folds=(
+        Fold("self_attn.dense", ("self_attn.v_proj",), heads=True),
+        Fold("mlp.fc2", ("mlp.fc1",)),
     ),
 )
 
@@ -38,6 +42,10 @@ PHI3 = Family(
         ("self_attn.o_proj",),
         ("mlp.gate_up_proj",),
         ("mlp.down_proj",),
+    ),
+    folds=(
+        Fold("self_attn.o_proj", ("self_attn.qkv_proj[v]",), heads=True),
+        Fold("mlp.down_proj", ("mlp.gate_up_proj[gate]", "mlp.gate_up_proj[up]")),
     ),
     fused={"self_attn.qkv_proj": _qkv, "mlp.gate_up_proj": _gate_up},
 )

@@ -30,7 +30,7 @@ def check(
     """
     facts = None if model.path is None else _check_local(model.path, prune, roots)
     limit = facts.max_positions if facts else None
-    if prune.method.needs_calibration:
+    if prune.needs_calibration:
         window = _window("calibration", prune.calibration.seq_len, limit)
         for task in prune.calibration.tasks:
             found = find(task.name, tasks_dir)
@@ -48,7 +48,7 @@ def _check_local(path: Path, prune: PruneSpec, roots: Sequence[Path]) -> Checkpo
         return None
     root = next(root.resolve() for root in roots if real.is_relative_to(root.resolve()))
     facts = inspect(real, root=root)
-    reads_text = prune.method.needs_calibration or prune.evaluation_tasks
+    reads_text = prune.needs_calibration or prune.evaluation_tasks
     if reads_text and not has_tokenizer(real):
         raise ModelInvalid(
             f"{real.name} has no tokenizer.json; calibration and perplexity need its tokenizer"

@@ -9,16 +9,12 @@ from __future__ import annotations
 
 import torch
 
-from pruning_core.engine.patterns import Selector
 from pruning_core.engine.stats import Stats
 from pruning_core.spec.methods import Magnitude
 
 NEEDS: tuple[str, ...] = ()
 
 
-def prune(
-    weight: torch.Tensor, stats: Stats, select: Selector, params: Magnitude
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return the weight [out, in] with its smallest entries zeroed, and the mask of what stays."""
-    keep = select.keep(weight.abs())
-    return weight * keep, keep
+def score(weight: torch.Tensor, stats: Stats, params: Magnitude) -> torch.Tensor:
+    """Return the importance of every weight, [out, in]."""
+    return weight.abs()

@@ -10,17 +10,13 @@ from __future__ import annotations
 
 import torch
 
-from pruning_core.engine.patterns import Selector
 from pruning_core.engine.stats import Stats
 from pruning_core.spec.methods import Wanda
 
 NEEDS: tuple[str, ...] = ("column_mean_square",)
 
 
-def prune(
-    weight: torch.Tensor, stats: Stats, select: Selector, params: Wanda
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return the weight [out, in] with its lowest-scoring entries zeroed, and the mask of what stays."""
+def score(weight: torch.Tensor, stats: Stats, params: Wanda) -> torch.Tensor:
+    """Return the importance of every weight, [out, in]."""
     assert stats.column_mean_square is not None
-    keep = select.keep(weight.abs() * stats.column_mean_square.sqrt())
-    return weight * keep, keep
+    return weight.abs() * stats.column_mean_square.sqrt()

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from pruning_core.spec.base import Frozen
 
 PatternName = Literal["row", "matrix", "n:m"]
+Permute = Literal["none", "fold", "mask"]
 
 
 def removed_count(ratio: float, size: int) -> int:
@@ -37,6 +38,14 @@ class NofM(Frozen):
     """Weights KEPT in each group."""
     m: int = Field(ge=2, le=1024)
     """Group size along the input channels; must divide the width of every pruned matrix."""
+    permute: Permute = "none"
+    """Reorder input channels before they are grouped. `fold` does so where neighbouring weights absorb the order, and
+    the file is n:m as stored; `mask` does so everywhere, and the file is n:m only in the order that is saved beside it."""
+
+    @field_validator("permute", mode="before", json_schema_input_type=Permute | bool)
+    @classmethod
+    def _switch(cls, value: Any) -> Any:
+        return {True: "fold", False: "none"}[value] if isinstance(value, bool) else value
 
     @model_validator(mode="after")
     def _keeps_fewer_than_all(self) -> Self:

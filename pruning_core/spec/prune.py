@@ -8,10 +8,20 @@ from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from pruning_core.spec.base import Frozen
 from pruning_core.spec.calibration import Calibration, CalibrationTask, TaskName
+from pruning_core.spec.composition import (
+    Allocation,
+    DepthRamp,
+    Reconstruction,
+    Refinement,
+    Uniform,
+)
 from pruning_core.spec.evaluation import Evaluation
-from pruning_core.spec.methods import Method
+from pruning_core.spec.methods import Method, SparseGPT
 from pruning_core.spec.output import Output
 from pruning_core.spec.patterns import NofM, Pattern, PatternName
+
+LARGEST_RATIO = 0.95
+"""No allocation takes more from a block."""
 
 
 class PruneSpec(Frozen):
@@ -23,6 +33,14 @@ class PruneSpec(Frozen):
     """Share of the weights of every pruned matrix that become zero. Exactly one of this and an `n:m` pattern."""
     pattern: Pattern = Field(default=None, validate_default=True)
     """Unset: the method's own (`GET /v1/methods`). A name, or `{"name": "n:m", "n": 2, "m": 4}`."""
+    allocation: Allocation = Uniform()
+    """How the share is spread over the blocks; the model as a whole loses exactly `sparsity`."""
+    refinement: tuple[Refinement, ...] = Field(default=(), max_length=8)
+    """Applied to every matrix after the method, in order."""
+    true_sequential: bool = False
+    """Within a block, take the inputs of later matrices from the pruned earlier ones; one forward pass per input."""
+    reconstruction: Reconstruction | None = None
+    """Train each pruned block on the dense block's output; `{}` for the defaults."""
     calibration: Calibration = Calibration()
     """An object, or a plain list of tasks."""
     evaluation: Evaluation = Evaluation()
@@ -39,6 +57,18 @@ class PruneSpec(Frozen):
         if value is None and "method" in info.data:
             value = info.data["method"].default_pattern
         return {"name": value or "row"} if value is None or isinstance(value, str) else value
+
+    @field_validator("allocation", mode="before", json_schema_input_type=Allocation | str)
+    @classmethod
+    def _named_allocation(cls, value: Any) -> Any:
+        return {"name": value} if isinstance(value, str) else value
+
+    @field_validator("refinement", mode="before", json_schema_input_type=list[Refinement | str])
+    @classmethod
+    def _named_refinements(cls, value: Any) -> Any:
+        if not isinstance(value, list | tuple):
+            return value
+        return tuple({"name": one} if isinstance(one, str) else one for one in value)
 
     @field_validator(
         "calibration",
@@ -61,6 +91,36 @@ class PruneSpec(Frozen):
                 f"{self.method.name} cannot produce the pattern {self.pattern.name}; it can: {allowed}"
             )
         return self
+
+    @model_validator(mode="after")
+    def _parts_agree(self) -> Self:
+        if not isinstance(self.allocation, Uniform):
+            self._check_allocation()
+        if isinstance(self.pattern, NofM) and isinstance(self.method, SparseGPT):
+            block, m = self.method.block, self.pattern.m
+            if block % m:
+                raise ValueError(f"sparsegpt's block ({block}) must be a multiple of m ({m})")
+        return self
+
+    def _check_allocation(self) -> None:
+        name = self.allocation.name
+        if isinstance(self.pattern, NofM):
+            raise ValueError(f"allocation {name} needs a ratio that may differ; n:m fixes it")
+        if self.ratio > LARGEST_RATIO:
+            raise ValueError(f"allocation {name} needs a sparsity of at most {LARGEST_RATIO}")
+        if isinstance(self.allocation, DepthRamp):
+            most = min(self.ratio, LARGEST_RATIO - self.ratio)
+            if self.allocation.delta > most + 1e-9:
+                raise ValueError(
+                    f"a ramp of {self.allocation.delta} would take a block below 0 or above {LARGEST_RATIO}; "
+                    f"at a sparsity of {self.ratio} it may be at most {most:.3f}"
+                )
+
+    @property
+    def needs_calibration(self) -> bool:
+        """Whether any part reads calibration text."""
+        parts = (self.refinement, self.reconstruction, self.allocation.name == "owl")
+        return self.method.needs_calibration or any(parts)
 
     @property
     def ratio(self) -> float:

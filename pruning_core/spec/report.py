@@ -15,6 +15,8 @@ Phase = Literal[
     "resolving",
     "downloading",
     "calibrating",
+    "searching",
+    "allocating",
     "evaluating",
     "pruning",
     "saving",
@@ -36,6 +38,17 @@ class MatrixReport(Frozen):
     """Weights that the mask removed."""
     sparsity: float
     """`removed` over the number of weights."""
+    error: float | None = None
+    """Norm of the change of its output over the norm of its dense output, on the calibration text; None without any.
+    From the Gram matrix where the method keeps one, else estimated from a random sketch of the inputs (within a few %)."""
+
+
+class ReconstructionReport(Frozen):
+    """What training a block gained, as mean squared error on held-out windows."""
+
+    steps: int
+    loss_before: float
+    loss_after: float
 
 
 class BlockReport(Frozen):
@@ -47,7 +60,39 @@ class BlockReport(Frozen):
     sha256: str
     bytes: int
     matrices: tuple[MatrixReport, ...]
+    reconstruction: ReconstructionReport | None = None
     warnings: tuple[str, ...] = ()
+
+
+class TrialReport(Frozen):
+    """One candidate of a search."""
+
+    g: float
+    b: float
+    kernel: int
+    value: float
+    """What the search minimises: the proxy, or the perplexity on the search text."""
+
+
+class SearchReport(Frozen):
+    """How coefficients were found: every candidate, and the check that decided."""
+
+    name: str
+    evaluations: int
+    seconds: float
+    windows: int
+    digest: str
+    """sha256 of the search text's token ids."""
+    perplexity_ria: float
+    perplexity_found: float
+    """Of the best candidate, on the search text."""
+    kept_ria: bool
+    """The best candidate did not beat RIA, so RIA's coefficients were used."""
+    alpha: float
+    beta: float
+    gamma: float
+    kernel: int
+    trials: tuple[TrialReport, ...]
 
 
 class Perplexity(Frozen):
@@ -123,6 +168,9 @@ class Report(Frozen):
     sparsity_model: float
     """Share of zeros among all parameters."""
     calibration: CalibrationReport | None
+    search: SearchReport | None = None
+    ratios: tuple[float, ...] | None = None
+    """Share removed from each block, where an allocation decided."""
     perplexity: tuple[Perplexity, ...]
     blocks: tuple[BlockReport, ...]
     resumed_blocks: int

@@ -13,6 +13,7 @@ from api.app import create_app
 from pruning_core.spec.report import BlockReport, Progress
 from store import keys, leases
 from store.artifacts import ArtifactRow, LocalArtifacts
+from store.presets import NewPreset
 from store.session import Database
 from store.settings import Settings
 
@@ -38,6 +39,22 @@ REPORT: dict[str, Any] = {
     "warnings": ["zeros alone make nothing smaller or faster"],
 }
 RESULT = {"achieved_sparsity": 0.5, "warnings": []}
+
+COEFFICIENTS: dict[str, Any] = {
+    "alpha": 0.7321,
+    "beta": 0.3,
+    "gamma": 0.9679,
+    "kernel": 5,
+    "neighbour": "ratio",
+}
+PRESET = NewPreset("mine", {**COEFFICIENTS, "found": "pho on hf://org/model, sparsity 0.5"})
+NAMING = {"prune": {"method": {"name": "crepe", "preset": "mine"}, "sparsity": 0.5}}
+SAVING = {
+    "prune": {
+        "method": {"name": "crepe", "search": {"name": "pho", "save_as": "mine"}},
+        "sparsity": 0.5,
+    }
+}
 
 
 @dataclass(frozen=True)
@@ -85,7 +102,13 @@ class Service:
         with self.database.write() as session:
             leases.record_progress(session, claim.job_id, claim.epoch, progress)
 
-    def succeed(self, claim: leases.Claim, files: dict[str, bytes] = FILES) -> None:
+    def succeed(
+        self,
+        claim: leases.Claim,
+        files: dict[str, bytes] = FILES,
+        *,
+        preset: NewPreset | None = None,
+    ) -> None:
         store = LocalArtifacts(self.settings.artifacts_dir)
         rows = []
         for path, content in files.items():
@@ -99,7 +122,13 @@ class Service:
             rows.append(ArtifactRow(path, key, sha256, size, media_type))
         with self.database.write() as session:
             leases.succeed(
-                session, claim.job_id, claim.epoch, report=REPORT, result=RESULT, artifacts=rows
+                session,
+                claim.job_id,
+                claim.epoch,
+                report=REPORT,
+                result=RESULT,
+                artifacts=rows,
+                preset=preset,
             )
 
     def fail(self, claim: leases.Claim) -> None:

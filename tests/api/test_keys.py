@@ -21,6 +21,7 @@ KEYED = [
     ("GET", "/v1/methods", None),
     ("GET", "/v1/methods/{name}", None),
     ("GET", "/v1/tasks", None),
+    ("GET", "/v1/presets", "jobs:read"),
 ]
 
 

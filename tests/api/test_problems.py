@@ -77,7 +77,7 @@ def test_field_in_the_wrong_place_is_sent_to_the_right_one(client: TestClient) -
     body = {**BODY, "sparsity": 0.5, "seed": 3}
     problem = assert_problem(client.post("/v1/jobs", json=body), 422, "VALIDATION_FAILED")
     assert "did you mean `prune.sparsity`?" in problem["suggestions"]
-    assert "did you mean `prune.calibration.seed`?" in problem["suggestions"]
+    assert any("`prune.calibration.seed`" in hint for hint in problem["suggestions"])
 
 
 def test_unknown_method_lists_those_there_are(client: TestClient) -> None:

@@ -49,9 +49,7 @@ def test_the_count_is_exact_and_survivors_are_where_keep_says(
     ratio = {} if pattern["name"] == "n:m" else {"sparsity": 0.5}
     spec = PruneSpec.model_validate({"method": method_name(method), "pattern": pattern, **ratio})
     select = Selector(spec.ratio, spec.pattern)
-    pruned, keep = element(spec.method).prune(
-        weight(), statistics(method, inputs()), select, spec.method
-    )
+    pruned, keep = element(spec.method).prune(weight(), statistics(method, inputs()), select)
     assert int(keep.sum()) * 2 == keep.numel()
     assert not pruned[~keep].any()
     assert torch.isfinite(pruned).all()
@@ -61,9 +59,7 @@ def test_the_count_is_exact_and_survivors_are_where_keep_says(
 @pytest.mark.parametrize("value", [0.0, 1.0], ids=["zero", "constant"])
 def test_dull_calibration_gives_finite_weights(method: type[ElementMethod], value: float) -> None:
     x = torch.full((50, 16), value)
-    pruned, keep = element(method()).prune(
-        weight(), statistics(method, x), Selector(0.5, Row()), method()
-    )
+    pruned, keep = element(method()).prune(weight(), statistics(method, x), Selector(0.5, Row()))
     assert torch.isfinite(pruned).all()
     assert int(keep.sum()) * 2 == keep.numel()
 
@@ -72,14 +68,14 @@ def test_dull_calibration_gives_finite_weights(method: type[ElementMethod], valu
 def test_scaling_all_inputs_changes_no_mask(method: type[ElementMethod]) -> None:
     select = Selector(0.5, MatrixWide())
     masks = [
-        element(method()).prune(weight(), statistics(method, inputs() * c), select, method())[1]
+        element(method()).prune(weight(), statistics(method, inputs() * c), select)[1]
         for c in (1.0, 4.0)
     ]
     assert torch.equal(*masks)
 
 
 @pytest.mark.parametrize("method", ELEMENTS, ids=method_name)
-def test_each_method_is_one_file_with_needs_and_prune(method: type[ElementMethod]) -> None:
+def test_each_method_is_one_file_with_needs_and_a_score(method: type[ElementMethod]) -> None:
     module = importlib.import_module(f"pruning_core.methods.{method_name(method)}")
     assert method.needs_calibration == bool(module.NEEDS)
     assert method.default_pattern in method.patterns
@@ -88,7 +84,7 @@ def test_each_method_is_one_file_with_needs_and_prune(method: type[ElementMethod
 
 def test_wanda_equals_the_formula_in_numpy() -> None:
     w, x = weight(4, 6), inputs(50, 6)
-    _, keep = element(Wanda()).prune(w, statistics(Wanda, x), Selector(0.5, Row()), Wanda())
+    _, keep = element(Wanda()).prune(w, statistics(Wanda, x), Selector(0.5, Row()))
     score = np.abs(w.numpy()) * np.sqrt(np.mean(x.numpy().astype(np.float64) ** 2, axis=0))
     expected = np.ones_like(score, dtype=bool)
     for row, order in enumerate(np.argsort(score, axis=1, kind="stable")):
@@ -99,15 +95,13 @@ def test_wanda_equals_the_formula_in_numpy() -> None:
 def test_wanda_removes_a_dead_channel_first() -> None:
     x = inputs()
     x[:, 5] = 0
-    _, keep = element(Wanda()).prune(weight(), statistics(Wanda, x), Selector(0.1, Row()), Wanda())
+    _, keep = element(Wanda()).prune(weight(), statistics(Wanda, x), Selector(0.1, Row()))
     assert not keep[:, 5].any()
 
 
 def test_magnitude_equals_the_formula_in_numpy() -> None:
     w = weight(4, 6)
-    _, keep = element(Magnitude()).prune(
-        w, Stats(tokens=0), Selector(0.5, MatrixWide()), Magnitude()
-    )
+    _, keep = element(Magnitude()).prune(w, Stats(tokens=0), Selector(0.5, MatrixWide()))
     expected = np.ones(24, dtype=bool)
     expected[np.argsort(np.abs(w.numpy()).ravel(), kind="stable")[:12]] = False
     assert (keep.numpy().ravel() == expected).all()
@@ -116,9 +110,7 @@ def test_magnitude_equals_the_formula_in_numpy() -> None:
 def test_zero_weights_go_first() -> None:
     w = weight()
     w[:, ::4] = 0
-    _, keep = element(Magnitude()).prune(
-        w, Stats(tokens=0), Selector(0.25, MatrixWide()), Magnitude()
-    )
+    _, keep = element(Magnitude()).prune(w, Stats(tokens=0), Selector(0.25, MatrixWide()))
     assert torch.equal(keep, w != 0)
 
 

@@ -14,7 +14,7 @@ import pytest
 from secateur import config
 from secateur.config import Credentials, child_environment, find_credentials, write_credentials
 from secateur.errors import ConfigurationError
-from tests.api.jobs import FILES, Service
+from tests.api.jobs import COEFFICIENTS, FILES, PRESET, Service
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 SUBMIT = ("submit", "--model", "hf://org/model@main", "--method", "wanda", "--sparsity", "0.5")
@@ -64,7 +64,8 @@ def test_every_option_reaches_the_specification(run: Run) -> None:
 
 def test_pattern_n_of_m(run: Run) -> None:
     done = run(*SUBMIT[:-2], "--pattern", "2:4", "--json")
-    assert json.loads(done.stdout)["spec"]["prune"]["pattern"] == {"name": "n:m", "n": 2, "m": 4}
+    pattern = json.loads(done.stdout)["spec"]["prune"]["pattern"]
+    assert (pattern["name"], pattern["n"], pattern["m"]) == ("n:m", 2, 4)
 
 
 def test_path_of_a_model_becomes_a_reference(run: Run, tmp_path: Path) -> None:
@@ -149,6 +150,16 @@ def test_catalogues(run: Run) -> None:
     assert "python_docs" in run("tasks").stdout
     assert json.loads(run("methods", "--json").stdout)
     assert json.loads(run("tasks", "--json").stdout)
+
+
+def test_presets(run: Run, service: Service) -> None:
+    job_id = run(*SUBMIT).stdout.strip()
+    service.succeed(service.claim(), {}, preset=PRESET)
+    (line,) = [line for line in run("presets").stdout.splitlines() if line.startswith("mine ")]
+    assert line.split()[:7] == ["mine", "0.7321", "0.3", "0.9679", "5", "ratio", job_id]
+    assert line.rstrip().endswith(PRESET.coefficients["found"])
+    presets = {preset["name"]: preset for preset in json.loads(run("presets", "--json").stdout)}
+    assert presets["mine"]["coefficients"] == COEFFICIENTS
 
 
 def test_credentials_of_the_local_service_are_found(

@@ -20,7 +20,7 @@ from secateur import (
     Unauthenticated,
     WaitTimeout,
 )
-from tests.api.jobs import REPORT, Service
+from tests.api.jobs import COEFFICIENTS, NAMING, PRESET, REPORT, SAVING, Service
 from tests.secateur.proxy import Proxy
 from tests.servers import free_port
 
@@ -93,6 +93,22 @@ def test_lost_answer_makes_no_second_job(proxied: Client, client: Client, proxy:
 def test_catalogues(client: Client) -> None:
     assert {"wanda", "magnitude"} <= {method.name for method in client.methods()}
     assert "python_docs" in {task.name for task in client.tasks()}
+
+
+def test_presets_are_stored_listed_and_named(client: Client, service: Service) -> None:
+    search = client.submit(MODEL, SAVING["prune"])
+    service.succeed(service.claim(), {}, preset=PRESET)
+    preset = {preset.name: preset for preset in client.presets()}["mine"]
+    assert preset.coefficients == COEFFICIENTS
+    assert (preset.job_id, preset.found) == (search.id, PRESET.coefficients["found"])
+    assert preset.created_at is not None
+    assert client.submit(MODEL, NAMING["prune"]).spec["prune"]["method"]["alpha"] == 0.7321
+    with pytest.raises(Conflict) as caught:
+        client.submit(MODEL, SAVING["prune"])
+    assert caught.value.code == "PRESET_EXISTS"
+    with pytest.raises(Invalid) as refused:
+        client.submit(MODEL, {"method": {"name": "crepe", "preset": "other"}, "sparsity": 0.5})
+    assert refused.value.code == "PRESET_NOT_FOUND"
 
 
 def test_wait_returns_the_end_and_raises_only_when_asked(client: Client, service: Service) -> None:

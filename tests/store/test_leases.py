@@ -8,10 +8,11 @@ from sqlalchemy import update
 from sqlalchemy.orm import Session
 
 from pruning_core.spec.report import BlockReport, Progress
-from store import artifacts, leases
+from store import artifacts, leases, presets
 from store.artifacts import ArtifactRow
 from store.clock import db_now_plus
 from store.errors import LeaseLost
+from store.presets import NewPreset
 from store.session import Database
 from store.tables import Job
 from tests.store.helpers import (
@@ -266,7 +267,9 @@ WRITES: dict[str, Write] = {
     "heartbeat": lambda s, j, e: leases.heartbeat(s, j, e, lease_seconds=LEASE),
     "progress": lambda s, j, e: leases.record_progress(s, j, e, step(5, block=4)),
     "resolved": lambda s, j, e: leases.record_resolved(s, j, e, {"stale": True}),
-    "succeed": lambda s, j, e: leases.succeed(s, j, e, report={}, result={}, artifacts=[FILE]),
+    "succeed": lambda s, j, e: leases.succeed(
+        s, j, e, report={}, result={}, artifacts=[FILE], preset=NewPreset("stale", {})
+    ),
     "fail": lambda s, j, e: leases.fail(s, j, e, ERROR),
     "cancelled": lambda s, j, e: leases.cancelled(s, j, e),
     "release": lambda s, j, e: leases.release(s, j, e, reason="drain"),
@@ -298,7 +301,9 @@ def refused(database: Database, write: Write, job_id: str, epoch: int) -> None:
 def snapshot(database: Database, job_id: str) -> tuple[Any, ...]:
     job = read(database, job_id)
     columns = {column.key: getattr(job, column.key) for column in Job.__table__.columns}
-    return columns, types(database, job_id)
+    with database.read() as session:
+        names = list(presets.of_project(session, job.project))
+    return columns, types(database, job_id), names
 
 
 ENDINGS = [name for name in WRITES if name not in ("heartbeat", "progress", "resolved")]

@@ -12,7 +12,7 @@ from store.session import Database
 from tests.servers import postgres_database
 from tests.store.helpers import claim, submit, together
 
-TABLES = {"jobs", "job_events", "artifacts", "idempotency", "api_keys"}
+TABLES = {"jobs", "job_events", "artifacts", "presets", "idempotency", "api_keys"}
 
 
 @pytest.fixture(params=["sqlite", "postgres"])
@@ -44,6 +44,16 @@ def test_up_down_and_up_again(empty_url: str):
     database = Database(empty_url)
     submit(database)
     claim(database)
+    database.dispose()
+
+
+def test_a_database_with_jobs_is_brought_up_to_date(empty_url: str):
+    migrate.upgrade(empty_url, "0001")
+    database = Database(empty_url)
+    job_id = submit(database)
+    migrate.upgrade(empty_url)
+    assert claim(database).job_id == job_id
+    assert migrate.is_current(database)
     database.dispose()
 
 

@@ -6,8 +6,16 @@ from collections.abc import Sequence
 from typing import Any
 
 from pruning_core.spec.base import digest
+from pruning_core.spec.methods import CRePE
 from pruning_core.spec.prune import PruneSpec
-from pruning_core.spec.report import FileEntry, Perplexity, Report, Timing, Verification
+from pruning_core.spec.report import (
+    FileEntry,
+    Perplexity,
+    Report,
+    SearchReport,
+    Timing,
+    Verification,
+)
 
 SPEC: dict[str, Any] = {
     "model": {"ref": "file:///models/tiny", "revision": None},
@@ -15,7 +23,40 @@ SPEC: dict[str, Any] = {
 }
 
 
-def sample_report(spec: PruneSpec, files: Sequence[FileEntry], *, sample: str) -> Report:
+def search_spec(**changes: Any) -> dict[str, Any]:
+    """A job whose search stores what it finds as the preset `mine`."""
+    prune = {
+        "method": {"name": "crepe", "search": {"name": "pho", "save_as": "mine"}},
+        "sparsity": 0.5,
+        **changes,
+    }
+    return {**SPEC, "prune": PruneSpec.model_validate(prune).model_dump(mode="json")}
+
+
+def sample_search(spec: PruneSpec, *, kept_ria: bool) -> SearchReport | None:
+    if not isinstance(spec.method, CRePE) or spec.method.search is None:
+        return None
+    alpha, beta, gamma = (1.0, 1.0, 0.0) if kept_ria else (0.7321, 0.3, 0.9679)
+    return SearchReport(
+        name=spec.method.search.name,
+        evaluations=175,
+        seconds=3.0,
+        windows=spec.method.search.windows,
+        digest="sha256:3",
+        perplexity_ria=12.0,
+        perplexity_found=11.5,
+        kept_ria=kept_ria,
+        alpha=alpha,
+        beta=beta,
+        gamma=gamma,
+        kernel=3 if kept_ria else 5,
+        trials=(),
+    )
+
+
+def sample_report(
+    spec: PruneSpec, files: Sequence[FileEntry], *, sample: str, kept_ria: bool = False
+) -> Report:
     return Report(
         spec=spec,
         spec_digest=digest(spec),
@@ -30,6 +71,7 @@ def sample_report(spec: PruneSpec, files: Sequence[FileEntry], *, sample: str) -
         sparsity=0.5,
         sparsity_model=0.4,
         calibration=None,
+        search=sample_search(spec, kept_ria=kept_ria),
         perplexity=(
             Perplexity(
                 task="python_docs",

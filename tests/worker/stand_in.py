@@ -90,7 +90,12 @@ def finish(folder: Path, attempt: Attempt, script: dict[str, Any], *, lie: bool)
     ]
     if lie:
         (checkpoint / "config.json").write_bytes(b"[]")
-    report = sample_report(attempt.prune, files, sample=script.get("sample", "Hello"))
+    report = sample_report(
+        attempt.prune,
+        files,
+        sample=script.get("sample", "Hello"),
+        kept_ria=script.get("kept_ria", False),
+    )
     (folder / "report.json").write_text(report.model_dump_json())
     say(Succeeded(report=report))
 

@@ -1,0 +1,109 @@
+"""What is decided before the first block: coefficients by search, ratios by allocation.
+
+Both are kept on disk, so that a resumed run neither searches nor allocates again.
+"""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import dataclass
+from pathlib import Path
+
+from pydantic import BaseModel, ValidationError
+
+from pruning_core.engine.activations import Activations
+from pruning_core.engine.allocate import allocate, allocated, needs_forward
+from pruning_core.engine.calibration import Windows
+from pruning_core.engine.files import replacing
+from pruning_core.engine.model import StreamedModel
+from pruning_core.engine.plan import Plan
+from pruning_core.engine.progress import Tracker
+from pruning_core.engine.searching import search
+from pruning_core.spec.composition import Uniform
+from pruning_core.spec.prune import PruneSpec
+from pruning_core.spec.report import SearchReport
+
+FILE = "decided.json"
+
+
+class Decided(BaseModel):
+    """The outcome, for the run of this fingerprint alone."""
+
+    fingerprint: str
+    search: SearchReport | None = None
+    ratios: tuple[float, ...] | None = None
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What deciding needs.
+
+    Attributes:
+        model: The dense model.
+        spec: What was asked for.
+        windows: Calibration windows, if anything reads them.
+        search_text: Windows that candidates are judged on, if the specification searches.
+        tracker: Told of every step.
+    """
+
+    model: StreamedModel
+    spec: PruneSpec
+    windows: Windows | None
+    search_text: Windows | None
+    tracker: Tracker
+
+    def make(self, folder: Path, fingerprint: str) -> tuple[Plan, SearchReport | None]:
+        """Return the plan of the walk and the report of the search, from `folder` if they are there."""
+        path = folder / FILE
+        decided = _read(path, fingerprint)
+        if decided is None:
+            decided = Decided(fingerprint=fingerprint, search=self._search(), ratios=self._ratios())
+            folder.mkdir(parents=True, exist_ok=True)
+            with replacing(path) as temporary:
+                temporary.write_text(decided.model_dump_json(), encoding="utf-8")
+        plan = Plan.of(_with_found(self.spec, decided.search))
+        if decided.ratios is not None:
+            plan = allocated(plan, self.model, decided.ratios)
+        return plan, decided.search
+
+    def _search(self) -> SearchReport | None:
+        if self.search_text is None:
+            return None
+        self.tracker.begin("searching", len(self.model.blocks))
+        step, alive = functools.partial(_block_done, self.tracker), self.tracker.alive
+        return search(self.model, self.spec, self._states(), self.search_text, step, alive)
+
+    def _ratios(self) -> tuple[float, ...] | None:
+        if isinstance(self.spec.allocation, Uniform):
+            return None
+        self.tracker.begin("allocating", len(self.model.blocks))
+        states = self._states() if needs_forward(self.spec) else None
+        step = functools.partial(_block_done, self.tracker)
+        return allocate(self.model, self.spec, states, step)
+
+    def _states(self) -> Activations:
+        assert self.windows is not None
+        return Activations(self.model, self.windows.tokens, alive=self.tracker.alive)
+
+
+def _block_done(tracker: Tracker, index: int) -> None:
+    tracker.step(index + 1)
+
+
+def _read(path: Path, fingerprint: str) -> Decided | None:
+    if not path.is_file():
+        return None
+    try:
+        decided = Decided.model_validate_json(path.read_bytes())
+    except ValidationError:  # of another version: decide again
+        return None
+    return decided if decided.fingerprint == fingerprint else None
+
+
+def _with_found(spec: PruneSpec, found: SearchReport | None) -> PruneSpec:
+    """Return the specification with a search replaced by what it found."""
+    if found is None:
+        return spec
+    values = found.model_dump(include={"alpha", "beta", "gamma", "kernel"})
+    method = spec.method.model_copy(update={**values, "search": None})
+    return spec.model_copy(update={"method": method})

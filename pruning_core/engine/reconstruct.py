@@ -1,0 +1,121 @@
+"""Block reconstruction: Wagner, Roux, Zimmer, Pokutta, arXiv 2510.14444.
+
+The surviving weights of one block are trained by AdamW so that the pruned block's output comes close to the dense one's:
+mean squared error, 10 % warm-up, then linear decay, the mask applied again after every step. The state that is best on
+held-out windows is kept; if none beats the start, the start is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+from torch.nn import functional
+
+from pruning_core.engine.blocks import Call, run
+from pruning_core.spec.composition import Reconstruction
+from pruning_core.spec.report import ReconstructionReport
+
+WARM_UP = 0.1
+CHECKS_PER_EPOCH = 4
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One batch of windows.
+
+    Attributes:
+        hidden: Input of the block, [batch, seq, dim].
+        call: The block's other arguments.
+        target: The dense block's output, [batch, seq, dim].
+    """
+
+    hidden: torch.Tensor
+    call: Call
+    target: torch.Tensor
+
+
+def reconstruct(
+    block: nn.Module,
+    weights: Sequence[nn.Parameter],
+    samples: Sequence[Sample],
+    params: Reconstruction,
+    alive: Callable[[], None],
+) -> ReconstructionReport:
+    """Train a pruned block's weights in place; zeros stay zero.
+
+    Args:
+        block: In the model's dtype.
+        weights: The pruned modules' weights.
+        samples: At least two; the last ones are held out.
+        params: Learning rate, epochs, batch, held-out share.
+        alive: Called after every step.
+    """
+    held = max(1, round(params.held_out * len(samples)))
+    training, validation = samples[:-held], samples[-held:]
+    masks = [weight.data != 0 for weight in weights]
+    stored = weights[0].dtype
+    block.float()
+    best = [weight.data.clone() for weight in weights]
+    before = lowest = _loss(block, validation, stored)
+    optimiser = torch.optim.AdamW(weights, lr=params.learning_rate, weight_decay=0)
+    steps = params.epochs * -(-len(training) // params.batch)
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: _rate(step, steps))
+    every = max(1, steps // (params.epochs * CHECKS_PER_EPOCH))
+    for step in range(steps):
+        _step(block, weights, masks, _batch(training, step, params.batch), optimiser, stored)
+        schedule.step()
+        alive()
+        if (step + 1) % every == 0 or step + 1 == steps:
+            loss = _loss(block, validation, stored)
+            if loss < lowest:
+                lowest, best = loss, [weight.data.clone() for weight in weights]
+    for weight, state in zip(weights, best, strict=True):
+        weight.data = state
+        weight.requires_grad_(False)
+    block.to(stored)
+    return ReconstructionReport(steps=steps, loss_before=before, loss_after=lowest)
+
+
+def _batch(samples: Sequence[Sample], step: int, size: int) -> Sequence[Sample]:
+    start = step % -(-len(samples) // size) * size
+    return samples[start : start + size]
+
+
+def _rate(step: int, steps: int) -> float:
+    warm = max(1, int(WARM_UP * steps))
+    return (step + 1) / warm if step < warm else (steps - step) / max(1, steps - warm)
+
+
+@torch.enable_grad()
+def _step(
+    block: nn.Module,
+    weights: Sequence[nn.Parameter],
+    masks: Sequence[torch.Tensor],
+    batch: Sequence[Sample],
+    optimiser: torch.optim.Optimizer,
+    dtype: torch.dtype,
+) -> None:
+    for weight in weights:
+        weight.requires_grad_(True)
+    for sample in batch:
+        (_error(block, sample, dtype) / len(batch)).backward()  # type: ignore[no-untyped-call]
+    optimiser.step()
+    optimiser.zero_grad()
+    for weight, mask in zip(weights, masks, strict=True):
+        weight.data.mul_(mask)
+
+
+def _loss(block: nn.Module, samples: Sequence[Sample], dtype: torch.dtype) -> float:
+    with torch.no_grad():
+        return sum(float(_error(block, sample, dtype)) for sample in samples) / len(samples)
+
+
+def _error(block: nn.Module, sample: Sample, dtype: torch.dtype) -> torch.Tensor:
+    """Return the mean squared error; on an accelerator products run in the model's 16 bits, weights stay float32."""
+    device = sample.hidden.device.type
+    with torch.autocast(device, dtype=dtype, enabled=dtype != torch.float32):
+        output = run(block, sample.hidden, sample.call)
+    return functional.mse_loss(output.float(), sample.target.float())

@@ -1,0 +1,91 @@
+"""Statistics of a block's inputs, taken from one forward pass of the calibration windows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+
+import torch
+from torch import nn
+
+from pruning_core.engine.activations import Activations
+from pruning_core.engine.blocks import run
+from pruning_core.engine.matrix import InputGroup, input_groups
+from pruning_core.engine.model import StreamedModel
+from pruning_core.engine.stats import Collector, Stats
+
+
+def record(
+    index: int,
+    block: nn.Module,
+    groups: Sequence[InputGroup],
+    states: Activations,
+    needs: Iterable[str],
+) -> list[Stats]:
+    """Return the statistics of every group's input; the states stay where they are.
+
+    Raises:
+        NumericalFailure: a statistic is NaN or infinite.
+    """
+    collectors = [
+        Collector(needs, group.matrices[0].shape[1], group.matrices[0].view.device)
+        for group in groups
+    ]
+    with _collecting(groups, collectors):
+        for hidden, call in states.inputs(index):
+            with suppress(_EnoughError):
+                run(block, hidden, call)
+    return [
+        collector.stats(f"block {index}, {group.matrices[0].name}")
+        for group, collector in zip(groups, collectors, strict=True)
+    ]
+
+
+def observe(
+    model: StreamedModel,
+    states: Activations | None,
+    needs: Iterable[str],
+    visit: Callable[[int, InputGroup, Stats], None],
+    block_done: Callable[[int], None],
+) -> None:
+    """Show every input of the dense model, with its statistics, to `visit(block, group, stats)`.
+
+    Without states no forward pass is made and the statistics are empty.
+    """
+    last = len(model.blocks) - 1
+    for index in range(last + 1):
+        with model.block(index) as block:
+            groups = input_groups(block, model.family, model.config)
+            found = [Stats(tokens=0) for _ in groups]
+            if states is not None:
+                found = record(index, block, groups, states, needs)
+            for group, stats in zip(groups, found, strict=True):
+                visit(index, group, stats)
+            if states is not None and index < last:
+                states.advance(index, block)
+        block_done(index)
+
+
+class _EnoughError(Exception):
+    """The last input of the block was seen; what comes after it changes no statistic."""
+
+
+@contextmanager
+def _collecting(groups: Sequence[InputGroup], collectors: Sequence[Collector]) -> Iterator[None]:
+    """Feed collectors from the modules' inputs; the last one ends the block's forward pass, if it always runs."""
+    with ExitStack() as stack:
+        for group, collector in zip(groups, collectors, strict=True):
+            final = group is groups[-1] and group.always_runs
+
+            def hook(
+                _module: nn.Module,
+                args: tuple[torch.Tensor, ...],
+                collector: Collector = collector,
+                final: bool = final,
+            ) -> None:
+                collector.update(args[0])
+                if final:
+                    raise _EnoughError
+
+            stack.callback(group.first.register_forward_pre_hook(hook).remove)
+        yield

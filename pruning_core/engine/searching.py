@@ -1,0 +1,153 @@
+"""Runs a search of CRePE's coefficients on the dense model, and the check that its winner must pass."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from torch import nn
+
+from pruning_core.engine.activations import Activations
+from pruning_core.engine.calibration import Windows
+from pruning_core.engine.evaluate import perplexity
+from pruning_core.engine.matrix import InputGroup, input_groups
+from pruning_core.engine.model import StreamedModel
+from pruning_core.engine.patterns import Selector
+from pruning_core.engine.record import observe
+from pruning_core.engine.stats import Stats
+from pruning_core.methods import crepe
+from pruning_core.search import hill_climb, pho
+from pruning_core.search.space import RIA, Trial, coefficients
+from pruning_core.spec.methods import CRePE
+from pruning_core.spec.prune import PruneSpec
+from pruning_core.spec.report import SearchReport, TrialReport
+from pruning_core.spec.search import HillClimb
+
+
+@dataclass
+class Judge:
+    """Perplexity of candidates: every matrix of the dense model masked at once, by statistics of the dense model.
+
+    Attributes:
+        model: The dense model.
+        spec: Method (CRePE), ratio, pattern.
+        text: The search text.
+        alive: Called often.
+    """
+
+    model: StreamedModel
+    spec: PruneSpec
+    text: Windows
+    alive: Callable[[], None]
+    _stats: list[list[Stats]] = field(default_factory=list)
+
+    def observe(
+        self,
+        states: Activations,
+        visit: Callable[[InputGroup, Stats], None],
+        block_done: Callable[[int], None],
+    ) -> None:
+        """Take the dense model's statistics, showing each input and them to `visit`."""
+        self._stats = [[] for _ in self.model.blocks]
+
+        def seen(index: int, group: InputGroup, stats: Stats) -> None:
+            usable = stats.with_unit_input() if stats.silent else stats
+            self._stats[index].append(usable)
+            visit(group, usable)
+
+        observe(self.model, states, crepe.NEEDS, seen, block_done)
+
+    def perplexity(self, g: float, b: float, kernel: int) -> float:
+        """Return a candidate's perplexity on the search text."""
+        params = with_coefficients(self._method, g, b, kernel)
+        select = Selector(self.spec.ratio, self.spec.pattern)
+
+        def mask(index: int, block: nn.Module) -> None:
+            groups = input_groups(block, self.model.family, self.model.config)
+            for group, stats in zip(groups, self._stats[index], strict=True):
+                for matrix in group.matrices:
+                    weight = matrix.read()
+                    keep = select.keep(crepe.score(weight, stats, params))
+                    matrix.write(weight * keep, stored=self.model.dtype)
+
+        return perplexity(
+            self.model, self.text.tokens, lambda _index: None, alive=self.alive, prepare=mask
+        )
+
+    @property
+    def _method(self) -> CRePE:
+        assert isinstance(self.spec.method, CRePE)
+        return self.spec.method
+
+
+def search(
+    model: StreamedModel,
+    spec: PruneSpec,
+    states: Activations,
+    text: Windows,
+    block_done: Callable[[int], None],
+    alive: Callable[[], None],
+) -> SearchReport:
+    """Return what the specification's search finds; RIA is always a candidate.
+
+    Args:
+        model: The dense model.
+        spec: Its method is CRePE with a search.
+        states: Of the calibration windows, at the first block.
+        text: Windows that neither calibration nor evaluation holds.
+        block_done: Called with each block's index while the dense model is observed.
+        alive: Called often.
+    """
+    started = time.perf_counter()
+    method = spec.method
+    assert isinstance(method, CRePE)
+    assert method.search is not None
+    judge, trials = Judge(model, spec, text, alive), []
+
+    def evaluated(trial: Trial) -> None:
+        trials.append(trial)
+        alive()
+
+    if isinstance(method.search, HillClimb):
+        judge.observe(states, lambda _group, _stats: None, block_done)
+        best = hill_climb.climb(judge.perplexity, method.search, evaluated=evaluated)
+        ria, found = trials[0].value, best.value
+    else:
+        proxy = pho.Proxy(method, spec.ratio, seed=method.search.seed)
+
+        def show(group: InputGroup, stats: Stats) -> None:
+            for matrix in group.matrices:
+                proxy.observe(matrix.read(), stats)
+
+        judge.observe(states, show, block_done)
+        best = pho.minimise(proxy.objective, method.search, evaluated=evaluated)
+        ria = judge.perplexity(*RIA)
+        beaten = best == trials[0]
+        found = ria if beaten else judge.perplexity(best.g, best.b, best.kernel)
+    kept_ria = found >= ria
+    g, b, kernel = RIA if kept_ria else (best.g, best.b, best.kernel)
+    alpha, beta, gamma = coefficients(g, b)
+    return SearchReport(
+        name=method.search.name,
+        evaluations=len(trials),
+        seconds=time.perf_counter() - started,
+        windows=len(text.tokens),
+        digest=text.digest,
+        perplexity_ria=ria,
+        perplexity_found=found,
+        kept_ria=kept_ria,
+        alpha=alpha,
+        beta=beta,
+        gamma=gamma,
+        kernel=kernel,
+        trials=tuple(TrialReport(g=t.g, b=t.b, kernel=t.kernel, value=t.value) for t in trials),
+    )
+
+
+def with_coefficients(method: CRePE, g: float, b: float, kernel: int) -> CRePE:
+    """Return the method at a point of the search space."""
+    alpha, beta, gamma = coefficients(g, b)
+    return method.model_copy(
+        update={"alpha": alpha, "beta": beta, "gamma": gamma, "kernel": kernel, "search": None}
+    )

@@ -1,0 +1,144 @@
+"""ALPS: Meng, Behdin, Wang, Mazumder, arXiv 2406.07831; the `gradual` schedule is Boža's, arXiv 2401.02938.
+
+H = G + lambda I,  lambda = damp * mean(diag G),  d = sqrt(diag H),  A = H / (d d^T),  X = W d,  B = X A
+adaptive: Z = X where kept by |X|, Y = 0, rho = 0.1; up to 300 times
+              V = (B - Y + rho Z)(A + rho I)^-1;  keep by |V + Y/rho|;  Z = (V + Y/rho) where kept;  Y += rho (V - Z)
+          every third step rho grows with the share of the support that changed; no change ends it
+gradual:  A += 0.1 I, rho = 1, 20 steps; for 15 of them the removed share rises from 0 to the target by a cubic
+result:   V (adaptive) or V + Y (gradual) where kept, over d; then conjugate gradients on the fixed mask (see `polish`)
+
+Departures from the authors' code: the inverse comes from a Cholesky factorisation per rho where theirs diagonalises
+once, which is cheaper because A + rho I is well conditioned; Boža's matrix-wide branch ignores its own schedule, ours
+follows it; any pattern works in both.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from pruning_core.engine.numerics import damped_cholesky, damping, smallest
+from pruning_core.engine.patterns import Selector
+from pruning_core.engine.stats import Stats
+from pruning_core.refinements.polish import least_squares
+from pruning_core.spec.methods import ALPS
+from pruning_core.spec.patterns import NofM, removed_count
+
+NEEDS: tuple[str, ...] = ("gram",)
+MOST_STEPS, CHECK_EVERY, SETTLED_AFTER, SETTLED_SHARE = 300, 3, 30, 3e-4
+FIRST_RHO, LARGEST_RHO = 0.1, 1e6
+GRADUAL_STEPS, RAMP_STEPS, GRADUAL_DAMP = 20, 15, 0.1
+
+
+def score(weight: torch.Tensor, stats: Stats, params: ALPS) -> torch.Tensor:
+    """Return |W| x the input's root mean square, [out, in]: what orders channels before they are permuted."""
+    assert stats.gram is not None
+    return weight.abs() * stats.gram.diagonal().sqrt()
+
+
+def prune(
+    weight: torch.Tensor, stats: Stats, select: Selector, params: ALPS
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the weight [out, in] with survivors optimised and the rest zero, and the mask of what stays."""
+    assert stats.gram is not None
+    scaled = stats.once(("scaled", params.damp), lambda: _Scaled.of(stats, params.damp))
+    solve = _adaptive if params.schedule == "adaptive" else _gradual
+    solution, keep = solve(weight * scaled.scale, scaled, select)
+    start = (solution * keep) / scaled.scale
+    polished = least_squares(weight, start, keep, stats.gram, scaled.damping, params.cg_steps)
+    return polished, keep
+
+
+@dataclass(frozen=True)
+class _Scaled:
+    """The damped Gram matrix with a unit diagonal.
+
+    Attributes:
+        matrix: A, [in, in].
+        scale: d, [in].
+        damping: lambda.
+    """
+
+    matrix: torch.Tensor
+    scale: torch.Tensor
+    damping: float
+    stats: Stats
+
+    @classmethod
+    def of(cls, stats: Stats, damp: float) -> _Scaled:
+        assert stats.gram is not None
+        added = damping(stats.gram, damp)
+        damped = stats.gram.clone()
+        damped.diagonal().add_(added)
+        scale = damped.diagonal().sqrt().clamp(min=1e-8)
+        return cls(damped.div_(scale).div_(scale[:, None]), scale, added, stats)
+
+    def inverse(self, rho: float) -> torch.Tensor:
+        """Return (A + rho I)^-1, [in, in]; matrices of one input that come to the same rho share it."""
+        return self.stats.once(
+            ("inverse", rho), lambda: torch.cholesky_inverse(damped_cholesky(self.matrix, rho))
+        )
+
+
+def _adaptive(
+    target: torch.Tensor, scaled: _Scaled, select: Selector
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return V and its mask."""
+    linear = target @ scaled.matrix
+    seen = select.keep(target.abs())
+    first = target * seen
+    size = int(seen.sum())
+    solution, dual, rho, raised = first, torch.zeros_like(target), FIRST_RHO, False
+    for step in range(1, MOST_STEPS + 1):
+        free = (linear - dual).add_(solution, alpha=rho) @ scaled.inverse(rho)
+        candidate = free.add(dual, alpha=1 / rho)
+        keep = select.keep(candidate.abs())
+        solution = candidate.mul_(keep)
+        dual.add_(free, alpha=rho).sub_(solution, alpha=rho)
+        if step % CHECK_EVERY:
+            continue
+        changed = int((keep != seen).sum()) / size
+        seen = keep
+        if (changed == 0 and raised) or (step > SETTLED_AFTER and changed < SETTLED_SHARE):
+            break
+        if changed > 0.005 or raised:
+            raised = True
+            rho = min(LARGEST_RHO, rho * _growth(changed))
+        else:  # too stiff from the start
+            rho /= 5
+            if changed:
+                solution, dual = first, torch.zeros_like(target)
+    return free, select.keep(free.abs())
+
+
+def _growth(changed: float) -> float:
+    return 1.3 if changed > 0.1 else 1.2 if changed > 0.005 else 1.1
+
+
+def _gradual(
+    target: torch.Tensor, scaled: _Scaled, select: Selector
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return V + Y and its mask."""
+    inverse = scaled.inverse(1 + GRADUAL_DAMP)
+    linear = (target @ scaled.matrix).add_(target, alpha=GRADUAL_DAMP)
+    free, dual = target.clone(), torch.zeros_like(target)
+    for step in range(1, GRADUAL_STEPS + 1):
+        candidate = free + dual
+        share = select.ratio * (1 - (1 - min(1, step / RAMP_STEPS)) ** 3)
+        keep = _partly(candidate.abs(), select, share if step < RAMP_STEPS else None)
+        solution = candidate * keep
+        dual.add_(free).sub_(solution)
+        free = (linear + solution - dual) @ inverse
+    candidate = free + dual
+    return candidate, select.keep(candidate.abs())
+
+
+def _partly(scores: torch.Tensor, select: Selector, share: float | None) -> torch.Tensor:
+    """Return the mask at an intermediate share; n:m never takes what its groups will keep."""
+    if share is None:
+        return select.keep(scores)
+    if not isinstance(select.pattern, NofM):
+        return select.at(share).keep(scores)
+    spared = scores.masked_fill(select.keep(scores), torch.inf).reshape(1, -1)
+    return ~smallest(spared, removed_count(share, scores.numel())).reshape(scores.shape)

@@ -1,0 +1,87 @@
+"""What a job may add to a method: ratios per block, refinements of a mask, reconstruction of blocks."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from pruning_core.spec.base import Frozen
+
+
+class Uniform(Frozen):
+    """Every matrix loses the same share."""
+
+    name: Literal["uniform"] = "uniform"
+
+
+class Owl(Frozen):
+    """Blocks with many outlying scores lose less: arXiv 2310.05175."""
+
+    name: Literal["owl"] = "owl"
+    threshold: float = Field(default=5.0, gt=0, le=100)
+    """A score is an outlier above this multiple of its block's mean."""
+    spread: float = Field(default=0.08, ge=0, le=0.5)
+    """Half the distance between the largest and the smallest ratio."""
+
+
+class AlphaPruning(Frozen):
+    """Blocks whose spectra have heavy tails lose less: arXiv 2410.10912."""
+
+    name: Literal["alphapruning"] = "alphapruning"
+    epsilon: float = Field(default=0.3, ge=0, lt=1)
+    """Ratios lie between (1 - epsilon) and (1 + epsilon) times the target, before clipping."""
+
+
+class DepthRamp(Frozen):
+    """The ratio rises linearly with depth: arXiv 2502.14770."""
+
+    name: Literal["ramp"] = "ramp"
+    delta: float = Field(default=0.06, ge=0, le=0.5)
+    """The last block loses this much more than the target, the first as much less."""
+
+
+Allocation = Annotated[Uniform | Owl | AlphaPruning | DepthRamp, Field(discriminator="name")]
+
+
+class Dsnot(Frozen):
+    """Swap removed for kept weights so that each row's expected output returns to the dense one: arXiv 2310.08915."""
+
+    name: Literal["dsnot"] = "dsnot"
+    max_cycles: int = Field(default=50, ge=1, le=10_000)
+    """Most swaps per row."""
+    variance_exponent: float = Field(default=1.0, ge=0, le=4)
+    """Power of the input's variance that divides the growing criterion."""
+    tolerance: float | None = Field(default=None, ge=0)
+    """Rows whose expected error is at most this are left alone. Unset: 0.1 over the window length."""
+    sign_check: bool = True
+    """Stop a row before its error changes sign."""
+    targets: Literal["attention", "all"] = "attention"
+    """The authors leave feed-forward matrices alone; `all` includes them."""
+    relative: Literal["none", "grow", "prune"] = "none"
+    """Use relative importance instead of magnitude in one of the two criteria: arXiv 2501.18980."""
+
+
+class Polish(Frozen):
+    """Solve least squares for the surviving weights of a fixed mask, by conjugate gradients."""
+
+    name: Literal["polish"] = "polish"
+    steps: int = Field(default=10, ge=1, le=1000)
+    damp: float = Field(default=0.01, ge=0, le=10)
+    """Pull towards the incoming weight, as a share of the Gram matrix's mean diagonal."""
+
+
+Refinement = Annotated[Dsnot | Polish, Field(discriminator="name")]
+
+
+class Reconstruction(Frozen):
+    """Train the surviving weights of each block to give the dense block's output: arXiv 2510.14444."""
+
+    learning_rate: float = Field(default=1e-5, ge=0, le=1)
+    epochs: int = Field(default=1, ge=1, le=100)
+    batch: int = Field(default=2, ge=1, le=1024)
+    """Windows per step."""
+    held_out: float = Field(default=0.125, gt=0, lt=1)
+    """Share of the calibration windows that decide which state is kept."""
+    propagate: bool = False
+    """Feed the pruned path's inputs instead of the dense path's."""
