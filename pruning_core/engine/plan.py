@@ -68,11 +68,10 @@ class Plan:
         return [part for part in self.refinements if _applies(part, name)]
 
     @property
-    def order(self) -> NofM | None:
+    def permuting(self) -> NofM | None:
         """The n:m pattern, if it permutes channels."""
         pattern = self.select.pattern
-        permuted = isinstance(pattern, NofM) and pattern.permute != "none"
-        return pattern if permuted and isinstance(pattern, NofM) else None
+        return pattern if isinstance(pattern, NofM) and pattern.permute != "none" else None
 
 
 def _applies(part: Refine, name: str) -> bool:

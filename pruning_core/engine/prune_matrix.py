@@ -67,6 +67,8 @@ def prune_matrix(
 
 def output_error(dense: torch.Tensor, weight: torch.Tensor, stats: Stats) -> float | None:
     """Return |X (W' - W)^T| / |X W^T| over the calibration tokens; None without any, or where the dense output is 0."""
+    if stats.tokens == 0:
+        return None
     if stats.gram is not None:
         change = weight - dense
         squares = [((matrix @ stats.gram) * matrix).sum() for matrix in (change, dense)]

@@ -49,12 +49,13 @@ def reconstruct(
     Args:
         block: In the model's dtype.
         weights: The pruned modules' weights.
-        samples: At least two; the last ones are held out.
+        samples: At least two; every n-th is held out, so that every task is.
         params: Learning rate, epochs, batch, held-out share.
         alive: Called after every step.
     """
-    held = max(1, round(params.held_out * len(samples)))
-    training, validation = samples[:-held], samples[-held:]
+    every = max(2, round(1 / params.held_out))
+    validation = samples[every - 1 :: every] or samples[-1:]
+    training = [sample for sample in samples if all(sample is not held for held in validation)]
     masks = [weight.data != 0 for weight in weights]
     stored = weights[0].dtype
     block.float()
@@ -63,12 +64,12 @@ def reconstruct(
     optimiser = torch.optim.AdamW(weights, lr=params.learning_rate, weight_decay=0)
     steps = params.epochs * -(-len(training) // params.batch)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: _rate(step, steps))
-    every = max(1, steps // (params.epochs * CHECKS_PER_EPOCH))
+    check = max(1, steps // (params.epochs * CHECKS_PER_EPOCH))
     for step in range(steps):
         _step(block, weights, masks, _batch(training, step, params.batch), optimiser, stored)
         schedule.step()
         alive()
-        if (step + 1) % every == 0 or step + 1 == steps:
+        if (step + 1) % check == 0 or step + 1 == steps:
             loss = _loss(block, validation, stored)
             if loss < lowest:
                 lowest, best = loss, [weight.data.clone() for weight in weights]

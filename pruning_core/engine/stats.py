@@ -53,7 +53,7 @@ class Stats:
         return made
 
     def with_unit_input(self) -> Stats:
-        """Return the statistics of an input whose channels are all alike, uncorrelated and of mean 0."""
+        """Return the statistics of an input never seen: channels all alike, uncorrelated, of mean 0, over no tokens."""
         unit = {
             "column_mean_square": torch.ones_like,
             "column_mean": torch.zeros_like,
@@ -61,7 +61,7 @@ class Stats:
             "gram": lambda gram: torch.eye(len(gram), device=gram.device),
             "sketch": lambda _sketch: None,
         }
-        return self._with(unit)
+        return replace(self._with(unit), tokens=0)
 
     def permuted(self, order: torch.Tensor) -> Stats:
         """Return the statistics of the input with its channels in another order, int64 [in]."""
@@ -164,7 +164,10 @@ class Gram:
 
 
 class Sketch:
-    """Random signed sums of inputs, [rows, in]: every token is added to one row, with a random sign."""
+    """Random signed sums of inputs, [rows, in]: every token is added to one row, with a random sign.
+
+    Runs of tokens start at a random row, so that what is always in one place (the first token) meets every row.
+    """
 
     def __init__(self, width: int, device: torch.device) -> None:
         self._sum = torch.zeros(SKETCH_ROWS, width, device=device)
@@ -173,9 +176,12 @@ class Sketch:
     def update(self, x: torch.Tensor) -> None:
         """Add a batch of inputs, float32 [tokens, in]."""
         for chunk in torch.split(x, SKETCH_ROWS):
-            rows = torch.randperm(SKETCH_ROWS, generator=self._generator)[: len(chunk)]
+            shift = int(torch.randint(SKETCH_ROWS, (), generator=self._generator))
             signs = torch.randint(2, (len(chunk), 1), generator=self._generator) * 2.0 - 1
-            self._sum[rows.to(x.device)] += signs.to(x.device) * chunk
+            signs = signs.to(x.device)
+            fitting = min(len(chunk), SKETCH_ROWS - shift)
+            self._sum[shift : shift + fitting].addcmul_(signs[:fitting], chunk[:fitting])
+            self._sum[: len(chunk) - fitting].addcmul_(signs[fitting:], chunk[fitting:])
 
     def result(self) -> torch.Tensor:
         """Return the sums, float32 [rows, in]."""

@@ -23,7 +23,7 @@ from pruning_core.engine.record import record
 from pruning_core.engine.stats import Stats
 from pruning_core.spec.report import BlockReport, MatrixReport, ReconstructionReport
 
-NEVER_REACHED = "block {}, {}: the calibration text never reached its input; its weights were compared by magnitude"
+NEVER_REACHED = "block {}, {}: the calibration text never reached its input; its weights were compared without activations"
 FEW_TOKENS = (
     "block {}, {}: {} calibration tokens for {} inputs; its Gram matrix is singular and damping decides "
     "what the text leaves open. Use more windows."
@@ -214,7 +214,7 @@ class _Block:
         self, matrix: Matrix, stats: Stats
     ) -> tuple[Folding | None, torch.Tensor | None]:
         """Return the channel order of a matrix, and what absorbs it if anything does."""
-        pattern, model = self.walk.plan.order, self.walk.model
+        pattern, model = self.walk.plan.permuting, self.walk.model
         if pattern is None:
             return None, None
         element = self.walk.plan.element

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from pruning_core.errors import DatasetTooSmall, ModelInvalid, TokensInvalid, UnsupportedPattern
 from pruning_core.intake.checkpoint import (
@@ -54,6 +55,7 @@ def _check_local(path: Path, prune: PruneSpec, roots: Sequence[Path]) -> Checkpo
             f"{real.name} has no tokenizer.json; calibration and perplexity need its tokenizer"
         )
     _check_pattern(prune, facts.input_widths())
+    _check_fold(prune, facts.config)
     return facts
 
 
@@ -68,6 +70,21 @@ def _check_pattern(prune: PruneSpec, widths: set[int]) -> None:
             raise UnsupportedPattern(
                 f"A sparsity of {prune.ratio} removes {removed_count(prune.ratio, width)} of {width} weights per row."
             )
+
+
+def _check_fold(prune: PruneSpec, config: Mapping[str, Any]) -> None:
+    """Refuse to fold channel orders into value heads that groups do not divide."""
+    width, heads = (
+        next((config[name] for name in names if config.get(name)), 0)
+        for names in (("hidden_size", "n_embd"), ("num_attention_heads", "n_head"))
+    )
+    head = config.get("head_dim") or (width // heads if heads else 0)
+    pattern = prune.pattern
+    if isinstance(pattern, NofM) and pattern.permute == "fold" and head % pattern.m:
+        raise UnsupportedPattern(
+            f"permute: fold orders the channels of a head, and groups of {pattern.m} do not divide its {head}.",
+            suggestions=("permute: none", "permute: mask"),
+        )
 
 
 def _window(use: str, asked: int | None, limit: int | None) -> int:

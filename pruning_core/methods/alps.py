@@ -14,7 +14,7 @@ follows it; any pattern works in both.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 
@@ -27,6 +27,8 @@ from pruning_core.spec.patterns import NofM, removed_count
 
 NEEDS: tuple[str, ...] = ("gram",)
 MOST_STEPS, CHECK_EVERY, SETTLED_AFTER, SETTLED_SHARE = 300, 3, 30, 3e-4
+SHARED = 8192
+"""Widest input whose inverses are kept for its other matrices; about a dozen of them are made."""
 FIRST_RHO, LARGEST_RHO = 0.1, 1e6
 GRADUAL_STEPS, RAMP_STEPS, GRADUAL_DAMP = 20, 15, 0.1
 
@@ -63,7 +65,7 @@ class _Scaled:
     matrix: torch.Tensor
     scale: torch.Tensor
     damping: float
-    stats: Stats
+    _inverses: dict[float, torch.Tensor] = field(default_factory=dict)
 
     @classmethod
     def of(cls, stats: Stats, damp: float) -> _Scaled:
@@ -72,26 +74,29 @@ class _Scaled:
         damped = stats.gram.clone()
         damped.diagonal().add_(added)
         scale = damped.diagonal().sqrt().clamp(min=1e-8)
-        return cls(damped.div_(scale).div_(scale[:, None]), scale, added, stats)
+        return cls(damped.div_(scale).div_(scale[:, None]), scale, added)
 
     def inverse(self, rho: float) -> torch.Tensor:
-        """Return (A + rho I)^-1, [in, in]; matrices of one input that come to the same rho share it."""
-        return self.stats.once(
-            ("inverse", rho), lambda: torch.cholesky_inverse(damped_cholesky(self.matrix, rho))
-        )
+        """Return (A + rho I)^-1, [in, in]; matrices of one input come to the same rhos and share it."""
+        if rho in self._inverses:
+            return self._inverses[rho]
+        inverse = torch.cholesky_inverse(damped_cholesky(self.matrix, rho))
+        if len(inverse) <= SHARED:
+            self._inverses[rho] = inverse
+        return inverse
 
 
 def _adaptive(
     target: torch.Tensor, scaled: _Scaled, select: Selector
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Return V and its mask."""
-    linear = target @ scaled.matrix
+    linear, inverse = target @ scaled.matrix, scaled.inverse(FIRST_RHO)
     seen = select.keep(target.abs())
     first = target * seen
     size = int(seen.sum())
     solution, dual, rho, raised = first, torch.zeros_like(target), FIRST_RHO, False
     for step in range(1, MOST_STEPS + 1):
-        free = (linear - dual).add_(solution, alpha=rho) @ scaled.inverse(rho)
+        free = (linear - dual).add_(solution, alpha=rho) @ inverse
         candidate = free.add(dual, alpha=1 / rho)
         keep = select.keep(candidate.abs())
         solution = candidate.mul_(keep)
@@ -109,6 +114,7 @@ def _adaptive(
             rho /= 5
             if changed:
                 solution, dual = first, torch.zeros_like(target)
+        inverse = scaled.inverse(rho)
     return free, select.keep(free.abs())
 
 

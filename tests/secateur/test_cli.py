@@ -43,6 +43,27 @@ def test_submit_prints_the_id_alone(run: Run, service: Service) -> None:
     assert done.stdout.strip() == service.claim().job_id
 
 
+def test_any_field_of_the_specification_can_be_set(run: Run) -> None:
+    options = (
+        "--pattern", "2:4", "--set", "pattern.permute=fold", "--set", 'refinement=["dsnot"]',
+        "--set", "method.damp=0.05",
+    )  # fmt: skip
+    model = ("--model", "hf://org/model@main", "--method", "sparsegpt")
+    done = run("submit", *model, *options, "--json")
+    assert done.returncode == 0, done.stderr
+    prune = json.loads(done.stdout)["spec"]["prune"]
+    assert prune["pattern"] == {"name": "n:m", "n": 2, "m": 4, "permute": "fold"}
+    assert [part["name"] for part in prune["refinement"]] == ["dsnot"]
+    assert prune["method"]["damp"] == 0.05
+
+
+@pytest.mark.parametrize("assignment", ["no-equals", "=1", "sparsity.more=1"])
+def test_a_bad_assignment_is_refused(run: Run, assignment: str) -> None:
+    done = run(*SUBMIT, "--set", assignment)
+    assert done.returncode == 2
+    assert "--set" in done.stderr
+
+
 def test_every_option_reaches_the_specification(run: Run) -> None:
     options = (
         "--calibration", "python_docs", "--samples", "4", "--seq-len", "128", "--seed", "7",

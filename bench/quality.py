@@ -1,0 +1,188 @@
+"""`make benchmarks`: perplexity on held-out text for every method and pattern, kept cell by cell, written as a page.
+
+Results are kept in docs/benchmarks.json as they come; a second run does what is missing. The evaluation text is the
+`wikitext2` task of the folder that SECATEUR_TASKS_DIR names; calibration windows come from its other split, or from
+the `tokens` of an .npz file.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from bench.model import smollm2
+from bench.page import write
+from pruning_core import settings
+from pruning_core.engine import device as devices
+from pruning_core.engine.activations import Activations
+from pruning_core.engine.calibration import Texts, Windows
+from pruning_core.engine.checkpoint import Ledger
+from pruning_core.engine.decide import Decision
+from pruning_core.engine.evaluate import perplexity
+from pruning_core.engine.model import StreamedModel
+from pruning_core.engine.progress import Silent, Tracker
+from pruning_core.engine.walk import Walk
+from pruning_core.intake import presets
+from pruning_core.intake.checkpoint import CheckpointFacts, inspect
+from pruning_core.spec.calibration import Calibration
+from pruning_core.spec.evaluation import Evaluation
+from pruning_core.spec.prune import PruneSpec
+
+RESULTS = Path("docs/benchmarks.json")
+METHODS: dict[str, dict[str, Any]] = {
+    "magnitude": {"method": "magnitude"},
+    "Wanda": {"method": "wanda"},
+    "RIA": {"method": "ria"},
+    "RIA, per row": {"method": "ria", "pattern": {"name": "row"}},
+    "CRePE, PHO's preset": {"method": {"name": "crepe", "preset": "smollm2-135m"}},
+    "SparseGPT": {"method": "sparsegpt"},
+    "ALPS": {"method": "alps"},
+    "ALPS, gradual": {"method": {"name": "alps", "schedule": "gradual"}},
+    "Wanda + DSnoT": {"method": "wanda", "refinement": [{"name": "dsnot", "targets": "all"}]},
+    "Wanda + polish": {"method": "wanda", "refinement": ["polish"]},
+}
+AMOUNTS: dict[str, dict[str, Any]] = {
+    "50 %": {"sparsity": 0.5},
+    "60 %": {"sparsity": 0.6},
+    "70 %": {"sparsity": 0.7},
+    "2:4": {"pattern": {"name": "n:m", "n": 2, "m": 4}},
+    "4:8": {"pattern": {"name": "n:m", "n": 4, "m": 8}},
+}
+AUTHORS = ("magnitude", "Wanda", "RIA", "SparseGPT", "ALPS")
+EXTRAS: dict[str, dict[str, Any]] = {
+    "Wanda, uniform": {"method": "wanda", "sparsity": 0.7},
+    "Wanda, OWL": {"method": "wanda", "sparsity": 0.7, "allocation": "owl"},
+    "Wanda, AlphaPruning": {"method": "wanda", "sparsity": 0.7, "allocation": "alphapruning"},
+    "Wanda, ramp": {"method": "wanda", "sparsity": 0.7, "allocation": "ramp"},
+    "Wanda 2:4, permute fold": {
+        "method": "wanda",
+        "pattern": {"name": "n:m", "n": 2, "m": 4, "permute": "fold"},
+    },
+    "Wanda 2:4, permute mask": {
+        "method": "wanda",
+        "pattern": {"name": "n:m", "n": 2, "m": 4, "permute": "mask"},
+    },
+    "Wanda 60 %, reconstruction": {
+        "method": "wanda",
+        "sparsity": 0.6,
+        "reconstruction": {"learning_rate": 1e-4, "epochs": 2},
+    },
+}
+
+
+class Bench:
+    """One model on one text."""
+
+    def __init__(self, folder: Path, tokens: torch.Tensor, text: torch.Tensor) -> None:
+        self.folder = folder
+        self.facts: CheckpointFacts = inspect(folder)
+        self.tokens = tokens
+        self.text = text
+
+    def dense(self) -> float:
+        model = StreamedModel(self.folder, self.facts, devices.pick())
+        return perplexity(model, self.text, lambda _index: None)
+
+    def cell(self, asked: dict[str, Any]) -> dict[str, Any]:
+        """Prune, evaluate the very weights that a job would store, and say what it cost."""
+        spec = presets.expand(PruneSpec.model_validate(asked))
+        model = StreamedModel(self.folder, self.facts, devices.pick())
+        work = Path(tempfile.mkdtemp())
+        ledger = Ledger(work, "bench")
+        started = time.process_time()
+        self._walk(model, spec, ledger)
+        seconds = time.process_time() - started
+
+        def pruned(index: int, block: nn.Module) -> None:
+            block.load_state_dict(ledger.weights(index, model), assign=True)
+
+        found = perplexity(model, self.text, lambda _index: None, prepare=pruned)
+        matrices = [matrix for block in ledger.blocks for matrix in block.matrices]
+        weights = sum(matrix.shape[0] * matrix.shape[1] for matrix in matrices)
+        errors = [matrix.error for matrix in matrices if matrix.error is not None]
+        shutil.rmtree(work)
+        return {
+            "perplexity": round(found, 3),
+            "sparsity": round(sum(matrix.removed for matrix in matrices) / weights, 5),
+            "cpu_seconds": round(seconds, 1),
+            "mean_error": round(sum(errors) / len(errors), 4) if errors else None,
+        }
+
+    def _walk(self, model: StreamedModel, spec: PruneSpec, ledger: Ledger) -> None:
+        states = windows = None
+        if spec.needs_calibration:
+            windows = Windows(self.tokens, {"given": len(self.tokens)})
+            by_window = 1 if spec.reconstruction else None
+            states = Activations(model, self.tokens, batch_tokens=by_window)
+        decision = Decision(model, spec, windows, None, Tracker(Silent(), {}))
+        plan, _ = decision.make(ledger.path(0).parent, "bench")
+        dense = Activations(model, self.tokens, batch_tokens=1) if spec.reconstruction else None
+        probe = Activations(model, self.tokens[:1, :8])
+        Walk(model, plan, ledger, states, probe, dense).run(lambda _index, _report: None)
+
+
+def cells(which: str) -> dict[str, dict[str, Any]]:
+    """Return the specifications of a table by the key of their cell."""
+    if which == "authors":
+        return {f"{name} | 50 %": METHODS[name] | AMOUNTS["50 %"] for name in AUTHORS}
+    if which == "extras":
+        return dict(EXTRAS)
+    found = {}
+    for amount, how_much in AMOUNTS.items():
+        for name, method in METHODS.items():
+            if "pattern" not in method or "pattern" not in how_much:
+                found[f"{name} | {amount}"] = method | how_much
+    return found
+
+
+@torch.no_grad()
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("table", choices=("methods", "authors", "extras", "page"))
+    parser.add_argument("--tokens", type=Path, help=".npz with `tokens` [windows, 512]")
+    parser.add_argument("--windows", type=int, default=32, help="calibration windows")
+    parser.add_argument("--evaluation", type=int, default=4, help="windows of 2,048 tokens")
+    parser.add_argument("--only", default="", help="cells whose key holds this")
+    parser.add_argument("--skip", default="\0", help="but not those whose key holds this")
+    chosen = parser.parse_args()
+    if chosen.table == "page":
+        write()
+        return
+    folder = smollm2()
+    texts = Texts(folder, inspect(folder), settings.tasks_dir())
+    if chosen.tokens:
+        tokens = torch.from_numpy(np.load(chosen.tokens)["tokens"]).long()[: chosen.windows]
+    else:
+        asked = {"tasks": [{"name": "wikitext2", "samples": chosen.windows}], "seq_len": 512}
+        tokens = texts.calibration(Calibration.model_validate(asked))[0].tokens
+    text = texts.evaluation("wikitext2", Evaluation(windows=chosen.evaluation, seq_len=2048)).tokens
+    run(Bench(folder, tokens, text), chosen.table, chosen.only, chosen.skip)
+
+
+def run(bench: Bench, table: str, only: str, skip: str) -> None:
+    """Fill in what the table lacks."""
+    conditions = f"{len(bench.tokens)} x {bench.tokens.shape[1]} / {len(bench.text)} x 2048"
+    missing = {key: asked for key, asked in cells(table).items() if only in key and skip not in key}
+    for key, asked in {"dense": None, **missing}.items():
+        results = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
+        kept = results.setdefault(table, {}).setdefault(conditions, {})
+        if key in kept:
+            continue
+        found = {"perplexity": round(bench.dense(), 3)} if asked is None else bench.cell(asked)
+        results = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
+        results.setdefault(table, {}).setdefault(conditions, {})[key] = found
+        RESULTS.write_text(json.dumps(results, indent=1) + "\n")
+        print(key, found, flush=True)
+
+
+if __name__ == "__main__":
+    main()

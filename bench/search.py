@@ -1,0 +1,110 @@
+"""`python -m bench.search`: the pilot behind PHO's proxy, PHO, and the perplexity hill climb, on SmolLM2-135M.
+
+The pilot scores a Latin hypercube of 24 points by perplexity on search text and by the Gini index of every PART of the
+scores, and ranks the proxies by Spearman's correlation. PHO and the hill climb share text, statistics and the way a
+candidate's perplexity is measured. Search text comes from the `wikitext2` task's calibration split (never its other
+one) of the folder that SECATEUR_TASKS_DIR names.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from pathlib import Path
+from typing import Any, get_args
+
+import torch
+from scipy.stats import spearmanr
+
+from bench.model import smollm2
+from pruning_core import settings
+from pruning_core.engine import device as devices
+from pruning_core.engine.activations import Activations
+from pruning_core.engine.calibration import Texts
+from pruning_core.engine.matrix import InputGroup
+from pruning_core.engine.model import StreamedModel
+from pruning_core.engine.searching import Judge, search
+from pruning_core.engine.stats import Stats
+from pruning_core.intake.checkpoint import inspect
+from pruning_core.search.gini import Part
+from pruning_core.search.pho import Proxy
+from pruning_core.search.pilot import pilot_points
+from pruning_core.search.space import RIA
+from pruning_core.spec.calibration import Calibration
+from pruning_core.spec.prune import PruneSpec
+
+RESULTS = Path("docs/search.json")
+SEARCH_WINDOWS = 8
+
+
+class Bench:
+    """The model, calibration windows and search text that all three share."""
+
+    def __init__(self, folder: Path, windows: int, ratio: float) -> None:
+        self.model = StreamedModel(folder, inspect(folder), devices.pick())
+        texts = Texts(folder, inspect(folder), settings.tasks_dir())
+        asked = {"tasks": [{"name": "wikitext2", "samples": windows}], "seq_len": 512}
+        calibration = Calibration.model_validate(asked)
+        self.windows, self.text = texts.calibration(calibration, held_out=SEARCH_WINDOWS)
+        self.ratio = ratio
+
+    def spec(self, name: str) -> PruneSpec:
+        method = {"name": "crepe", "search": {"name": name, "windows": SEARCH_WINDOWS}}
+        return PruneSpec.model_validate({"method": method, "sparsity": self.ratio})
+
+    def states(self) -> Activations:
+        return Activations(self.model, self.windows.tokens)
+
+    def pilot(self) -> dict[str, Any]:
+        """Return every point's perplexity and proxies, and what correlates."""
+        spec = self.spec("pho")
+        proxy = Proxy(spec.method, self.ratio, seed=0)  # type: ignore[arg-type]
+        judge = Judge(self.model, spec, self.text, lambda: None)
+
+        def show(group: InputGroup, stats: Stats) -> None:
+            for matrix in group.matrices:
+                proxy.observe(matrix.read(), stats)
+
+        judge.observe(self.states(), show, lambda _index: None)
+        points = []
+        for g, b, kernel in [RIA, *pilot_points()]:
+            found = {part: proxy.gini(g, b, kernel, part) for part in get_args(Part)}
+            perplexity = judge.perplexity(g, b, kernel)
+            points.append({"g": g, "b": b, "kernel": kernel, "perplexity": perplexity, **found})
+            print(points[-1], flush=True)
+        values = [point["perplexity"] for point in points[1:]]
+        ranks = {
+            part: float(spearmanr([point[part] for point in points[1:]], values).statistic)
+            for part in get_args(Part)
+        }
+        return {"points": points, "spearman": ranks}
+
+    def search(self, name: str) -> dict[str, Any]:
+        """Return the report of a search, its CPU seconds and the perplexity of what it found."""
+        cpu = time.process_time()
+        report = search(
+            self.model, self.spec(name), self.states(), self.text, lambda _index: None, lambda: None
+        )
+        return {"cpu_seconds": time.process_time() - cpu, **report.model_dump(mode="json")}
+
+
+@torch.no_grad()
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("what", choices=("pilot", "pho", "hill_climb"))
+    parser.add_argument("--windows", type=int, default=32, help="calibration windows of 512 tokens")
+    parser.add_argument("--sparsity", type=float, default=0.5)
+    chosen = parser.parse_args()
+    bench = Bench(smollm2(), chosen.windows, chosen.sparsity)
+    started = time.perf_counter()
+    found = bench.pilot() if chosen.what == "pilot" else bench.search(chosen.what)
+    found["wall_seconds"] = time.perf_counter() - started
+    results = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
+    results.setdefault(f"{chosen.sparsity}", {})[chosen.what] = found
+    RESULTS.write_text(json.dumps(results, indent=1) + "\n")
+    print(json.dumps({key: found[key] for key in found if key not in ("points", "trials")}))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,554 @@
+"""Methods and refinements that move survivors: SparseGPT, ALPS, polish, each against plain NumPy in float64."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pruning_core.engine.patterns import Selector
+from pruning_core.engine.registry import element, refinement
+from pruning_core.engine.stats import Stats
+from pruning_core.methods import alps, sparsegpt
+from pruning_core.refinements.polish import least_squares
+from pruning_core.spec.composition import Polish
+from pruning_core.spec.methods import ALPS, ElementMethod, SparseGPT, Wanda
+from pruning_core.spec.patterns import MatrixWide, NofM, Pattern, Row, removed_count
+
+Array = npt.NDArray[np.float64]
+Mask = npt.NDArray[np.bool_]
+ROW, MATRIX, TWO_OF_FOUR = Row(), MatrixWide(), NofM(n=2, m=4)
+PATTERNS = [ROW, MATRIX, TWO_OF_FOUR, NofM(n=1, m=4), NofM(n=3, m=4), NofM(n=4, m=8)]
+SCHEDULES: list[dict[str, Any]] = [{"schedule": "adaptive"}, {"schedule": "gradual"}]
+seeds = st.integers(0, 2**31)
+
+
+def name_of(pattern: Any) -> str:
+    return f"{pattern.n}of{pattern.m}" if isinstance(pattern, NofM) else str(pattern.name)
+
+
+def selector(pattern: Pattern, ratio: float = 0.5) -> Selector:
+    return Selector(1 - pattern.n / pattern.m if isinstance(pattern, NofM) else ratio, pattern)
+
+
+def inputs_of(width: int, seed: int, *, tokens: int = 400) -> torch.Tensor:
+    """Correlated channels of unlike scale."""
+    generator = torch.Generator().manual_seed(seed)
+    mixing = torch.eye(width) + 0.6 * torch.randn(width, width, generator=generator) / width**0.5
+    scale = torch.rand(width, generator=generator) * 2 + 0.2
+    return torch.randn(tokens, width, generator=generator) @ mixing * scale
+
+
+def problem(
+    rows: int, width: int, seed: int, *, tokens: int = 400, dtype: torch.dtype = torch.float32
+) -> tuple[torch.Tensor, Stats]:
+    generator = torch.Generator().manual_seed(seed)
+    inputs = inputs_of(width, seed, tokens=tokens).double()
+    gram = (inputs.T @ inputs / tokens).to(dtype)
+    weight = torch.randn(rows, width, generator=generator).to(dtype)
+    return weight, Stats(tokens=tokens, gram=gram, column_mean_square=gram.diagonal())
+
+
+def loss(change: torch.Tensor, stats: Stats) -> Array:
+    """tr((Z - W) G (Z - W)^T), row by row."""
+    assert stats.gram is not None
+    d, g = change.double().numpy(), stats.gram.double().numpy()
+    return np.einsum("ri,ij,rj->r", d, g, d)
+
+
+def lowest(scores: Array, count: int) -> Mask:
+    """Mark the `count` smallest of a flat array."""
+    removed = np.zeros(scores.size, dtype=bool)
+    removed[np.argsort(scores.ravel(), kind="stable")[:count]] = True
+    return removed.reshape(scores.shape)
+
+
+def choose(scores: Array, select: Selector, ratio: float | None = None) -> Mask:
+    """What stays, group by group."""
+    pattern, rows = select.pattern, range(len(scores))
+    ratio = select.ratio if ratio is None else ratio
+    removed = np.zeros(scores.shape, dtype=bool)
+    if isinstance(pattern, MatrixWide):
+        return ~lowest(scores, removed_count(ratio, scores.size))
+    for row in rows:
+        if isinstance(pattern, Row):
+            removed[row] = lowest(scores[row], removed_count(ratio, scores.shape[1]))
+            continue
+        for at in range(0, scores.shape[1], pattern.m):
+            group = slice(at, at + pattern.m)
+            removed[row, group] = lowest(scores[row, group], pattern.m - pattern.n)
+    return ~removed
+
+
+# SparseGPT
+
+
+def column_by_column(
+    weight: Array, gram: Array, select: Selector, params: SparseGPT
+) -> tuple[Array, Mask]:
+    """Independent reference: every column's update reaches all columns after it at once."""
+    w, pattern = weight.copy(), select.pattern
+    rows, width = w.shape
+    damped = gram + params.damp * np.mean(np.diag(gram)) * np.eye(width)
+    upper = np.linalg.cholesky(np.linalg.inv(damped)).T
+    keep = np.ones(w.shape, dtype=bool)
+    removed = 0
+    for start in range(0, width, params.block):
+        stop = min(start + params.block, width)
+        scores = w[:, start:stop] ** 2 / np.diag(upper)[start:stop] ** 2
+        if isinstance(pattern, MatrixWide):
+            quota = removed_count(select.ratio, rows * stop) - removed
+            keep[:, start:stop] = ~lowest(scores, quota)
+            removed += quota
+        if isinstance(pattern, Row):
+            # a row's share of its first `stop` columns, so that the last span completes it
+            quota = removed_count(select.ratio, width) * stop // width - removed
+            for row in range(rows):
+                keep[row, start:stop] = ~lowest(scores[row], quota)
+            removed += quota
+        for i in range(start, stop):
+            if isinstance(pattern, NofM) and i % pattern.m == 0:
+                group = slice(i, i + pattern.m)
+                scores = w[:, group] ** 2 / np.diag(upper)[group] ** 2
+                for row in range(rows):
+                    keep[row, group] = ~lowest(scores[row], pattern.m - pattern.n)
+            error = np.where(keep[:, i], 0, w[:, i]) / upper[i, i]
+            w[:, i:] -= np.outer(error, upper[i, i:])
+            w[~keep[:, i], i] = 0
+    return w, keep
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("pattern", PATTERNS, ids=name_of)
+@pytest.mark.parametrize("block", [8, 16, 128])
+def test_sparsegpt_is_the_plain_loop(pattern: Pattern, block: int, seed: int) -> None:
+    weight, stats = problem(8, 40, seed)  # spans of 16: the last one is half as wide
+    assert stats.gram is not None
+    select, params = selector(pattern), SparseGPT(block=block)
+    found, keep = element(params).prune(weight.clone(), stats, select)
+    expected, mask = column_by_column(
+        weight.double().numpy(), stats.gram.double().numpy(), select, params
+    )
+    assert (keep.numpy() == mask).all()
+    np.testing.assert_allclose(found.numpy(), expected, rtol=1e-3, atol=1e-4)
+    assert not found[~keep].any()
+
+
+@pytest.mark.parametrize("pattern", [ROW, MATRIX], ids=name_of)
+@pytest.mark.parametrize("ratio", [0.25, 0.75])
+def test_sparsegpt_carries_quotas_over_spans_that_do_not_divide_the_width(
+    pattern: Pattern, ratio: float
+) -> None:
+    weight, stats = problem(8, 44, 5)
+    assert stats.gram is not None
+    select, params = selector(pattern, ratio), SparseGPT(block=7, damp=0.1)
+    found, keep = element(params).prune(weight.clone(), stats, select)
+    expected, mask = column_by_column(
+        weight.double().numpy(), stats.gram.double().numpy(), select, params
+    )
+    assert (keep.numpy() == mask).all()
+    np.testing.assert_allclose(found.numpy(), expected, rtol=1e-3, atol=1e-4)
+    # the same share of every span, to within a weight (a weight per row)
+    for start in range(0, 44, 7):
+        span = keep[:, start : start + 7]
+        assert abs(int((~span).sum()) - ratio * span.numel()) <= (8 if pattern == ROW else 1)
+
+
+@pytest.mark.parametrize("pattern", [ROW, MATRIX, TWO_OF_FOUR], ids=name_of)
+def test_sparsegpt_on_independent_inputs_is_magnitude_within_spans(pattern: Pattern) -> None:
+    weight, _ = problem(8, 40, 1)
+    stats = Stats(tokens=1000, gram=torch.eye(40))
+    select = selector(pattern)
+    found, keep = element(SparseGPT(block=8)).prune(weight.clone(), stats, select)
+    assert torch.equal(found, weight * keep)
+    for start in range(0, 40, 8):
+        span = slice(start, start + 8)
+        assert (keep[:, span].numpy() == choose(weight[:, span].abs().numpy(), select)).all()
+
+
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("pattern", PATTERNS, ids=name_of)
+def test_sparsegpt_loses_less_than_its_mask_alone(pattern: Pattern, seed: int) -> None:
+    weight, stats = problem(16, 48, seed)
+    found, keep = element(SparseGPT(block=16)).prune(weight.clone(), stats, selector(pattern))
+    updated, masked = loss(found - weight, stats).sum(), loss(weight * keep - weight, stats).sum()
+    assert updated < 0.9 * masked
+
+
+@pytest.mark.parametrize("pattern", [ROW, MATRIX, TWO_OF_FOUR], ids=name_of)
+def test_how_a_span_is_split_into_panels_changes_nothing(
+    pattern: Pattern, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    weight, stats = problem(8, 40, 2)
+    results = []
+    for panel in (1, 5, 12, 1000):
+        monkeypatch.setattr(sparsegpt, "PANEL", panel)
+        results.append(element(SparseGPT(block=20)).prune(weight.clone(), stats, selector(pattern)))
+    for found, keep in results[1:]:
+        assert torch.equal(keep, results[0][1])
+        torch.testing.assert_close(found, results[0][0], rtol=1e-4, atol=1e-5)
+
+
+def test_sparsegpt_removes_dead_channels_first_and_no_more() -> None:
+    weight, stats = problem(8, 40, 3)
+    assert stats.gram is not None
+    dead = [1, 9, 30]
+    stats.gram[dead] = stats.gram[:, dead] = 0
+    found, keep = element(SparseGPT(block=20)).prune(weight.clone(), stats, selector(MATRIX, 0.5))
+    assert not keep[:, dead].any()
+    assert int((~keep).sum()) == 160
+    assert torch.isfinite(found).all()
+
+
+def test_more_damping_moves_survivors_less() -> None:
+    weight, stats = problem(8, 40, 4)
+
+    def moved(damp: float) -> float:
+        found, keep = element(SparseGPT(damp=damp)).prune(weight.clone(), stats, selector(MATRIX))
+        return float((found - weight)[keep].square().sum())
+
+    assert moved(10) < 0.5 * moved(1) < 0.5 * moved(0.01)
+
+
+# ALPS
+
+
+def scaled_problem(weight: Array, gram: Array, damp: float) -> tuple[Array, Array, Array]:
+    damped = gram + damp * np.mean(np.diag(gram)) * np.eye(len(gram))
+    scale = np.sqrt(np.diag(damped))
+    return damped / np.outer(scale, scale), weight * scale, scale
+
+
+def adaptive(weight: Array, gram: Array, select: Selector, damp: float) -> tuple[Array, Mask]:
+    """Independent reference: the schedule that raises rho until the support settles."""
+    a, x, scale = scaled_problem(weight, gram, damp)
+    b, identity = x @ a, np.eye(len(a))
+    support = choose(np.abs(x), select)
+    first = x * support
+    z, y, rho, raised = first, np.zeros_like(x), 0.1, False
+    for step in range(1, 301):
+        v = (b - y + rho * z) @ np.linalg.inv(a + rho * identity)
+        z = (v + y / rho) * choose(np.abs(v + y / rho), select)
+        y = y + rho * (v - z)
+        if step % 3 == 0:
+            now = z != 0
+            change = np.sum(now != support) / np.sum(support)
+            support = now
+            if (raised and change == 0) or (step > 30 and change < 0.0003):
+                break
+            if not raised and change <= 0.005:
+                rho /= 5
+                if change > 0:
+                    z, y = first, np.zeros_like(x)
+            else:
+                raised = True
+                rho *= 1.3 if change > 0.1 else 1.2 if change > 0.005 else 1.1
+    keep = choose(np.abs(v), select)
+    return v * keep / scale, keep
+
+
+def gradual(weight: Array, gram: Array, select: Selector, damp: float) -> tuple[Array, Mask]:
+    """Independent reference: 20 steps, a cubic ramp over 15 of them."""
+    a, x, scale = scaled_problem(weight, gram, damp)
+    a = a + 0.1 * np.eye(len(a))
+    b, inverse = x @ a, np.linalg.inv(a + np.eye(len(a)))
+    v, y = x, np.zeros_like(x)
+    for t in range(20):
+        sizes = np.abs(v + y)
+        keep = choose(sizes, select)
+        if t < 15:
+            share = select.ratio - select.ratio * (1 - (t + 1) / 15) ** 3
+            if isinstance(select.pattern, NofM):
+                open_to_removal = np.where(keep, np.inf, sizes)
+                keep = ~lowest(open_to_removal, removed_count(share, sizes.size))
+            else:
+                keep = choose(sizes, select, share)
+        z = (v + y) * keep
+        y = y + v - z
+        v = (b + z - y) @ inverse
+    keep = choose(np.abs(v + y), select)
+    return (v + y) * keep / scale, keep
+
+
+REFERENCES: dict[str, Callable[[Array, Array, Selector, float], tuple[Array, Mask]]] = {
+    "adaptive": adaptive,
+    "gradual": gradual,
+}
+
+
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("pattern", PATTERNS, ids=name_of)
+@pytest.mark.parametrize("schedule", REFERENCES)
+def test_alps_is_the_plain_iteration(schedule: Any, pattern: Pattern, seed: int) -> None:
+    weight, stats = problem(9, 24, seed, dtype=torch.float64)
+    assert stats.gram is not None
+    select = selector(pattern, 0.6)
+    params = ALPS(schedule=schedule, cg_steps=0)
+    found, keep = element(params).prune(weight.clone(), stats, select)
+    expected, mask = REFERENCES[schedule](weight.numpy(), stats.gram.numpy(), select, params.damp)
+    assert (keep.numpy() == mask).all()
+    np.testing.assert_allclose(found.numpy(), expected, rtol=1e-7, atol=1e-8)
+
+
+@pytest.mark.parametrize("pattern", PATTERNS, ids=name_of)
+@pytest.mark.parametrize("params", SCHEDULES, ids=lambda params: params["schedule"])
+def test_conjugate_gradients_after_alps_lower_the_loss(
+    params: dict[str, Any], pattern: Pattern
+) -> None:
+    weight, stats = problem(16, 48, 6)
+    losses, masks = [], []
+    for steps in (0, 1, 10):
+        found, keep = element(ALPS(cg_steps=steps, **params)).prune(
+            weight.clone(), stats, selector(pattern)
+        )
+        losses.append(loss(found - weight, stats))
+        masks.append(keep)
+    assert torch.equal(masks[0], masks[2])
+    assert (losses[2] <= losses[0] * (1 + 1e-4)).all()
+    assert losses[2].sum() < losses[1].sum() < losses[0].sum()
+
+
+@pytest.mark.parametrize("pattern", PATTERNS, ids=name_of)
+@pytest.mark.parametrize("params", SCHEDULES, ids=lambda params: params["schedule"])
+def test_alps_on_independent_inputs_keeps_what_is_clearly_larger_as_it_was(
+    params: dict[str, Any], pattern: Pattern
+) -> None:
+    generator = torch.Generator().manual_seed(7)
+    select = selector(pattern)
+    large = select.keep(torch.rand(8, 40, generator=generator))
+    sizes = torch.rand(8, 40, generator=generator)
+    weight = torch.where(large, 1 + sizes, -sizes / 10)
+    stats = Stats(tokens=1000, gram=torch.eye(40))
+    found, keep = element(ALPS(**params)).prune(weight.clone(), stats, select)
+    assert torch.equal(keep, large)
+    torch.testing.assert_close(found, weight * large, rtol=2e-3, atol=0)
+
+
+@pytest.mark.parametrize("pattern", PATTERNS, ids=name_of)
+@pytest.mark.parametrize("params", SCHEDULES, ids=lambda params: params["schedule"])
+def test_alps_on_independent_inputs_is_magnitude_but_for_near_ties(
+    params: dict[str, Any], pattern: Pattern
+) -> None:
+    """Its dual variables let weights of nearly equal size change places until the end."""
+    weight, _ = problem(8, 40, 7)
+    stats, select = Stats(tokens=1000, gram=torch.eye(40)), selector(pattern)
+    found, keep = element(ALPS(**params)).prune(weight.clone(), stats, select)
+    magnitude = torch.from_numpy(choose(weight.abs().numpy(), select))
+    torch.testing.assert_close(found, weight * keep, rtol=2e-3, atol=2e-3)
+    assert int((keep != magnitude).sum()) <= 0.08 * keep.numel()
+    least = loss(weight * magnitude - weight, stats).sum()
+    assert loss(found - weight, stats).sum() <= 1.04 * least
+
+
+def solved(weight: torch.Tensor, keep: torch.Tensor, stats: Stats) -> Array:
+    """The best weights for a mask: normal equations, row by row."""
+    assert stats.gram is not None
+    gram, dense = stats.gram.double().numpy(), weight.double().numpy()
+    result = np.zeros_like(dense)
+    for row, mask in enumerate(keep.numpy()):
+        right = gram[mask] @ dense[row]
+        result[row, mask] = np.linalg.lstsq(gram[np.ix_(mask, mask)], right, rcond=None)[0]
+    return result
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("pattern", [ROW, MATRIX, TWO_OF_FOUR], ids=name_of)
+@pytest.mark.parametrize("params", SCHEDULES, ids=lambda params: params["schedule"])
+def test_alps_beats_wanda_with_exact_least_squares(
+    params: dict[str, Any], pattern: Pattern, seed: int
+) -> None:
+    weight, stats = problem(32, 64, seed)
+    select = selector(pattern)
+    found, _ = element(ALPS(**params)).prune(weight.clone(), stats, select)
+    _, keep = element(Wanda()).prune(weight.clone(), stats, select)
+    best = torch.from_numpy(solved(weight, keep, stats))
+    assert loss(found - weight, stats).sum() < 0.95 * loss(best - weight.double(), stats).sum()
+
+
+@pytest.mark.parametrize("params", SCHEDULES, ids=lambda params: params["schedule"])
+def test_alps_with_dead_channels_is_finite_and_exact(params: dict[str, Any]) -> None:
+    weight, stats = problem(8, 40, 8)
+    assert stats.gram is not None
+    dead = [0, 17, 39]
+    stats.gram[dead] = stats.gram[:, dead] = 0
+    found, keep = element(ALPS(**params)).prune(weight.clone(), stats, selector(MATRIX))
+    assert torch.isfinite(found).all()
+    assert not keep[:, dead].any()
+    assert int(keep.sum()) == 160
+
+
+def test_the_schedules_differ_and_the_adaptive_one_is_the_better() -> None:
+    weight, stats = problem(32, 64, 9)
+    losses = [
+        loss(element(ALPS(**params)).prune(weight.clone(), stats, selector(ROW))[0] - weight, stats)
+        for params in SCHEDULES
+    ]
+    assert losses[0].sum() < losses[1].sum()
+
+
+def test_matrices_of_one_input_share_their_factorisations(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[float] = []
+    original = alps.damped_cholesky
+
+    def counting(gram: torch.Tensor, added: float) -> torch.Tensor:
+        calls.append(added)
+        return original(gram, added)
+
+    monkeypatch.setattr(alps, "damped_cholesky", counting)
+    weight, stats = problem(8, 40, 10)
+    first = element(ALPS()).prune(weight.clone(), stats, selector(ROW))
+    made = len(calls)
+    assert made == len(set(calls)) > 1
+    second = element(ALPS()).prune(weight.clone(), stats, selector(ROW))
+    assert len(calls) == made
+    assert all(torch.equal(*pair) for pair in zip(first, second, strict=True))
+
+
+# What both have in common
+
+
+@pytest.mark.parametrize("method", [SparseGPT(), ALPS(), ALPS(schedule="gradual")])
+@pytest.mark.parametrize("pattern", [ROW, MATRIX, TWO_OF_FOUR], ids=name_of)
+def test_permuted_rows_give_permuted_rows(method: ElementMethod, pattern: Pattern) -> None:
+    weight, stats = problem(8, 40, 11)
+    order = torch.randperm(8, generator=torch.Generator().manual_seed(0))
+    found, keep = element(method).prune(weight.clone(), stats, selector(pattern))
+    moved, mask = element(method).prune(weight[order], stats, selector(pattern))
+    assert torch.equal(mask, keep[order])
+    torch.testing.assert_close(moved, found[order], rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("method", [SparseGPT(), ALPS()])
+def test_the_score_that_orders_channels_is_wanda_s(method: ElementMethod) -> None:
+    weight, stats = problem(8, 40, 12)
+    part = element(method)
+    torch.testing.assert_close(
+        part.score(weight, stats, method), element(Wanda()).score(weight, stats, Wanda())
+    )
+
+
+@pytest.mark.parametrize("method", [SparseGPT(block=8), ALPS()])
+def test_an_order_of_channels_is_that_of_weight_and_statistics(method: ElementMethod) -> None:
+    """What is pruned in another order is pruned as if the model had it in that order."""
+    weight, stats = problem(8, 40, 13)
+    order = torch.randperm(40, generator=torch.Generator().manual_seed(0))
+    moved = weight[:, order], stats.permuted(order)
+    found = element(method).prune(moved[0].clone(), moved[1], selector(TWO_OF_FOUR), order)
+    plain = element(method).prune(moved[0].clone(), moved[1], selector(TWO_OF_FOUR))
+    assert all(torch.equal(*pair) for pair in zip(found, plain, strict=True))
+
+
+# Polish
+
+
+def polished(
+    dense: torch.Tensor, start: torch.Tensor, keep: torch.Tensor, stats: Stats, **params: Any
+) -> torch.Tensor:
+    part = refinement(Polish(**params))
+    weight, mask = part.apply(dense, start, keep, stats, selector(ROW), part.params)
+    assert torch.equal(mask, keep)
+    return weight
+
+
+@given(
+    seed=seeds,
+    shape=st.tuples(st.integers(1, 6), st.integers(1, 24)),
+    tokens=st.integers(1, 60),
+    share=st.floats(0, 1),
+    noise=st.sampled_from([0.0, 0.1, 3.0]),
+    damp=st.sampled_from([0.0, 1e-4, 0.01, 1.0, 10.0]),
+    steps=st.sampled_from([1, 2, 3, 5, 10, 30, 200]),
+)
+@settings(deadline=None)
+def test_polishing_never_raises_the_loss_of_a_row(
+    seed: int,
+    shape: tuple[int, int],
+    tokens: int,
+    share: float,
+    noise: float,
+    damp: float,
+    steps: int,
+) -> None:
+    """Whatever came in, however few the tokens, however many the steps."""
+    dense, stats = problem(*shape, seed, tokens=tokens)
+    generator = torch.Generator().manual_seed(seed)
+    keep = torch.rand(shape, generator=generator) < share
+    start = (dense + noise * torch.randn(shape, generator=generator)) * keep
+    found = polished(dense, start, keep, stats, steps=steps, damp=damp)
+    assert torch.isfinite(found).all()
+    assert not found[~keep].any()
+    before, after = loss(start - dense, stats), loss(found - dense, stats)
+    size = loss(dense, stats) + before
+    assert (after <= before + 1e-5 * size).all()
+
+
+def test_a_perfect_start_stays() -> None:
+    dense, stats = problem(8, 40, 14)
+    keep = torch.ones_like(dense, dtype=torch.bool)
+    assert torch.equal(polished(dense, dense, keep, stats, steps=20), dense)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_many_steps_without_damping_solve_the_normal_equations(seed: int) -> None:
+    dense, stats = problem(8, 24, seed, dtype=torch.float64)
+    assert stats.gram is not None
+    keep = selector(MATRIX).keep(dense.abs())
+    found = least_squares(dense, dense * keep, keep, stats.gram, 0.0, 100)
+    np.testing.assert_allclose(found.numpy(), solved(dense, keep, stats), rtol=1e-6, atol=1e-8)
+
+
+def test_many_steps_with_damping_minimise_loss_and_distance_to_the_start() -> None:
+    """The pull is towards what came in, not towards the dense weight or zero."""
+    dense, stats = problem(6, 24, 15, dtype=torch.float64)
+    assert stats.gram is not None
+    keep = selector(ROW).keep(dense.abs())
+    start = (dense + torch.randn(6, 24, generator=torch.Generator().manual_seed(1))) * keep
+    found = polished(dense, start, keep, stats, steps=200, damp=0.3).numpy()
+    gram = stats.gram.numpy()
+    pull = 0.3 * np.mean(np.diag(gram))
+    for row, mask in enumerate(keep.numpy()):
+        left = gram[np.ix_(mask, mask)] + pull * np.eye(mask.sum())
+        right = gram[mask] @ dense[row].numpy() + pull * start[row, mask].numpy()
+        np.testing.assert_allclose(found[row, mask], np.linalg.solve(left, right), rtol=1e-7)
+
+
+def test_ten_steps_come_close_to_the_optimum() -> None:
+    dense, stats = problem(16, 48, 16)
+    keep = selector(ROW).keep(dense.abs())
+    best = torch.from_numpy(solved(dense, keep, stats)) - dense.double()
+    found = polished(dense, dense * keep, keep, stats, steps=10, damp=0.0) - dense
+    assert loss(found, stats).sum() <= 1.05 * loss(best, stats).sum()
+
+
+def test_polish_improves_what_sparsegpt_leaves() -> None:
+    dense, stats = problem(16, 48, 17)
+    start, keep = element(SparseGPT(block=16)).prune(dense.clone(), stats, selector(TWO_OF_FOUR))
+    found = polished(dense, start, keep, stats)
+    assert loss(found - dense, stats).sum() < 0.95 * loss(start - dense, stats).sum()
+
+
+def test_a_start_with_weights_outside_the_mask_loses_them() -> None:
+    dense, stats = problem(8, 24, 18)
+    keep = selector(ROW).keep(dense.abs())
+    assert torch.equal(
+        polished(dense, dense, keep, stats), polished(dense, dense * keep, keep, stats)
+    )
+
+
+def test_arguments_are_left_as_they_were() -> None:
+    dense, stats = problem(8, 24, 19)
+    assert stats.gram is not None
+    keep = selector(ROW).keep(dense.abs())
+    start = dense * keep
+    given_ = [dense, start, keep, stats.gram]
+    copies = [value.clone() for value in given_]
+    polished(dense, start, keep, stats)
+    for method in (SparseGPT(), ALPS(), ALPS(schedule="gradual")):
+        element(method).prune(dense, stats, selector(ROW))
+    assert all(torch.equal(*pair) for pair in zip(given_, copies, strict=True))
