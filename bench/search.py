@@ -1,7 +1,6 @@
 """`python -m bench.search`: the pilot behind PHO's proxy, PHO, and the perplexity hill climb, on SmolLM2-135M.
 
-The pilot scores a Latin hypercube of 24 points by perplexity on search text and by the Gini index of every PART of the
-scores, and ranks the proxies by Spearman's correlation. PHO and the hill climb share text, statistics and the way a
+The pilot scores a Latin hypercube of 24 points by perplexity on search text and by every candidate for a proxy, and ranks the proxies by Spearman's correlation. PHO and the hill climb share text, statistics and the way a
 candidate's perplexity is measured. Search text comes from the `wikitext2` task's calibration split (never its other
 one) of the folder that SECATEUR_TASKS_DIR names.
 """
@@ -28,7 +27,7 @@ from pruning_core.engine.searching import Judge, search
 from pruning_core.engine.stats import Stats
 from pruning_core.intake.checkpoint import inspect
 from pruning_core.search.gini import Part
-from pruning_core.search.pho import Proxy
+from pruning_core.search.pho import Proxy, ProxyName
 from pruning_core.search.pilot import pilot_points
 from pruning_core.search.space import RIA
 from pruning_core.spec.calibration import Calibration
@@ -36,6 +35,7 @@ from pruning_core.spec.prune import PruneSpec
 
 RESULTS = Path("docs/search.json")
 SEARCH_WINDOWS = 8
+PROXIES: tuple[ProxyName, ...] = ("energy", *get_args(Part))
 
 
 class Bench:
@@ -69,14 +69,14 @@ class Bench:
         judge.observe(self.states(), show, lambda _index: None)
         points = []
         for g, b, kernel in [RIA, *pilot_points()]:
-            found = {part: proxy.gini(g, b, kernel, part) for part in get_args(Part)}
+            found = {name: proxy.value(g, b, kernel, name) for name in PROXIES}
             perplexity = judge.perplexity(g, b, kernel)
             points.append({"g": g, "b": b, "kernel": kernel, "perplexity": perplexity, **found})
             print(points[-1], flush=True)
         values = [point["perplexity"] for point in points[1:]]
         ranks = {
-            part: float(spearmanr([point[part] for point in points[1:]], values).statistic)
-            for part in get_args(Part)
+            name: float(spearmanr([point[name] for point in points[1:]], values).statistic)
+            for name in PROXIES
         }
         return {"points": points, "spearman": ranks}
 

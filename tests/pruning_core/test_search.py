@@ -130,7 +130,7 @@ def test_the_proxy_is_the_plain_formula(point: tuple[float, float, int], part: P
     expected = np.mean(
         [plain_gini(plain_part(plain_scores(w, s, *point), 0.4, part)) for w, s in observed]
     )
-    assert proxy(observed).gini(*point, part) == pytest.approx(expected, abs=1e-5)
+    assert proxy(observed).value(*point, part) == pytest.approx(expected, abs=1e-5)
 
 
 @pytest.mark.parametrize("neighbour", get_args(Neighbour))
@@ -148,28 +148,41 @@ def test_the_proxy_reads_the_scores_that_crepe_prunes_by(neighbour: Neighbour) -
             for w, s in observed
         ]
     )
-    assert proxy(observed, params=method).gini(0.6, 0.3, kernel, "kept") == pytest.approx(
+    assert proxy(observed, params=method).value(0.6, 0.3, kernel, "kept") == pytest.approx(
         expected, abs=1e-5
     )
 
 
-def test_the_objective_is_the_signed_index_of_the_chosen_part() -> None:
-    made = proxy(matrices())
-    assert made.objective(0.2, 0.7, 9) == pho.SIGN * made.gini(0.2, 0.7, 9, pho.PART)
+@pytest.mark.parametrize("point", [RIA, (0.3, 0.9, 3), (1.0, 0.5, 65)])
+def test_the_objective_is_the_energy_that_matrices_and_rows_lose(
+    point: tuple[float, float, int],
+) -> None:
+    observed = matrices([(6, 8), (10, 7), (1, 5)])
+    expected = []
+    for w, stats in observed:
+        assert stats.column_mean_square is not None
+        energy = (w.double().square() * stats.column_mean_square.double()).numpy()
+        order = np.argsort(plain_scores(w, stats, *point), kind="stable")
+        lost = np.zeros(w.numel())
+        lost[order[: math.floor(0.4 * w.numel() + 1e-6)]] = 1
+        gone = energy * lost.reshape(w.shape)
+        rows = (gone.sum(axis=1) / energy.sum(axis=1)).mean()
+        expected.append(rows + gone.sum() / energy.sum())
+    assert proxy(observed).objective(*point) == pytest.approx(np.mean(expected), abs=1e-6)
 
 
-@pytest.mark.parametrize("part", PARTS)
-def test_a_sample_stands_for_its_matrix(part: Part) -> None:
+@pytest.mark.parametrize("part", [*PARTS, "energy"])
+def test_a_sample_stands_for_its_matrix(part: pho.ProxyName) -> None:
     observed = matrices([(300, 200)])
-    whole = proxy(observed).gini(0.3, 0.5, 7, part)
-    sample = proxy(observed, positions=10_000).gini(0.3, 0.5, 7, part)
+    whole = proxy(observed, positions=1 << 20).value(0.3, 0.5, 7, part)
+    sample = proxy(observed, positions=10_000).value(0.3, 0.5, 7, part)
     assert sample != whole
     assert sample == pytest.approx(whole, abs=0.01)
 
 
 def test_the_seed_decides_the_sample() -> None:
     def value(seed: int) -> float:
-        return proxy(matrices(), seed=seed, positions=100).gini(0.3, 0.5, 7)
+        return proxy(matrices(), seed=seed, positions=100).value(0.3, 0.5, 7)
 
     assert value(1) == value(1) != value(2)
 
@@ -177,7 +190,7 @@ def test_the_seed_decides_the_sample() -> None:
 def test_the_order_of_observation_does_not_matter() -> None:
     forth = proxy(matrices(), positions=60)
     back = proxy(matrices()[::-1], positions=60)
-    assert forth.gini(0.4, 0.3, 15) == pytest.approx(back.gini(0.4, 0.3, 15), abs=1e-12)
+    assert forth.value(0.4, 0.3, 15) == pytest.approx(back.value(0.4, 0.3, 15), abs=1e-12)
 
 
 def test_the_proxy_ignores_the_scale_of_weights_and_inputs() -> None:
@@ -186,14 +199,14 @@ def test_the_proxy_ignores_the_scale_of_weights_and_inputs() -> None:
         for weight, stats in matrices()
         if stats.column_mean_square is not None
     ]
-    value = proxy(matrices()).gini(0.4, 0.3, 3)
-    assert proxy(scaled).gini(0.4, 0.3, 3) == pytest.approx(value, abs=1e-6)
+    value = proxy(matrices()).value(0.4, 0.3, 3)
+    assert proxy(scaled).value(0.4, 0.3, 3) == pytest.approx(value, abs=1e-6)
 
 
 def test_a_matrix_of_zeros_counts_as_even() -> None:
     zeros = (torch.zeros(4, 6), Stats(tokens=9, column_mean_square=torch.ones(6)))
-    one = proxy(matrices([(6, 8)])).gini(0.4, 0.3, 3)
-    both = proxy([*matrices([(6, 8)]), zeros]).gini(0.4, 0.3, 3)
+    one = proxy(matrices([(6, 8)])).value(0.4, 0.3, 3)
+    both = proxy([*matrices([(6, 8)]), zeros]).value(0.4, 0.3, 3)
     assert both == pytest.approx(one / 2)
 
 
@@ -201,12 +214,12 @@ def test_scores_that_are_not_finite_are_an_error() -> None:
     (weight, stats), *_ = matrices()
     weight[2, 3] = math.nan
     with pytest.raises(NumericalFailure):
-        proxy([(weight, stats)]).gini(*RIA)
+        proxy([(weight, stats)]).value(*RIA)
 
 
 def test_a_kernel_off_the_grid_is_an_error() -> None:
     with pytest.raises(ValueError):
-        proxy(matrices()).gini(0.1, 0.5, 11)
+        proxy(matrices()).value(0.1, 0.5, 11)
 
 
 # The space

@@ -186,9 +186,10 @@ def test_permuted_statistics_are_those_of_the_permuted_input() -> None:
 
 def test_a_unit_input_is_that_of_independent_standard_channels() -> None:
     unit = collected([torch.zeros(9, 5)]).with_unit_input()
-    assert not unit.silent
+    assert unit.tokens == 0
     assert unit.gram is not None
     assert torch.equal(unit.gram, torch.eye(5))
+    assert output_error(torch.ones(2, 5), torch.zeros(2, 5), unit) is None
     for name, value in (("column_mean_square", 1), ("column_mean", 0), ("column_variance", 1)):
         assert getattr(unit, name).tolist() == [value] * 5
     assert unit.sketch is None
