@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 from torch import nn
 
@@ -99,7 +100,7 @@ def search(
         block_done: Called with each block's index while the dense model is observed.
         alive: Called often.
     """
-    started = time.perf_counter()
+    times = [time.perf_counter()]
     method = spec.method
     assert isinstance(method, CRePE)
     assert method.search is not None
@@ -111,7 +112,9 @@ def search(
 
     if isinstance(method.search, HillClimb):
         judge.observe(states, lambda _group, _stats: None, block_done)
+        times.append(time.perf_counter())
         best = hill_climb.climb(judge.perplexity, method.search, evaluated=evaluated)
+        times.append(time.perf_counter())
         ria, found = trials[0].value, best.value
     else:
         proxy = pho.Proxy(method, spec.ratio, seed=method.search.seed)
@@ -121,17 +124,23 @@ def search(
                 proxy.observe(matrix.read(), stats)
 
         judge.observe(states, show, block_done)
+        times.append(time.perf_counter())
         best = pho.minimise(proxy.objective, method.search, evaluated=evaluated)
+        times.append(time.perf_counter())
         ria = judge.perplexity(*RIA)
         beaten = best == trials[0]
         found = ria if beaten else judge.perplexity(best.g, best.b, best.kernel)
+    times.append(time.perf_counter())
+    observing, searching, checking = (later - sooner for sooner, later in pairwise(times))
     kept_ria = found >= ria
     g, b, kernel = RIA if kept_ria else (best.g, best.b, best.kernel)
     alpha, beta, gamma = coefficients(g, b)
     return SearchReport(
         name=method.search.name,
         evaluations=len(trials),
-        seconds=time.perf_counter() - started,
+        seconds_observing=observing,
+        seconds_searching=searching,
+        seconds_checking=checking,
         windows=len(text.tokens),
         digest=text.digest,
         perplexity_ria=ria,

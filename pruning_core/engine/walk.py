@@ -3,31 +3,19 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from itertools import groupby
+from collections.abc import Callable
+from dataclasses import dataclass
 
-import torch
 from torch import nn
 
 from pruning_core.engine import device as devices
 from pruning_core.engine.activations import Activations
 from pruning_core.engine.checkpoint import Ledger
-from pruning_core.engine.matrix import InputGroup, Matrix, input_groups
 from pruning_core.engine.model import StreamedModel
-from pruning_core.engine.permute import Folding, channel_order, folding
 from pruning_core.engine.plan import Plan
-from pruning_core.engine.prune_matrix import prune_matrix
+from pruning_core.engine.prune_block import BlockPruner
 from pruning_core.engine.reconstruct import Sample, reconstruct
-from pruning_core.engine.record import record
-from pruning_core.engine.stats import Stats
-from pruning_core.spec.report import BlockReport, MatrixReport, ReconstructionReport
-
-NEVER_REACHED = "block {}, {}: the calibration text never reached its input; its weights were compared without activations"
-FEW_TOKENS = (
-    "block {}, {}: {} calibration tokens for {} inputs; its Gram matrix is singular and damping decides "
-    "what the text leaves open. Use more windows."
-)
+from pruning_core.spec.report import BlockReport, ReconstructionReport
 
 
 @dataclass
@@ -78,7 +66,7 @@ class Walk:
         started = time.perf_counter()
         with self.model.block(index) as block:
             samples = self._dense_samples(index, block)
-            work = _Block(self, index, block)
+            work = BlockPruner(self.model, self.plan, self.calibration, index, block)
             work.prune()
             reconstruction = self._reconstruct(block, work, samples)
             self.ledger.save(index, work.changed(), self.model, work.orders)
@@ -102,7 +90,7 @@ class Walk:
         ]
 
     def _reconstruct(
-        self, block: nn.Module, work: _Block, samples: list[Sample]
+        self, block: nn.Module, work: BlockPruner, samples: list[Sample]
     ) -> ReconstructionReport | None:
         if self.plan.reconstruction is None:
             return None
@@ -118,124 +106,3 @@ class Walk:
         devices.synchronize(self.model.device)
         self.forward_seconds += time.perf_counter() - started
         self.blocks_forwarded += 1
-
-
-@dataclass
-class _Block:
-    """The pruning of one block.
-
-    Attributes:
-        walk: What the block belongs to.
-        index: Which block.
-        module: Its module, with dense weights at first.
-        reports: One per matrix, in order of execution.
-        warnings: What the user must know.
-        orders: Channel orders that are saved beside the model, by stored name.
-    """
-
-    walk: Walk
-    index: int
-    module: nn.Module
-    reports: list[MatrixReport] = field(default_factory=list)
-    warnings: list[str] = field(default_factory=list)
-    orders: dict[str, torch.Tensor] = field(default_factory=dict)
-    _moved: dict[str, nn.Parameter] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        model = self.walk.model
-        self.groups = input_groups(self.module, model.family, model.config)
-        self.matrices = {matrix.name: matrix for group in self.groups for matrix in group.matrices}
-
-    def prune(self) -> None:
-        """Prune every matrix, stage by stage where the plan says so."""
-        for groups in self._stages():
-            for group, stats in zip(groups, self._statistics(groups), strict=True):
-                for matrix in group.matrices:
-                    self._prune(matrix, stats)
-
-    def weights(self) -> dict[str, nn.Parameter]:
-        """Return the pruned modules' weights by stored name; parts of a fused one share it."""
-        return {
-            self._stored(matrix).partition("[")[0]: matrix.module.get_parameter("weight")
-            for matrix in self.matrices.values()
-        }
-
-    def changed(self) -> dict[str, torch.Tensor]:
-        """Return every tensor of the block that is no longer the source's, by stored name."""
-        return {**self.weights(), **self._moved}
-
-    def _stages(self) -> list[list[InputGroup]]:
-        if not self.walk.plan.stages:
-            return [self.groups]
-        return [list(groups) for _, groups in groupby(self.groups, key=lambda group: group.stage)]
-
-    def _statistics(self, groups: Sequence[InputGroup]) -> list[Stats]:
-        states, needs = self.walk.calibration, self.walk.plan.needs
-        if states is None or not needs:
-            return [Stats(tokens=0) for _ in groups]
-        found = record(self.index, self.module, groups, states, needs)
-        return [self._usable(*pair) for pair in zip(groups, found, strict=True)]
-
-    def _usable(self, group: InputGroup, stats: Stats) -> Stats:
-        name, width = group.matrices[0].name, group.matrices[0].shape[1]
-        if stats.silent:
-            self.warnings.append(NEVER_REACHED.format(self.index, name))
-            return stats.with_unit_input()
-        if stats.gram is not None and stats.tokens < width:
-            self.warnings.append(FEW_TOKENS.format(self.index, name, stats.tokens, width))
-        return stats
-
-    def _prune(self, matrix: Matrix, stats: Stats) -> None:
-        plan, name = self.walk.plan, self._stored(matrix)
-        select = plan.select_for(self.index, len(self.reports))
-        select.check(name, matrix.shape)
-        folding, order = self._channel_order(matrix, stats)
-        self.reports.append(
-            prune_matrix(
-                matrix,
-                name,
-                stats,
-                plan,
-                select,
-                order=order,
-                folded=folding is not None,
-                stored=self.walk.model.files.dtype(name.partition("[")[0]),
-            )
-        )
-        if order is None:
-            return
-        if folding is None:
-            self.orders[name] = order
-        else:
-            for module in folding.reorder_writers(order):
-                self._moved[self._bias_name(module)] = module.get_parameter("bias")
-
-    def _channel_order(
-        self, matrix: Matrix, stats: Stats
-    ) -> tuple[Folding | None, torch.Tensor | None]:
-        """Return the channel order of a matrix, and what absorbs it if anything does."""
-        pattern, model = self.walk.plan.permuting, self.walk.model
-        if pattern is None:
-            return None, None
-        element = self.walk.plan.element
-        if pattern.permute == "mask":
-            score = element.score(matrix.read(), stats, element.params)
-            return None, channel_order(score, pattern.n, pattern.m)
-        found = folding(matrix, self.matrices.values(), model.family, model.config)
-        if found is None:
-            return None, None
-        score = element.score(matrix.read(), stats, element.params)
-        return found, found.order(score, pattern.n, pattern.m)
-
-    def _bias_name(self, module: nn.Module) -> str:
-        """Return the stored name of a pruned module's bias."""
-        matrix = next(one for one in self.matrices.values() if one.module is module)
-        return self._stored(matrix).partition("[")[0].removesuffix("weight") + "bias"
-
-    def _stored(self, matrix: Matrix) -> str:
-        """Return a matrix's name in the checkpoint, with its part's in brackets."""
-        model = self.walk.model
-        path, bracket, part = matrix.name.partition("[")
-        stored = model.files.stored_name(f"{model.block_prefix(self.index)}{path}.weight")
-        assert stored is not None
-        return stored + bracket + part

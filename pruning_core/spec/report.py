@@ -79,7 +79,12 @@ class SearchReport(Frozen):
 
     name: str
     evaluations: int
-    seconds: float
+    seconds_observing: float
+    """Of taking the dense model's statistics, which pruning needs as well."""
+    seconds_searching: float
+    """Of trying candidates."""
+    seconds_checking: float
+    """Of the perplexities of RIA and the best candidate, where the search itself measured none."""
     windows: int
     digest: str
     """sha256 of the search text's token ids."""

@@ -31,15 +31,14 @@ from pruning_core.methods import crepe
 from pruning_core.pipeline import PERMUTED_MASK, prune
 from pruning_core.spec.calibration import Calibration
 from pruning_core.spec.methods import CRePE
-from pruning_core.spec.patterns import MatrixWide, NofM, Row, removed_count
+from pruning_core.spec.patterns import MatrixWide, Row, removed_count
 from pruning_core.spec.prune import PruneSpec
-from pruning_core.spec.report import BlockReport, MatrixReport, Report, SearchReport
+from pruning_core.spec.report import BlockReport, MatrixReport, SearchReport
 from tests import tiny
 from tests.pruning_core.test_pipeline import Watcher, spec
 
 Tensors = dict[str, torch.Tensor]
 LAST = tiny.BLOCKS - 1
-TWO_OF_FOUR = {"name": "n:m", "n": 2, "m": 4}
 CREPE = {"name": "crepe", "gamma": 0.5, "kernel": 5}
 ORDER = "channel_order."
 
@@ -98,6 +97,8 @@ def stored(folder: Path, wanted: PruneSpec, out: Path, given: torch.Tensor | Non
     found: Tensors = {}
     for path in sorted((out / "work").glob("block-*.safetensors")):
         found |= load_file(path)
+    percents = [progress.percent for progress in watcher.seen]
+    assert percents == sorted(percents)
     blocks = [progress.block for progress in watcher.seen if progress.block]
     return Stored(found, blocks, [progress.phase for progress in watcher.seen])
 
@@ -157,7 +158,9 @@ def test_allocation_method_swaps_and_polish_work_together(
         assert any(not torch.equal(run.tensors[name], whole[name]) for name in first)
     for name in first:
         assert torch.equal(lesser["no polish"].tensors[name] != 0, whole[name] != 0)
-    for before, after in zip(lesser["no polish"].blocks[0].matrices, report.blocks[0].matrices):
+    for before, after in zip(
+        lesser["no polish"].blocks[0].matrices, report.blocks[0].matrices, strict=True
+    ):
         assert before.error is not None
         assert after.error is not None
         assert after.error < before.error
@@ -173,7 +176,7 @@ class Folded:
     Attributes:
         reader: Stored name without `.weight`.
         writers: Stored names, and which of their rows.
-        heads: Key-value groups, with their query heads, or 0 where inputs are no heads.
+        heads: Key-value heads, each 8 wide, or 0 where inputs are no heads.
     """
 
     reader: str
@@ -239,27 +242,25 @@ FOLD_METHODS: dict[str, dict[str, Any]] = {
 }
 
 
-def inferred_order(before: torch.Tensor, after: torch.Tensor) -> torch.Tensor:
-    """Return the dense column that each pruned one comes from, told by the survivors: none of these methods moves them."""
-    same = (after[:, :, None] == before[:, None, :]) | (after[:, :, None] == 0)
-    found = same.all(dim=0)
+def inferred_rows(before: torch.Tensor, after: torch.Tensor) -> torch.Tensor:
+    """Return the dense row that each pruned one comes from, told by survivors: none of these methods moves them."""
+    same = (after[:, None] == before) | (after[:, None] == 0)
+    found = same.all(dim=2)
     assert (found.sum(dim=1) == 1).all()
     return found.int().argmax(dim=1)
 
 
-def rows_of(order: torch.Tensor, heads: int) -> torch.Tensor:
-    """Return the order of the writer's rows: that of the first query head of every key-value group."""
+def inputs_of(rows: torch.Tensor, inputs: int, heads: int) -> torch.Tensor:
+    """Return the order of the reader's inputs that follows: every query head takes its key-value head's."""
     if not heads:
-        return order
-    width = 8
-    queries = len(order) // width // heads
-    first = order.view(heads, queries, width)
-    within = first % width
-    assert (within == within[:, :1]).all()  # the query heads of a group agree
-    assert torch.equal(
-        first // width, torch.arange(heads * queries).view(heads, queries, 1).expand_as(first)
-    )
-    return (within[:, 0] + torch.arange(heads)[:, None] * width).flatten()
+        return rows
+    queries = inputs // len(rows)
+    order = []
+    for head in range(heads):
+        within = rows[8 * head : 8 * head + 8] - 8 * head
+        assert sorted(within.tolist()) == list(range(8))
+        order += [within + 8 * (head * queries + query) for query in range(queries)]
+    return torch.cat(order)
 
 
 @pytest.mark.parametrize("model_type", FOLDS)
@@ -278,23 +279,20 @@ def test_folded_orders_give_files_that_are_n_of_m_and_answer_as_memory_does(
     assert all(valid(oriented(model_type, after[name]), 2, 4) for name in pruned)
     moved = 0
     for fold in FOLDS[model_type]:
-        reader = f"{fold.reader}.weight"
-        order = inferred_order(
-            oriented(model_type, before[reader]), oriented(model_type, after[reader])
-        )
-        assert sorted(order.tolist()) == list(range(len(order)))
-        moved += int(not torch.equal(order, torch.arange(len(order))))
-        rows = rows_of(order, fold.heads)
         for writer, part in fold.writers:
-            old, new = (
-                oriented(model_type, state[f"{writer}.weight"])[part] for state in (before, after)
-            )
-            assert torch.equal(new, old[rows] * (new != 0))
-            bias = f"{writer}.bias"
+            name, bias = f"{writer}.weight", f"{writer}.bias"
+            old, new = (oriented(model_type, state[name])[part] for state in (before, after))
+            rows = inferred_rows(old, new)
+            assert sorted(rows.tolist()) == list(range(len(rows)))
+            moved += int(not torch.equal(rows, torch.arange(len(rows))))
+            name = f"{fold.reader}.weight"
+            old, new = (oriented(model_type, state[name]) for state in (before, after))
+            order = inputs_of(rows, old.shape[1], fold.heads)
+            assert torch.equal(new, old[:, order] * (new != 0))
             assert (bias in before) == (model_type in ("gpt2", "opt"))
             if bias in before:
                 assert torch.equal(after[bias][part], before[bias][part][rows])
-    assert moved == len(FOLDS[model_type])
+    assert moved == sum(len(fold.writers) for fold in FOLDS[model_type])
     # what was neither pruned nor written by a folded matrix is the source's, byte for byte
     written = {f"{name}.bias" for name in (n.removesuffix(".weight") for n in pruned)}
     untouched = before.keys() - pruned - written
@@ -477,19 +475,21 @@ def test_stages_change_what_comes_later_and_nothing_before(
 TRAINED: dict[str, Any] = {"reconstruction": {"learning_rate": 1e-3, "epochs": 2}}
 
 
-@pytest.mark.parametrize("propagate", [False, True])
+@pytest.mark.parametrize(
+    ("dtype", "propagate"),
+    [(torch.float32, False), (torch.float32, True), (torch.bfloat16, False)],
+)
 def test_a_killed_run_with_orders_and_training_ends_as_one_that_was_not(
-    propagate: bool, dense: Callable[[str], Path], tmp_path: Path
+    dtype: torch.dtype, propagate: bool, tmp_path: Path
 ) -> None:
+    folder = save_with_biases(tmp_path / "dense", "opt", dtype=dtype)
     training = TRAINED["reconstruction"] | {"propagate": propagate}
     wanted = n_of_m("fold", method="wanda", reconstruction=training)
-    whole = stored(dense("opt"), wanted, tmp_path / "whole")
+    whole = stored(folder, wanted, tmp_path / "whole")
     for stop in (0, 1):
         with pytest.raises(KeyboardInterrupt):
-            prune(
-                dense("opt"), wanted, tmp_path / "killed", tokens=tokens(), observer=Watcher(stop)
-            )
-    resumed = stored(dense("opt"), wanted, tmp_path / "killed")
+            prune(folder, wanted, tmp_path / "killed", tokens=tokens(), observer=Watcher(stop))
+    resumed = stored(folder, wanted, tmp_path / "killed")
     assert [block.block for block in resumed.blocks] == [2]
     assert whole.tensors.keys() == resumed.tensors.keys()
     assert any(name.endswith("bias") for name in whole.tensors)
@@ -617,15 +617,14 @@ def test_a_search_keeps_ria_unless_its_text_prefers_what_was_found(
 ) -> None:
     folder = tiny.save(tmp_path / "m", "llama", seed=seed)
     found = searched(folder, params)
-    # the order of weights decides a mask, so near ties may fall otherwise in another process
-    assert found.perplexity_ria == pytest.approx(stock_perplexity(folder, CRePE()), rel=2e-3)
+    assert found.perplexity_ria == pytest.approx(stock_perplexity(folder, CRePE()), rel=1e-4)
     assert found.kept_ria == (found.perplexity_found >= found.perplexity_ria)
     if found.kept_ria:
         assert (found.alpha, found.beta, found.gamma) == (1, 1, 0)
     else:
         assert (found.alpha, found.beta, found.gamma) != (1, 1, 0)
         assert found.perplexity_found == pytest.approx(
-            stock_perplexity(folder, used(found)), rel=2e-3
+            stock_perplexity(folder, used(found)), rel=1e-4
         )
     if params["name"] == "hill_climb":
         values = [trial.value for trial in found.trials]
@@ -641,31 +640,35 @@ def test_a_search_of_one_candidate_keeps_ria(dense: Callable[[str], Path]) -> No
 
 
 def test_search_text_is_calibration_text_that_calibration_does_not_use(
-    dense: Callable[[str], Path],
-) -> None:
-    folder = dense("llama")
-    texts = Texts(folder, inspect(folder), None)
-    wanted = Calibration.model_validate(
-        {"tasks": [{"name": "python_docs", "samples": 40}], "seq_len": 64}
-    )
-    windows, others = texts.calibration(wanted, held_out=9)
-    alone, nothing = texts.calibration(wanted)
-    assert windows.digest == alone.digest
-    assert (len(others.tokens), len(nothing.tokens)) == (9, 0)
-    drawn = {tuple(row) for row in windows.tokens.tolist()}
-    assert not drawn & {tuple(row) for row in others.tokens.tolist()}
-
-
-def test_a_search_without_text_to_search_on_is_refused(
     dense: Callable[[str], Path], tmp_path: Path
 ) -> None:
-    wanted = spec(method=crepe_with(PHO))
+    (tmp_path / "mine").mkdir()
+    text = "".join(chr(97 + place % 26) + chr(65 + place // 26) for place in range(52))
+    line = json.dumps({"text": text})  # 104 tokens, no two windows of 8 alike
+    (tmp_path / "mine" / "calibration.jsonl").write_text(line + "\n")
+    texts = Texts(dense("llama"), inspect(dense("llama")), tmp_path)
+
+    def drawn(samples: int | None, held_out: int) -> list[set[tuple[int, ...]]]:
+        fields = {"tasks": [{"name": "mine", "samples": samples}], "seq_len": 8}
+        both = texts.calibration(Calibration.model_validate(fields), held_out=held_out)
+        return [{tuple(row) for row in windows.tokens.tolist()} for windows in both]
+
+    everything, nothing = drawn(None, 0)
+    assert (len(everything), len(nothing)) == (13, 0)
+    for samples in (10, None):
+        windows, others = drawn(samples, 3)
+        assert windows | others == everything
+        assert (len(windows), len(others)) == (10, 3)
+    assert drawn(4, 3)[0] == drawn(4, 0)[0]
+    with pytest.raises(DatasetTooSmall, match="13 windows of 8 tokens; 11 were asked for beside 3"):
+        drawn(11, 3)
+
+
+def test_a_search_that_leaves_no_window_to_calibrate_on_is_refused(
+    dense: Callable[[str], Path], tmp_path: Path
+) -> None:
     with pytest.raises(DatasetTooSmall, match="3 of the given windows are held out"):
-        prune(dense("llama"), wanted, tmp_path, tokens=tokens()[:3])
-    calibration = {"tasks": [{"name": "python_docs", "samples": 1}], "seq_len": 256}
-    greedy = spec(method=crepe_with(PHO | {"windows": 1024}), calibration=calibration)
-    with pytest.raises(DatasetTooSmall, match="beside 1024 held out for the search"):
-        prune(dense("llama"), greedy, tmp_path)
+        prune(dense("llama"), spec(method=crepe_with(PHO)), tmp_path, tokens=tokens()[:3])
 
 
 def test_a_run_on_other_search_text_is_another_run(
@@ -678,7 +681,7 @@ def test_a_run_on_other_search_text_is_another_run(
     other = tokens()
     other[5:] = tiny.tokens(3, 24, seed=99)
     with pytest.raises(ResumeMismatch):
-        prune(dense("llama"), wanted, tmp_path, tokens=other, observer=Watcher(1))
+        prune(dense("llama"), wanted, tmp_path, tokens=other)
 
 
 def test_an_unknown_preset_is_refused_before_any_work(
@@ -713,12 +716,3 @@ def test_what_was_decided_by_another_run_is_decided_again(
         assert gone / weights == pytest.approx(0.3, abs=1e-3)
         for path in (tmp_path / "work").iterdir():
             path.unlink()
-
-
-def test_reports_hold_every_part_of_the_specification(
-    dense: Callable[[str], Path],
-) -> None:
-    wanted = n_of_m("fold", method="sparsegpt", refinement=["polish"], **TRAINED)
-    assert PruneSpec.model_validate_json(wanted.model_dump_json()) == wanted
-    assert isinstance(wanted.pattern, NofM)
-    assert Report.model_fields["spec"].annotation is PruneSpec

@@ -13,8 +13,9 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from pruning_core.errors import PruningError
-from pruning_core.intake import admission, headers, tasks
+from pruning_core.intake import admission, headers, presets, tasks
 from pruning_core.intake.checkpoint import inspect
+from pruning_core.spec.base import digest
 from pruning_core.spec.model import ModelRef
 from pruning_core.spec.prune import PruneSpec
 from tests import tiny
@@ -208,6 +209,10 @@ def test_paths_that_are_no_paths_are_refused(tmp_path: Path) -> None:
     [
         ({"sparsity": None, "pattern": {"name": "n:m", "n": 2, "m": 7}}, "PATTERN_UNSUPPORTED"),
         ({"sparsity": 0.01}, "PATTERN_UNSUPPORTED"),
+        (
+            {"sparsity": None, "pattern": {"name": "n:m", "n": 8, "m": 16, "permute": "fold"}},
+            "PATTERN_UNSUPPORTED",  # heads are 8 wide
+        ),
         ({"evaluation": {"seq_len": 100_000}}, "TOKENS_INVALID"),
     ],
 )
@@ -336,3 +341,48 @@ def test_multiple_choice_is_refused_until_it_is_supported(tmp_path: Path) -> Non
 def test_float16_and_bfloat16_are_float(tmp_path: Path) -> None:
     folder = tiny.save(tmp_path / "half", "llama", dtype=torch.bfloat16)
     assert {tensor.dtype for tensor in inspect(folder).tensors.values()} == {"BF16"}
+
+
+# Presets
+
+
+def crepe(**fields: Any) -> PruneSpec:
+    return PruneSpec.model_validate({"method": {"name": "crepe", **fields}, "sparsity": 0.5})
+
+
+FOUND = presets.Preset(alpha=0.5, beta=0.7, gamma=0.8, kernel=9, neighbour="smooth", found="a test")
+
+
+def test_a_preset_s_name_is_replaced_by_its_coefficients() -> None:
+    expanded = presets.expand(crepe(preset="mine", exponent=1), {"mine": FOUND})
+    explicit = crepe(alpha=0.5, beta=0.7, gamma=0.8, kernel=9, neighbour="smooth", exponent=1)
+    assert expanded == explicit
+    assert digest(expanded) == digest(explicit)
+
+
+def test_a_stored_preset_wins_over_a_shipped_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    shipped = FOUND.model_copy(update={"gamma": 0.1})
+    monkeypatch.setattr(presets, "shipped", lambda: {"mine": shipped})
+    assert (
+        presets.expand(crepe(preset="mine")).method
+        == crepe(alpha=0.5, beta=0.7, gamma=0.1, kernel=9, neighbour="smooth").method
+    )
+    stored = presets.expand(crepe(preset="mine"), {"mine": FOUND})
+    assert stored == presets.expand(crepe(preset="other"), {"other": FOUND})
+
+
+@pytest.mark.parametrize("method", ["wanda", {"name": "crepe", "search": {"name": "pho"}}])
+def test_what_names_no_preset_is_left_as_it_is(method: Any) -> None:
+    spec = PruneSpec.model_validate({"method": method, "sparsity": 0.5})
+    assert presets.expand(spec, {"mine": FOUND}) is spec
+
+
+def test_an_unknown_preset_is_refused_with_the_known_ones() -> None:
+    with pytest.raises(PruningError, match=r"'nowhere'; there are: .*mine") as refused:
+        presets.expand(crepe(preset="nowhere"), {"mine": FOUND})
+    assert refused.value.code == "PRESET_NOT_FOUND"
+
+
+def test_every_shipped_preset_can_be_named() -> None:
+    for name in presets.shipped():
+        assert presets.expand(crepe(preset=name)).method.name == "crepe"

@@ -92,6 +92,14 @@ def test_wanda_equals_the_formula_in_numpy() -> None:
     assert (keep.numpy() == expected).all()
 
 
+def test_wanda_on_inputs_of_one_size_is_magnitude_per_row() -> None:
+    x = torch.ones(50, 16) * torch.randint(2, (50, 16)).mul(2).sub(1)
+    select = Selector(0.5, Row())
+    _, keep = element(Wanda()).prune(weight(), statistics(Wanda, x), select)
+    _, expected = element(Magnitude()).prune(weight(), Stats(tokens=0), select)
+    assert torch.equal(keep, expected)
+
+
 def test_wanda_removes_a_dead_channel_first() -> None:
     x = inputs()
     x[:, 5] = 0

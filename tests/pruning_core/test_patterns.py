@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from pruning_core.engine.patterns import Selector
 from pruning_core.errors import NumericalFailure, UnsupportedPattern
-from pruning_core.spec.patterns import MatrixWide, NofM, Row, removed_count
+from pruning_core.spec.patterns import MatrixWide, NofM, Pattern, Row, removed_count
 
 shapes = st.tuples(st.integers(1, 9), st.integers(1, 40))
 ratios = st.floats(0.01, 0.99)
@@ -64,13 +64,69 @@ def test_n_of_m_keeps_n_in_every_group(
     assert (keep.numpy().reshape(-1, m) == lowest_first(score.numpy().reshape(-1, m), m - n)).all()
 
 
-@given(shape=shapes, ratio=ratios, seed=seeds, exponent=st.integers(-20, 20))
+@st.composite
+def selectors(draw: st.DrawFn) -> tuple[Selector, tuple[int, int]]:
+    """Every pattern, with a ratio or with a count of the whole matrix."""
+    m, n = draw(st.sampled_from([(2, 1), (4, 2), (4, 1), (8, 5), (7, 3)]))
+    rows, width = draw(st.integers(1, 9)), m * draw(st.integers(1, 6))
+    pattern: Pattern = draw(st.sampled_from([Row(), MatrixWide(), NofM(n=n, m=m)]))
+    if isinstance(pattern, NofM):
+        return Selector(1 - n / m, pattern), (rows, width)
+    count = draw(st.none() | st.integers(0, rows * width))
+    return Selector(draw(ratios), pattern, count), (rows, width)
+
+
+@given(chosen=selectors(), seed=seeds, exponent=st.integers(-20, 20))
 def test_scaling_the_scores_changes_nothing(
-    shape: tuple[int, int], ratio: float, seed: int, exponent: int
+    chosen: tuple[Selector, tuple[int, int]], seed: int, exponent: int
 ) -> None:
+    select, shape = chosen
     score = scores(shape, seed, levels=1000)
-    select = Selector(ratio, Row())
     assert torch.equal(select.keep(score), select.keep(score * 2.0**exponent))
+
+
+@given(chosen=selectors(), seed=seeds, levels=st.sampled_from([1, 3, 10**6]))
+def test_the_total_is_what_goes(
+    chosen: tuple[Selector, tuple[int, int]], seed: int, levels: int
+) -> None:
+    select, shape = chosen
+    assert int((~select.keep(scores(shape, seed, levels))).sum()) == select.total(shape)
+
+
+@given(shape=shapes, share=st.floats(0, 1), seed=seeds, levels=st.sampled_from([2, 10**6]))
+def test_a_count_is_spread_over_rows_and_the_cheapest_extras_go(
+    shape: tuple[int, int], share: float, seed: int, levels: int
+) -> None:
+    score = scores(shape, seed, levels)
+    count = round(share * score.numel())
+    keep = Selector(share, Row(), count).keep(score)
+    base, extra = divmod(count, shape[0])
+    expected = lowest_first(score.numpy(), base)
+    if extra:
+        following = np.where(expected, score.numpy(), np.inf)
+        following[following == np.inf] = score.max() + 1
+        cheapest = following.min(axis=1)
+        for row in np.argsort(cheapest, kind="stable")[:extra]:
+            expected[row, following[row].argmin()] = False
+    assert (keep.numpy() == expected).all()
+    assert abs(keep.sum(dim=1) - keep.sum(dim=1).min()).max() <= 1
+
+
+@given(shape=shapes, share=st.floats(0, 1), seed=seeds)
+def test_a_count_of_a_matrix_is_its_lowest(shape: tuple[int, int], share: float, seed: int) -> None:
+    score = scores(shape, seed)
+    count = round(share * score.numel())
+    keep = Selector(share, MatrixWide(), count).keep(score)
+    assert (keep.numpy().reshape(1, -1) == lowest_first(score.numpy().reshape(1, -1), count)).all()
+
+
+def test_an_intermediate_ratio_forgets_the_count() -> None:
+    select = Selector(0.5, Row(), 17).at(0.25)
+    assert select.total((4, 8)) == 8
+
+
+def test_a_count_may_be_nothing_where_a_ratio_may_not() -> None:
+    Selector(0.0, Row(), 0).check("some.weight", (8, 4))
 
 
 def test_counts_are_safe_against_rounding() -> None:

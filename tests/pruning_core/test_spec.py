@@ -8,15 +8,21 @@ import pytest
 from pydantic import ValidationError
 
 from pruning_core.spec.base import digest
+from pruning_core.spec.composition import Dsnot, Owl, Polish, Reconstruction
 from pruning_core.spec.methods import Wanda
 from pruning_core.spec.model import ModelRef
+from pruning_core.spec.patterns import NofM
 from pruning_core.spec.prune import PruneSpec
+
+TWO_OF_FOUR = {"name": "n:m", "n": 2, "m": 4}
 
 
 def test_the_one_line_job_is_expanded_in_full() -> None:
     spec = PruneSpec.model_validate({"method": "wanda", "sparsity": 0.5, "calibration": ["c4"]})
     echoed = spec.model_dump(mode="json")
     assert echoed["method"] == {"name": "wanda"}
+    assert echoed["allocation"] == {"name": "uniform"}
+    assert (echoed["refinement"], echoed["reconstruction"]) == ([], None)
     assert echoed["pattern"] == {"name": "row"}
     assert echoed["calibration"]["tasks"] == [{"name": "c4", "samples": None}]
     assert PruneSpec.model_validate(echoed) == spec
@@ -57,6 +63,85 @@ def test_n_of_m_names_the_kept_weights_and_implies_the_ratio() -> None:
 def test_bad_values_are_refused_with_the_reason(changes: dict[str, Any], says: str) -> None:
     with pytest.raises(ValidationError, match=says):
         PruneSpec.model_validate({"method": "wanda", "sparsity": 0.5} | changes)
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"sparsity": None, "pattern": TWO_OF_FOUR, "allocation": "owl"}, "n:m fixes it"),
+        ({"allocation": "fair"}, "does not match any of the expected tags"),
+        ({"allocation": "owl", "sparsity": 0.96}, "at most 0.95"),
+        ({"allocation": {"name": "ramp", "delta": 0.1}, "sparsity": 0.05}, "at most 0.050"),
+        ({"allocation": {"name": "ramp", "delta": 0.2}, "sparsity": 0.8}, "at most 0.150"),
+        ({"allocation": {"name": "owl", "delta": 0.2}}, "Extra inputs"),
+        ({"refinement": ["sandpaper"]}, "does not match any of the expected tags"),
+        ({"refinement": "polish"}, "valid tuple"),
+        ({"refinement": ["polish"] * 9}, "at most 8"),
+        ({"refinement": [{"name": "polish", "steps": 0}]}, "greater than or equal to 1"),
+        ({"refinement": [{"name": "polish", "damp": -1}]}, "greater than or equal to 0"),
+        ({"reconstruction": {"held_out": 1}}, "less than 1"),
+        ({"reconstruction": {"held_out": 0}}, "greater than 0"),
+        ({"method": {"name": "sparsegpt", "damp": 0}}, "greater than 0"),
+        ({"method": {"name": "alps", "schedule": "slow"}}, "Input should be 'adaptive'"),
+        (
+            {
+                "method": {"name": "sparsegpt", "block": 130},
+                "sparsity": None,
+                "pattern": TWO_OF_FOUR,
+            },
+            r"block \(130\) must be a multiple of m \(4\)",
+        ),
+        ({"sparsity": None, "pattern": TWO_OF_FOUR | {"permute": "all"}}, "Input should be 'none'"),
+    ],
+)
+def test_parts_that_do_not_go_together_are_refused(changes: dict[str, Any], says: str) -> None:
+    with pytest.raises(ValidationError, match=says):
+        PruneSpec.model_validate({"method": "wanda", "sparsity": 0.5} | changes)
+
+
+def test_parts_that_just_go_together_are_taken() -> None:
+    for changes in (
+        {"allocation": {"name": "ramp", "delta": 0.15}, "sparsity": 0.8},
+        {"allocation": "alphapruning", "sparsity": 0.95},
+        {"method": {"name": "sparsegpt", "block": 130}},
+        {"method": "sparsegpt", "sparsity": None, "pattern": TWO_OF_FOUR},
+    ):
+        PruneSpec.model_validate({"method": "wanda", "sparsity": 0.5} | changes)
+
+
+def test_names_stand_for_parts_with_their_defaults() -> None:
+    fields = {"allocation": "owl", "refinement": ["dsnot", {"name": "polish", "steps": 3}]}
+    spec = PruneSpec.model_validate(
+        {"method": "wanda", "sparsity": 0.5, "reconstruction": {}, **fields}
+    )
+    assert spec.allocation == Owl()
+    assert spec.refinement == (Dsnot(), Polish(steps=3))
+    assert spec.reconstruction == Reconstruction()
+
+
+def test_channels_are_reordered_on_request_and_true_means_foldable() -> None:
+    for given, meant in ((True, "fold"), (False, "none"), ("mask", "mask"), (None, None)):
+        pattern = TWO_OF_FOUR if given is None else TWO_OF_FOUR | {"permute": given}
+        spec = PruneSpec.model_validate({"method": "wanda", "pattern": pattern})
+        assert isinstance(spec.pattern, NofM)
+        assert spec.pattern.permute == (meant or "none")
+
+
+@pytest.mark.parametrize(
+    ("changes", "needs"),
+    [
+        ({}, False),
+        ({"allocation": "alphapruning"}, False),
+        ({"allocation": "ramp"}, False),
+        ({"allocation": "owl"}, True),
+        ({"refinement": ["polish"]}, True),
+        ({"reconstruction": {}}, True),
+        ({"method": "alps"}, True),
+    ],
+)
+def test_text_is_needed_where_any_part_reads_it(changes: dict[str, Any], needs: bool) -> None:
+    spec = PruneSpec.model_validate({"method": "magnitude", "sparsity": 0.5} | changes)
+    assert spec.needs_calibration == needs
 
 
 @pytest.mark.parametrize(
