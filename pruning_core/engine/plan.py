@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 from pruning_core.engine.patterns import Selector
 from pruning_core.engine.registry import Element, Refine, element, refinement
-from pruning_core.spec.composition import Dsnot, Reconstruction
+from pruning_core.spec.composition import Reconstruction
 from pruning_core.spec.patterns import NofM
 from pruning_core.spec.prune import PruneSpec
 
@@ -64,17 +64,12 @@ class Plan:
         return replace(self.select, ratio=self.ratios[block], count=self.counts[block][matrix])
 
     def refinements_of(self, name: str) -> list[Refine]:
-        """Return what applies to a matrix of this name."""
-        return [part for part in self.refinements if _applies(part, name)]
+        """Return what applies to a matrix of this name; every family's attention has `attn` in its path."""
+        attention = "attn" in name
+        return [part for part in self.refinements if attention or not part.params.attention_only]
 
     @property
     def permuting(self) -> NofM | None:
         """The n:m pattern, if it permutes channels."""
         pattern = self.select.pattern
         return pattern if isinstance(pattern, NofM) and pattern.permute != "none" else None
-
-
-def _applies(part: Refine, name: str) -> bool:
-    """Every family calls its attention module something with `attn` in it."""
-    everywhere = not isinstance(part.params, Dsnot) or part.params.targets == "all"
-    return everywhere or "attn" in name

@@ -11,7 +11,7 @@ import torch
 
 from pruning_core.engine.patterns import Selector
 from pruning_core.engine.stats import Stats
-from pruning_core.spec.composition import Dsnot, Polish
+from pruning_core.spec.composition import RefinementStep
 from pruning_core.spec.methods import ElementMethod, method_name
 
 ScoreFunction = Callable[[torch.Tensor, Stats, Any], torch.Tensor]
@@ -75,7 +75,7 @@ class Refine:
         apply: (dense weight, weight, keep, stats, select, params) -> (weight, keep), all [out, in].
     """
 
-    params: Dsnot | Polish
+    params: RefinementStep
     needs: frozenset[str]
     apply: RefineFunction
 
@@ -86,7 +86,7 @@ def element(params: ElementMethod) -> Element:
     return Element(params, frozenset(module.NEEDS), module.score, getattr(module, "prune", None))
 
 
-def refinement(params: Dsnot | Polish) -> Refine:
+def refinement(params: RefinementStep) -> Refine:
     """Return the implementation of a refinement: its file defines `NEEDS` and `refine`."""
     module = importlib.import_module(f"pruning_core.refinements.{params.name}")
     return Refine(params, frozenset(module.NEEDS), module.refine)

@@ -44,7 +44,18 @@ class DepthRamp(Frozen):
 Allocation = Annotated[Uniform | Owl | AlphaPruning | DepthRamp, Field(discriminator="name")]
 
 
-class Dsnot(Frozen):
+class RefinementStep(Frozen):
+    """What every refinement has in common."""
+
+    name: str
+
+    @property
+    def attention_only(self) -> bool:
+        """Whether feed-forward matrices are left alone."""
+        return False
+
+
+class Dsnot(RefinementStep):
     """Swap removed for kept weights so that each row's expected output returns to the dense one: arXiv 2310.08915."""
 
     name: Literal["dsnot"] = "dsnot"
@@ -61,8 +72,13 @@ class Dsnot(Frozen):
     relative: Literal["none", "grow", "prune"] = "none"
     """Use relative importance instead of magnitude in one of the two criteria: arXiv 2501.18980."""
 
+    @property
+    def attention_only(self) -> bool:
+        """Whether feed-forward matrices are left alone."""
+        return self.targets == "attention"
 
-class Polish(Frozen):
+
+class Polish(RefinementStep):
     """Solve least squares for the surviving weights of a fixed mask, by conjugate gradients."""
 
     name: Literal["polish"] = "polish"
