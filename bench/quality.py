@@ -59,6 +59,15 @@ AMOUNTS: dict[str, dict[str, Any]] = {
 }
 AUTHORS = ("magnitude", "Wanda", "RIA", "SparseGPT", "ALPS")
 EXTRAS: dict[str, dict[str, Any]] = {
+    "RIA 50 %": {"method": "ria", "sparsity": 0.5},
+    "CRePE 50 %, PHO's coefficients": {
+        "method": {"name": "crepe", "preset": "smollm2-135m"},
+        "sparsity": 0.5,
+    },
+    "CRePE 50 %, the hill climb's": {
+        "method": {"name": "crepe", "alpha": 1.375, "beta": 0.625},
+        "sparsity": 0.5,
+    },
     "Wanda, uniform": {"method": "wanda", "sparsity": 0.7},
     "Wanda, OWL": {"method": "wanda", "sparsity": 0.7, "allocation": "owl"},
     "Wanda, AlphaPruning": {"method": "wanda", "sparsity": 0.7, "allocation": "alphapruning"},

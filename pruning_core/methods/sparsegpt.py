@@ -75,9 +75,15 @@ def _span_mask(scores: torch.Tensor, select: Selector, removed: int) -> torch.Te
 
 
 def _share(select: Selector, rows: int, stop: int, width: int) -> int:
-    """Return how many weights of the first `stop` of `width` columns go; per row, the same number from each."""
-    share = select.total((rows, width)) * stop // width
-    return share - share % rows if isinstance(select.pattern, Row) and stop < width else share
+    """Return how many weights of the first `stop` of `width` columns go.
+
+    Per row it is the same number from each, unless the columns that are left could not hold the rest.
+    """
+    total = select.total((rows, width))
+    share = total * stop // width
+    if isinstance(select.pattern, Row) and stop < width:
+        share -= share % rows
+    return max(share, total - rows * (width - stop))
 
 
 def _eliminate(

@@ -18,6 +18,10 @@ from pruning_core.engine.stats import Stats
 from pruning_core.spec.composition import Polish
 
 NEEDS: tuple[str, ...] = ("gram",)
+FINISHED = 1e-11
+"""A row ends when its preconditioned residual has shrunk to this share: float32 can tell no more, and would diverge."""
+FLAT = 1e-6
+"""A row ends when a direction's curvature is this small beside that of its channels alone: rounding decides its sign."""
 
 
 def refine(
@@ -55,22 +59,24 @@ def least_squares(
     mask = keep.to(start.dtype)
     result = start * mask
     residual = ((dense - result) @ gram).mul_(mask)
-    inverse = (gram.diagonal() + pull).clamp(min=torch.finfo(gram.dtype).tiny).reciprocal()
-    direction = residual * inverse
+    diagonal = (gram.diagonal() + pull).clamp(min=torch.finfo(gram.dtype).tiny)
+    direction = residual / diagonal
     energy = (residual * direction).sum(dim=1, keepdim=True)
+    finished = energy * FINISHED
     for _ in range(steps):
         image = (direction @ gram).add_(direction, alpha=pull).mul_(mask)
-        length = _ratio(energy, (direction * image).sum(dim=1, keepdim=True))
+        curvature = (direction * image).sum(dim=1, keepdim=True)
+        flat = (direction.square() @ diagonal)[:, None] * FLAT
+        length = _ratio(energy, curvature, (energy > finished) & (curvature > flat))
         result.addcmul_(direction, length)
         residual.addcmul_(image, length, value=-1)
-        scaled = residual * inverse
+        scaled = residual / diagonal
         following = (residual * scaled).sum(dim=1, keepdim=True)
-        direction.mul_(_ratio(following, energy)).add_(scaled)
-        energy = following
+        direction.mul_(_ratio(following, energy, length > 0)).add_(scaled)
+        energy = torch.where(length > 0, following, 0)
     return result
 
 
-def _ratio(above: torch.Tensor, below: torch.Tensor) -> torch.Tensor:
-    """Divide per row; a row that is finished, or has nothing to move, gets 0."""
-    usable = (below > 0) & (above > 0)
+def _ratio(above: torch.Tensor, below: torch.Tensor, usable: torch.Tensor) -> torch.Tensor:
+    """Divide per row, [out, 1]; a row that is done gets 0."""
     return torch.where(usable, above / torch.where(usable, below, 1), 0)

@@ -20,6 +20,7 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
 from pruning_core.engine.activations import Activations
+from pruning_core.engine.blocks import run as block_run
 from pruning_core.engine.calibration import Texts, Windows
 from pruning_core.engine.model import StreamedModel
 from pruning_core.engine.patterns import Selector
@@ -501,6 +502,40 @@ def test_a_killed_run_with_orders_and_training_ends_as_one_that_was_not(
         assert block.reconstruction.loss_after < block.reconstruction.loss_before
 
 
+def test_training_is_on_inputs_of_the_dense_model_unless_told_otherwise(
+    dense: Callable[[str], Path], tmp_path: Path
+) -> None:
+    """The first block has no other inputs; later ones start from the same masks and another error."""
+    losses = []
+    for propagate in (False, True):
+        training = {"learning_rate": 0, "propagate": propagate}
+        wanted = spec(method="magnitude", reconstruction=training)
+        run = stored(dense("llama"), wanted, tmp_path / str(propagate))
+        losses.append([b.reconstruction.loss_before for b in run.blocks if b.reconstruction])
+    assert losses[0][0] == losses[1][0]
+    model = StreamedModel(dense("llama"), inspect(dense("llama")), torch.device("cpu"))
+    with torch.no_grad():
+        states = Activations(model, tokens(), batch_tokens=1)
+        for index in range(tiny.BLOCKS):
+            with model.block(index) as block:
+                pairs = [
+                    (hidden, call, block_run(block, hidden, call))
+                    for hidden, call in states.inputs(index)
+                ]
+                weights = model.dense(index)
+                for name in weights:
+                    weights[name] = run.tensors.get(f"model.layers.{index}.{name}", weights[name])
+            with model.block(index, weights) as block:
+                error = [
+                    (block_run(block, hidden, call) - target).square().mean()
+                    for hidden, call, target in pairs
+                ]
+                # one of eight windows is held out
+                assert float(error[7]) == pytest.approx(losses[0][index], rel=1e-4)
+            states.hidden = [target for *_, target in pairs]
+    assert losses[0][1] != pytest.approx(losses[1][1], rel=0.01)
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_a_trained_model_is_what_its_files_say(dtype: torch.dtype, tmp_path: Path) -> None:
     """The weights that later blocks and the verification see are those that the checkpoint can hold."""
@@ -560,6 +595,26 @@ def test_a_search_is_made_once_reported_and_obeyed(
         tokens()[:5],
     )
     assert all(torch.equal(tensor, direct.tensors[name]) for name, tensor in whole.tensors.items())
+
+
+def test_the_kernel_that_was_found_is_the_one_that_prunes(
+    dense: Callable[[str], Path], tmp_path: Path
+) -> None:
+    """A decision from disk stands for any search that ended with a neighbourhood."""
+    wanted = spec(method=crepe_with(PHO, exponent=1.0))
+    with pytest.raises(KeyboardInterrupt):
+        prune(dense("llama"), wanted, tmp_path / "a", tokens=tokens(), observer=Watcher(0))
+    path = tmp_path / "a" / "work" / "decided.json"
+    decided = json.loads(path.read_text())
+    found = {"alpha": 0.2, "beta": 0.4, "gamma": 1.4, "kernel": 9}
+    decided["search"] |= found
+    path.write_text(json.dumps(decided))
+    (tmp_path / "a" / "work" / "ledger.json").unlink()
+    searched_run = stored(dense("llama"), wanted, tmp_path / "a")
+    method = {"name": "crepe", "exponent": 1.0, **found}
+    direct = stored(dense("llama"), spec(method=method), tmp_path / "b", tokens()[:5])
+    for name, tensor in direct.tensors.items():
+        assert torch.equal(tensor, searched_run.tensors[name])
 
 
 def searched(folder: Path, params: dict[str, Any]) -> SearchReport:
