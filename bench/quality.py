@@ -133,7 +133,7 @@ class Bench:
             by_window = 1 if spec.reconstruction else None
             states = Activations(model, self.tokens, batch_tokens=by_window)
         decision = Decision(model, spec, windows, None, Tracker(Silent(), {}))
-        plan, _ = decision.make(ledger.path(0).parent, "bench")
+        plan, _ = decision.make(ledger.path(0).parent, "bench", begun=False)
         dense = Activations(model, self.tokens, batch_tokens=1) if spec.reconstruction else None
         probe = Activations(model, self.tokens[:1, :8])
         Walk(model, plan, ledger, states, probe, dense).run(lambda _index, _report: None)

@@ -13,9 +13,11 @@ import time
 from pathlib import Path
 from typing import Any, get_args
 
+import numpy as np
 import torch
-from scipy.stats import spearmanr
+from scipy.stats import qmc, spearmanr
 
+from bench.gini import Part, part_gini
 from bench.model import smollm2
 from pruning_core import settings
 from pruning_core.engine import device as devices
@@ -26,16 +28,16 @@ from pruning_core.engine.model import StreamedModel
 from pruning_core.engine.searching import Judge, search
 from pruning_core.engine.stats import Stats
 from pruning_core.intake.checkpoint import inspect
-from pruning_core.search.gini import Part
-from pruning_core.search.pho import Proxy, ProxyName
-from pruning_core.search.pilot import pilot_points
-from pruning_core.search.space import RIA
+from pruning_core.search.pho import Proxy
+from pruning_core.search.space import RIA, kernel_at
 from pruning_core.spec.calibration import Calibration
+from pruning_core.spec.patterns import removed_count
 from pruning_core.spec.prune import PruneSpec
 
 RESULTS = Path("docs/search.json")
 SEARCH_WINDOWS = 8
-PROXIES: tuple[ProxyName, ...] = ("energy", *get_args(Part))
+PARTS: tuple[Part, ...] = get_args(Part)
+POINTS = 24
 
 
 class Bench:
@@ -69,14 +71,14 @@ class Bench:
         judge.observe(self.states(), show, lambda _index: None)
         points = []
         for g, b, kernel in [RIA, *pilot_points()]:
-            found = {name: proxy.value(g, b, kernel, name) for name in PROXIES}
+            found = proxies(proxy, self.ratio, (g, b, kernel))
             perplexity = judge.perplexity(g, b, kernel)
             points.append({"g": g, "b": b, "kernel": kernel, "perplexity": perplexity, **found})
             print(points[-1], flush=True)
         values = [point["perplexity"] for point in points[1:]]
         ranks = {
             name: float(spearmanr([point[name] for point in points[1:]], values).statistic)
-            for name in PROXIES
+            for name in ("energy", *PARTS)
         }
         return {"points": points, "spearman": ranks}
 
@@ -87,6 +89,24 @@ class Bench:
             self.model, self.spec(name), self.states(), self.text, lambda _index: None, lambda: None
         )
         return {"cpu_seconds": time.process_time() - cpu, **report.model_dump(mode="json")}
+
+
+def pilot_points(count: int = POINTS, seed: int = 0) -> list[tuple[float, float, int]]:
+    """Return points (g, b, kernel) that fill the space evenly: a Latin hypercube."""
+    points = qmc.LatinHypercube(d=3, rng=seed).random(count)
+    return [(float(g), float(b), kernel_at(t)) for g, b, t in points]
+
+
+def proxies(proxy: Proxy, ratio: float, point: tuple[float, float, int]) -> dict[str, float]:
+    """Return the energy that is lost, and the mean Gini index of every part of the scores."""
+    found = {"energy": proxy.objective(*point)}
+    for part in PARTS:
+        indices = [
+            part_gini(np.sort(scores), removed_count(ratio, len(scores)), part)
+            for scores, _ in proxy.scores(*point)
+        ]
+        found[part] = sum(indices) / len(indices)
+    return found
 
 
 @torch.no_grad()

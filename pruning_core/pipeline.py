@@ -33,7 +33,6 @@ from pruning_core.intake import presets
 from pruning_core.intake.checkpoint import CheckpointFacts, inspect
 from pruning_core.spec.base import digest
 from pruning_core.spec.composition import Uniform
-from pruning_core.spec.methods import CRePE
 from pruning_core.spec.patterns import NofM
 from pruning_core.spec.prune import PruneSpec
 from pruning_core.spec.report import (
@@ -141,8 +140,7 @@ def _calibration(
     spec: PruneSpec, facts: CheckpointFacts, texts: Texts, given: torch.Tensor | None
 ) -> tuple[Windows | None, Windows | None]:
     """Return the calibration windows, and those that a search judges its candidates on."""
-    wanted = spec.method.search if isinstance(spec.method, CRePE) else None
-    held_out = wanted.windows if wanted else 0
+    held_out = spec.held_out_windows
     if not spec.needs_calibration:
         return None, None
     if given is None:
@@ -181,7 +179,7 @@ def _costs(
     evaluated = sum(found.tokens.numel() for found in evaluation.values()) * facts.blocks
     forward = float(windows.tokens.numel() if windows else 1) * facts.blocks
     costs = {"pruning": forward * _PRUNE_COST, "evaluating_pruned": float(evaluated)}
-    if isinstance(spec.method, CRePE) and spec.method.search:
+    if spec.held_out_windows:
         costs["searching"] = forward * _PRUNE_COST
     if not isinstance(spec.allocation, Uniform):
         costs["allocating"] = forward if needs_forward(spec) else forward * _FIXED_COST
@@ -202,6 +200,7 @@ def _fingerprint(run: _Run) -> str:
         "model": run.model_digest,
         "spec": digest(run.spec),
         "tokens": run.windows.digest if run.windows else None,
+        "search_text": run.search_text.digest if run.search_text else None,
         "versions": _versions(),
         "device": run.device.type,
     }
@@ -252,14 +251,15 @@ def _states(
 
 
 def _walk(run: _Run, model: StreamedModel, fingerprint: str, probe: torch.Tensor) -> Walk:
+    ledger = Ledger(run.work, fingerprint)
     decision = Decision(model, run.spec, run.windows, run.search_text, run.tracker)
-    plan, run.search = decision.make(run.work, fingerprint)
+    plan, run.search = decision.make(run.work, fingerprint, begun=0 in ledger)
     run.tracker.begin("calibrating")
     by_window = 1 if run.spec.reconstruction else None
     return Walk(
         model=model,
         plan=plan,
-        ledger=Ledger(run.work, fingerprint),
+        ledger=ledger,
         calibration=_states(run, model, batch_tokens=by_window),
         probe=Activations(model, probe),
         dense=_states(run, model, batch_tokens=1) if run.spec.reconstruction else None,

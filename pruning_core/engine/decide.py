@@ -19,6 +19,7 @@ from pruning_core.engine.model import StreamedModel
 from pruning_core.engine.plan import Plan
 from pruning_core.engine.progress import Tracker
 from pruning_core.engine.searching import search
+from pruning_core.errors import ResumeMismatch
 from pruning_core.spec.composition import Uniform
 from pruning_core.spec.prune import PruneSpec
 from pruning_core.spec.report import SearchReport
@@ -30,6 +31,7 @@ class Decided(BaseModel):
     """The outcome, for the run of this fingerprint alone."""
 
     fingerprint: str
+    complete: bool = False
     search: SearchReport | None = None
     ratios: tuple[float, ...] | None = None
 
@@ -52,30 +54,47 @@ class Decision:
     search_text: Windows | None
     tracker: Tracker
 
-    def make(self, folder: Path, fingerprint: str) -> tuple[Plan, SearchReport | None]:
-        """Return the plan of the walk and the report of the search, from `folder` if they are there."""
+    def make(
+        self, folder: Path, fingerprint: str, *, begun: bool
+    ) -> tuple[Plan, SearchReport | None]:
+        """Return the plan of the walk and the report of the search, from `folder` as far as they are there.
+
+        Args:
+            folder: Work folder of the run.
+            fingerprint: Of the run.
+            begun: Whether blocks were pruned already, by a decision that must then be there.
+
+        Raises:
+            ResumeMismatch: it is not.
+        """
         path = folder / FILE
         decided = _read(path, fingerprint)
-        if decided is None:
-            decided = Decided(fingerprint=fingerprint, search=self._search(), ratios=self._ratios())
-            folder.mkdir(parents=True, exist_ok=True)
-            with replacing(path) as temporary:
-                temporary.write_text(decided.model_dump_json(), encoding="utf-8")
+        if begun and not decided.complete and self._to_decide:
+            raise ResumeMismatch(
+                f"{folder} has pruned blocks, but not what was decided before them: remove it to start again"
+            )
+        if self.search_text is not None and decided.search is None:
+            decided.search = self._search(self.search_text)
+            _write(path, decided)
+        if decided.ratios is None and not isinstance(self.spec.allocation, Uniform):
+            decided.ratios = self._ratios()
+        decided.complete = True
+        _write(path, decided)
         plan = Plan.of(_with_found(self.spec, decided.search))
         if decided.ratios is not None:
             plan = allocated(plan, self.model, decided.ratios)
         return plan, decided.search
 
-    def _search(self) -> SearchReport | None:
-        if self.search_text is None:
-            return None
+    @property
+    def _to_decide(self) -> bool:
+        return self.search_text is not None or not isinstance(self.spec.allocation, Uniform)
+
+    def _search(self, text: Windows) -> SearchReport:
         self.tracker.begin("searching", len(self.model.blocks))
         step, alive = functools.partial(_block_done, self.tracker), self.tracker.alive
-        return search(self.model, self.spec, self._states(), self.search_text, step, alive)
+        return search(self.model, self.spec, self._states(), text, step, alive)
 
-    def _ratios(self) -> tuple[float, ...] | None:
-        if isinstance(self.spec.allocation, Uniform):
-            return None
+    def _ratios(self) -> tuple[float, ...]:
         self.tracker.begin("allocating", len(self.model.blocks))
         states = self._states() if needs_forward(self.spec) else None
         step = functools.partial(_block_done, self.tracker)
@@ -90,14 +109,18 @@ def _block_done(tracker: Tracker, index: int) -> None:
     tracker.step(index + 1)
 
 
-def _read(path: Path, fingerprint: str) -> Decided | None:
-    if not path.is_file():
-        return None
+def _read(path: Path, fingerprint: str) -> Decided:
     try:
         decided = Decided.model_validate_json(path.read_bytes())
-    except ValidationError:  # of another version: decide again
-        return None
-    return decided if decided.fingerprint == fingerprint else None
+    except (FileNotFoundError, ValidationError):  # none, or of another version: decide anew
+        return Decided(fingerprint=fingerprint)
+    return decided if decided.fingerprint == fingerprint else Decided(fingerprint=fingerprint)
+
+
+def _write(path: Path, decided: Decided) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(path) as temporary:
+        temporary.write_text(decided.model_dump_json(), encoding="utf-8")
 
 
 def _with_found(spec: PruneSpec, found: SearchReport | None) -> PruneSpec:

@@ -10,7 +10,9 @@ import torch
 
 
 def pick() -> torch.device:
-    """Return the accelerator where there is one, else the CPU."""
+    """Return the accelerator where there is one, else the CPU; float32 products keep all their bits."""
+    torch.set_float32_matmul_precision("highest")
+    torch.backends.cudnn.allow_tf32 = False
     accelerator = torch.accelerator.current_accelerator(check_available=True)
     return accelerator if accelerator is not None else torch.device("cpu")
 

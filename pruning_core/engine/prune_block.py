@@ -58,7 +58,9 @@ class BlockPruner:
     def prune(self) -> None:
         """Prune every matrix, stage by stage where the plan says so."""
         for groups in self._stages():
-            for group, stats in zip(groups, self._statistics(groups), strict=True):
+            found = self._statistics(groups)
+            for group in groups:
+                stats = found.pop(0)  # with its factorisations it goes when the group is done
                 for matrix in group.matrices:
                     self._prune(matrix, stats)
 
@@ -96,7 +98,6 @@ class BlockPruner:
     def _prune(self, matrix: Matrix, stats: Stats) -> None:
         name = self._stored(matrix)
         select = self.plan.select_for(self.index, len(self.reports))
-        select.check(name, matrix.shape)
         folding, order = self._channel_order(matrix, stats)
         self.reports.append(
             prune_matrix(

@@ -10,6 +10,7 @@ from pruning_core.engine.patterns import Selector
 from pruning_core.engine.plan import Plan
 from pruning_core.engine.stats import Stats
 from pruning_core.errors import NumericalFailure
+from pruning_core.spec.patterns import NofM
 from pruning_core.spec.report import MatrixReport
 
 
@@ -47,9 +48,8 @@ def prune_matrix(
     weight, keep = plan.element.prune(dense.clone(), stats, select, order)
     for part in plan.refinements_of(matrix.name):
         weight, keep = part.apply(dense, weight, keep, stats, select, part.params)
-    if not all_finite(weight):
-        raise NumericalFailure(f"{name}: the method produced NaN or infinity")
     weight = weight.to(stored)
+    _check(name, weight, keep, select)
     error = output_error(dense, weight.float(), stats)
     if order is not None and not folded:
         weight = weight[:, order.argsort()]
@@ -63,6 +63,29 @@ def prune_matrix(
         sparsity=removed / keep.numel(),
         error=error,
     )
+
+
+def _check(name: str, weight: torch.Tensor, keep: torch.Tensor, select: Selector) -> None:
+    """Refuse a result that is not what was asked for, before it is written.
+
+    Args:
+        name: For the error.
+        weight: [out, in], as stored, n:m groups side by side.
+        keep: [out, in].
+        select: How much, and in which pattern.
+    """
+    if not all_finite(weight):
+        raise NumericalFailure(
+            f"{name}: the method produced NaN, infinity or more than {weight.dtype} holds"
+        )
+    removed, asked = keep.numel() - int(keep.sum()), select.total((keep.shape[0], keep.shape[1]))
+    if removed != asked:
+        raise NumericalFailure(f"{name}: {removed} weights were removed, {asked} were asked for")
+    if bool(weight.masked_fill(keep, 0).any()):
+        raise NumericalFailure(f"{name}: a removed weight is not zero")
+    pattern = select.pattern
+    if isinstance(pattern, NofM) and bool((keep.view(-1, pattern.m).sum(dim=1) != pattern.n).any()):
+        raise NumericalFailure(f"{name}: a group does not keep {pattern.n} of {pattern.m}")
 
 
 def output_error(dense: torch.Tensor, weight: torch.Tensor, stats: Stats) -> float | None:

@@ -40,6 +40,7 @@ class Sample:
 def reconstruct(
     block: nn.Module,
     weights: Sequence[nn.Parameter],
+    stored: Sequence[torch.dtype],
     samples: Sequence[Sample],
     params: Reconstruction,
     alive: Callable[[], None],
@@ -49,6 +50,7 @@ def reconstruct(
     Args:
         block: In the model's dtype.
         weights: The pruned modules' weights.
+        stored: The dtypes that the checkpoint stores them in; what is kept has gone through them.
         samples: At least two; every n-th is held out, so that every task is.
         params: Learning rate, epochs, batch, held-out share.
         alive: Called after every step.
@@ -57,27 +59,34 @@ def reconstruct(
     validation = samples[every - 1 :: every] or samples[-1:]
     training = [sample for sample in samples if all(sample is not held for held in validation)]
     masks = [weight.data != 0 for weight in weights]
-    stored = weights[0].dtype
+    computed = weights[0].dtype
     block.float()
     best = [weight.data.clone() for weight in weights]
-    before = lowest = _loss(block, validation, stored)
+    before = lowest = _loss(block, validation, computed)
     optimiser = torch.optim.AdamW(weights, lr=params.learning_rate, weight_decay=0)
     steps = params.epochs * -(-len(training) // params.batch)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: _rate(step, steps))
     check = max(1, steps // (params.epochs * CHECKS_PER_EPOCH))
     for step in range(steps):
-        _step(block, weights, masks, _batch(training, step, params.batch), optimiser, stored)
+        _step(block, weights, masks, _batch(training, step, params.batch), optimiser, computed)
         schedule.step()
         alive()
         if (step + 1) % check == 0 or step + 1 == steps:
-            loss = _loss(block, validation, stored)
+            masters = [weight.data for weight in weights]
+            for weight, dtype in zip(weights, stored, strict=True):
+                weight.data = weight.data.to(dtype).float()
+            loss = _loss(block, validation, computed)
             if loss < lowest:
                 lowest, best = loss, [weight.data.clone() for weight in weights]
-    for weight, state in zip(weights, best, strict=True):
-        weight.data = state
-        weight.requires_grad_(False)
-    block.to(stored)
+            _put(weights, masters)
+    _put(weights, best)
+    block.requires_grad_(False).to(computed)
     return ReconstructionReport(steps=steps, loss_before=before, loss_after=lowest)
+
+
+def _put(weights: Sequence[nn.Parameter], states: Sequence[torch.Tensor]) -> None:
+    for weight, state in zip(weights, states, strict=True):
+        weight.data = state
 
 
 def _batch(samples: Sequence[Sample], step: int, size: int) -> Sequence[Sample]:
@@ -115,8 +124,11 @@ def _loss(block: nn.Module, samples: Sequence[Sample], dtype: torch.dtype) -> fl
 
 
 def _error(block: nn.Module, sample: Sample, dtype: torch.dtype) -> torch.Tensor:
-    """Return the mean squared error; on an accelerator products run in the model's 16 bits, weights stay float32."""
+    """Return the mean squared error; on an accelerator products run in bfloat16, weights stay float32.
+
+    So do those of a float16 model: in float16 the gradients of a mean over a whole window would underflow.
+    """
     device = sample.hidden.device.type
-    with torch.autocast(device, dtype=dtype, enabled=dtype != torch.float32):
+    with torch.autocast(device, dtype=torch.bfloat16, enabled=dtype != torch.float32):
         output = run(block, sample.hidden, sample.call)
     return functional.mse_loss(output.float(), sample.target.float())

@@ -27,18 +27,16 @@ def record(
     Raises:
         NumericalFailure: a statistic is NaN or infinite.
     """
+    window = states.tokens[0].shape[1]
     collectors = [
-        Collector(needs, group.matrices[0].shape[1], group.matrices[0].view.device)
+        Collector(needs, group.matrices[0].shape[1], group.matrices[0].view.device, window)
         for group in groups
     ]
     with _collecting(groups, collectors):
         for hidden, call in states.inputs(index):
             with suppress(_EnoughError):
                 run(block, hidden, call)
-    return [
-        collector.stats(f"block {index}, {group.matrices[0].name}")
-        for group, collector in zip(groups, collectors, strict=True)
-    ]
+    return [collectors.pop(0).stats(f"block {index}, {group.matrices[0].name}") for group in groups]
 
 
 def observe(

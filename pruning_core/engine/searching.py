@@ -17,6 +17,7 @@ from pruning_core.engine.model import StreamedModel
 from pruning_core.engine.patterns import Selector
 from pruning_core.engine.record import observe
 from pruning_core.engine.stats import Stats
+from pruning_core.errors import NumericalFailure
 from pruning_core.methods import crepe
 from pruning_core.search import hill_climb, pho
 from pruning_core.search.space import RIA, Trial, coefficients
@@ -24,6 +25,9 @@ from pruning_core.spec.methods import CRePE
 from pruning_core.spec.prune import PruneSpec
 from pruning_core.spec.report import SearchReport, TrialReport
 from pruning_core.spec.search import HillClimb
+
+WORST = 1e300
+"""Stands for a perplexity that is not finite: reports hold no infinity."""
 
 
 @dataclass
@@ -60,7 +64,7 @@ class Judge:
         observe(self.model, states, crepe.NEEDS, seen, block_done)
 
     def perplexity(self, g: float, b: float, kernel: int) -> float:
-        """Return a candidate's perplexity on the search text."""
+        """Return a candidate's perplexity on the search text; one that ruins the model is the worst there is."""
         params = with_coefficients(self._method, g, b, kernel)
         select = Selector(self.spec.ratio, self.spec.pattern)
 
@@ -72,9 +76,14 @@ class Judge:
                     keep = select.keep(crepe.score(weight, stats, params))
                     matrix.write(weight * keep, stored=self.model.dtype)
 
-        return perplexity(
-            self.model, self.text.tokens, lambda _index: None, alive=self.alive, prepare=mask
-        )
+        try:
+            return perplexity(
+                self.model, self.text.tokens, lambda _index: None, alive=self.alive, prepare=mask
+            )
+        except NumericalFailure:
+            if (g, b, kernel) == RIA:
+                raise
+            return WORST
 
     @property
     def _method(self) -> CRePE:

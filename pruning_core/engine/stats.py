@@ -159,8 +159,8 @@ class Gram:
 
     def result(self) -> torch.Tensor:
         """Return the mean, float32 [in, in], exactly symmetric."""
-        lower = self._sum.tril()
-        return (lower + lower.tril(-1).T) / max(1, self._tokens)
+        lower = self._sum.tril().div_(max(1, self._tokens))
+        return lower.add_(lower.tril(-1).T)
 
 
 class Sketch:
@@ -175,10 +175,12 @@ class Sketch:
 
     def update(self, x: torch.Tensor) -> None:
         """Add a batch of inputs, float32 [tokens, in]."""
-        for chunk in torch.split(x, SKETCH_ROWS):
-            shift = int(torch.randint(SKETCH_ROWS, (), generator=self._generator))
-            signs = torch.randint(2, (len(chunk), 1), generator=self._generator) * 2.0 - 1
-            signs = signs.to(x.device)
+        drawn = torch.randint(2, (len(x), 1), generator=self._generator) * 2.0 - 1
+        chunks = list(
+            zip(*(torch.split(t, SKETCH_ROWS) for t in (x, drawn.to(x.device))), strict=True)
+        )
+        shifts = torch.randint(SKETCH_ROWS, (len(chunks),), generator=self._generator).tolist()
+        for (chunk, signs), shift in zip(chunks, shifts, strict=True):
             fitting = min(len(chunk), SKETCH_ROWS - shift)
             self._sum[shift : shift + fitting].addcmul_(signs[:fitting], chunk[:fitting])
             self._sum[: len(chunk) - fitting].addcmul_(signs[fitting:], chunk[fitting:])
@@ -201,11 +203,13 @@ STATISTICS = tuple(ACCUMULATORS)
 class Collector:
     """All statistics of one input that a method needs."""
 
-    def __init__(self, needs: Iterable[str], width: int, device: torch.device) -> None:
+    def __init__(
+        self, needs: Iterable[str], width: int, device: torch.device, window: int = 1
+    ) -> None:
         self._width = width
+        self._window = window
         self._accumulators = {name: ACCUMULATORS[name](width, device) for name in sorted(needs)}
         self.tokens = 0
-        self.window = 1
 
     def update(self, x: torch.Tensor) -> None:
         """Add inputs of any leading shape, [..., in]."""
@@ -213,7 +217,6 @@ class Collector:
         if not len(flat):
             return
         self.tokens += flat.shape[0]
-        self.window = max(self.window, x.shape[-2])
         for accumulator in self._accumulators.values():
             accumulator.update(flat)
 
@@ -232,4 +235,4 @@ class Collector:
                 raise NumericalFailure(
                     f"{name}: {key} of its input is NaN or infinite during calibration"
                 )
-        return Stats(tokens=self.tokens, window=self.window, **values)
+        return Stats(tokens=self.tokens, window=self._window, **values)

@@ -94,8 +94,10 @@ class Walk:
     ) -> ReconstructionReport | None:
         if self.plan.reconstruction is None:
             return None
-        weights = list(work.weights().values())
-        return reconstruct(block, weights, samples, self.plan.reconstruction, self.alive)
+        weights = work.weights()
+        stored = [self.model.files.dtype(name) for name in weights]
+        params = self.plan.reconstruction
+        return reconstruct(block, list(weights.values()), stored, samples, params, self.alive)
 
     def _propagate(self, index: int, block: nn.Module, last: int) -> None:
         self.probe.advance(index, block)

@@ -33,9 +33,13 @@ def check(
     limit = facts.max_positions if facts else None
     if prune.needs_calibration:
         window = _window("calibration", prune.calibration.seq_len, limit)
-        for task in prune.calibration.tasks:
+        tasks, wanted = prune.calibration.tasks, prune.held_out_windows
+        beside = -(-wanted // len(tasks))
+        if prune.reconstruction and len(tasks) == 1 and tasks[0].samples == 1:
+            raise DatasetTooSmall("Reconstruction needs two calibration windows: one is held out.")
+        for task in tasks:
             found = find(task.name, tasks_dir)
-            _check_size(task.name, found.calibration_bytes, task.samples or 1, window)
+            _check_size(task.name, found.calibration_bytes, (task.samples or 1) + beside, window)
     if prune.evaluation_tasks:
         window = _window("evaluation", prune.evaluation.seq_len, limit)
         for name in prune.evaluation_tasks:

@@ -39,7 +39,7 @@ def prune(
     """Return the weight [out, in] with survivors updated and the rest zero, and the mask of what stays."""
     upper = stats.once(("inverse factor", params.damp), lambda: _inverse_factor(stats, params.damp))
     rows, width = weight.shape
-    columns = weight.T.contiguous()  # [in, out]: a column of the weight is contiguous
+    columns = weight.T.clone(memory_format=torch.contiguous_format)  # [in, out]
     keep = torch.ones_like(columns, dtype=torch.bool)
     removed = 0
     for start in range(0, width, params.block):

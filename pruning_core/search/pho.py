@@ -6,7 +6,7 @@ minimised by CMA-ES over (g, b, t) in [0, 1]^3, kernel = GRID[round(t (len - 1))
 
 Known of the paper: a Gini index of scores stands for perplexity, and CMA-ES searches. On the model that we measured
 (docs/methods/crepe.md) no Gini index of scores follows perplexity; the energy that matrices and their rows lose does,
-so that is what we minimise, and the indices stay here for the pilot. The coordinates and CMA-ES's settings are ours.
+so that is what we minimise. The coordinates and CMA-ES's settings are ours.
 A matrix is judged by a sample of its rows and columns; the lowest scores of the sample go, as many as the ratio says,
 whatever the pattern.
 """
@@ -14,27 +14,26 @@ whatever the pattern.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import chain
-from typing import Final, Literal
+from typing import Final, TypeAlias
 
 import cmaes
 import numpy as np
+import numpy.typing as npt
 import torch
 
 from pruning_core.engine.stats import Stats
 from pruning_core.errors import NumericalFailure
 from pruning_core.methods.crepe import neighbourhood
 from pruning_core.methods.ria import activation, relative_importance
-from pruning_core.search.gini import Part, Scores, part_gini
 from pruning_core.search.space import GRID, RIA, Trial, coefficients, kernel_at
 from pruning_core.spec.methods import CRePE
 from pruning_core.spec.patterns import removed_count
 from pruning_core.spec.search import Pho
 
-ProxyName = Literal["energy"] | Part
-PROXY: Final[ProxyName] = "energy"
+Scores: TypeAlias = npt.NDArray[np.float32]
 START: Final = (0.25, 0.5, 0.0)
 SIGMA: Final = 0.25
 
@@ -94,34 +93,30 @@ class Proxy:
             _Sample(torch.stack(terms).cpu().numpy(), shares.flatten().cpu().numpy())
         )
 
-    def value(self, g: float, b: float, kernel: int, proxy: ProxyName = PROXY) -> float:
-        """Return a proxy's mean over matrices.
+    def scores(self, g: float, b: float, kernel: int) -> Iterator[tuple[Scores, Scores]]:
+        """Yield every sample's scores at a point, and what the loss of each weight adds to the objective.
 
         Args:
             g: Share of the neighbourhood term.
             b: Share of the row term in the rest.
             kernel: Side of the neighbourhood, one of the grid's.
-            proxy: The energy that is lost, or the Gini index of a part of the scores.
-
-        Raises:
-            NumericalFailure: a score is NaN or infinite.
         """
         alpha, beta, gamma = coefficients(g, b)
         which = 2 + GRID.index(kernel)
-        found = []
         for sample in self._samples:
             scores = alpha * sample.terms[0] + beta * sample.terms[1]
             if gamma:
                 scores += gamma * sample.terms[which]
-            found.append(_judge(scores, sample.shares, self._ratio, proxy))
-        mean = math.fsum(found) / len(found)
-        if not math.isfinite(mean):
-            raise NumericalFailure("a score is NaN or infinite")
-        return mean
+            yield scores, sample.shares
 
     def objective(self, g: float, b: float, kernel: int) -> float:
-        """Return what the search minimises in place of perplexity."""
-        return self.value(g, b, kernel)
+        """Return what the search minimises in place of perplexity, at a point of the space.
+
+        Raises:
+            NumericalFailure: a score is NaN or infinite.
+        """
+        lost = [_lost(*sample, self._ratio) for sample in self.scores(g, b, kernel)]
+        return math.fsum(lost) / len(lost)
 
     def _places(self, shape: torch.Size) -> tuple[torch.Tensor, torch.Tensor]:
         """Return the sampled rows and columns in ascending order, int64."""
@@ -136,13 +131,12 @@ class Proxy:
         return first, second
 
 
-def _judge(scores: Scores, shares: Scores, ratio: float, proxy: ProxyName) -> float:
-    count = removed_count(ratio, len(scores))
-    if proxy != "energy":
-        return part_gini(np.sort(scores), count, proxy)
+def _lost(scores: Scores, shares: Scores, ratio: float) -> float:
+    """Return the sum of the shares of the lowest scores."""
     if not np.isfinite(scores).all():
-        return math.nan
-    lowest = np.argpartition(scores, count)[:count] if count < len(scores) else slice(None)
+        raise NumericalFailure("a score is NaN or infinite")
+    count = removed_count(ratio, len(scores))
+    lowest = np.argpartition(scores, count)[:count]
     return float(shares[lowest].sum(dtype=np.float64))
 
 

@@ -97,7 +97,7 @@ class Reconstruction(Frozen):
     epochs: int = Field(default=1, ge=1, le=100)
     batch: int = Field(default=2, ge=1, le=1024)
     """Windows per step."""
-    held_out: float = Field(default=0.125, gt=0, lt=1)
-    """Share of the calibration windows that decide which state is kept."""
+    held_out: float = Field(default=0.125, gt=0, le=0.5)
+    """Share of the calibration windows that decide which state is kept: one of every round(1 / held_out)."""
     propagate: bool = False
     """Feed the pruned path's inputs instead of the dense path's."""

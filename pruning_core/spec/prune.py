@@ -16,7 +16,7 @@ from pruning_core.spec.composition import (
     Uniform,
 )
 from pruning_core.spec.evaluation import Evaluation
-from pruning_core.spec.methods import Method, SparseGPT
+from pruning_core.spec.methods import CRePE, Method, SparseGPT
 from pruning_core.spec.output import Output
 from pruning_core.spec.patterns import NofM, Pattern, PatternName
 
@@ -96,6 +96,8 @@ class PruneSpec(Frozen):
     def _parts_agree(self) -> Self:
         if not isinstance(self.allocation, Uniform):
             self._check_allocation()
+        if self.true_sequential and not self.needs_calibration:
+            raise ValueError(f"true_sequential does nothing: {self.method.name} reads no inputs")
         if isinstance(self.pattern, NofM) and isinstance(self.method, SparseGPT):
             block, m = self.method.block, self.pattern.m
             if block % m:
@@ -121,6 +123,12 @@ class PruneSpec(Frozen):
         """Whether any part reads calibration text."""
         parts = (self.refinement, self.reconstruction, self.allocation.name == "owl")
         return self.method.needs_calibration or any(parts)
+
+    @property
+    def held_out_windows(self) -> int:
+        """Windows of calibration text on which a search judges its candidates."""
+        search = self.method.search if isinstance(self.method, CRePE) else None
+        return search.windows if search else 0
 
     @property
     def ratio(self) -> float:

@@ -20,7 +20,7 @@ class SearchText(Frozen):
 
 
 class Pho(SearchText):
-    """Proxy-based search by CMA-ES: the Gini index of scores in the loop, one perplexity check at the end."""
+    """Proxy-based search by CMA-ES: a proxy in the loop, one perplexity check at the end."""
 
     name: Literal["pho"] = "pho"
     generations: int = Field(default=25, ge=1, le=1000)

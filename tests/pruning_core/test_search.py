@@ -12,19 +12,17 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from bench.gini import Part, gini, part_gini
+from bench.search import PARTS, pilot_points, proxies
 from pruning_core.engine.stats import Stats
 from pruning_core.errors import NumericalFailure
 from pruning_core.methods import crepe
-from pruning_core.search import pho
-from pruning_core.search.gini import Part, gini, part_gini
 from pruning_core.search.hill_climb import climb
 from pruning_core.search.pho import Proxy, minimise
-from pruning_core.search.pilot import pilot_points
 from pruning_core.search.space import GRID, RIA, Trial, coefficients, kernel_at
 from pruning_core.spec.methods import CRePE, Neighbour
 from pruning_core.spec.search import HillClimb, Pho
 
-PARTS: tuple[Part, ...] = get_args(Part)
 SHAPES = [(6, 8), (10, 7), (9, 9), (30, 40), (6, 8)]
 scores = st.lists(st.floats(2**-10, 1000, width=32), min_size=1, max_size=50)
 
@@ -130,27 +128,21 @@ def test_the_proxy_is_the_plain_formula(point: tuple[float, float, int], part: P
     expected = np.mean(
         [plain_gini(plain_part(plain_scores(w, s, *point), 0.4, part)) for w, s in observed]
     )
-    assert proxy(observed).value(*point, part) == pytest.approx(expected, abs=1e-5)
+    assert proxies(proxy(observed), 0.4, point)[part] == pytest.approx(expected, abs=1e-5)
 
 
 @pytest.mark.parametrize("neighbour", get_args(Neighbour))
 def test_the_proxy_reads_the_scores_that_crepe_prunes_by(neighbour: Neighbour) -> None:
     alpha, beta, gamma = coefficients(0.6, 0.3)
-    kernel, exponent = 5, 1.5
-    method = CRePE(neighbour=neighbour, exponent=exponent)
+    method = CRePE(neighbour=neighbour, exponent=1.5)
     pruned_by = method.model_copy(
-        update={"alpha": alpha, "beta": beta, "gamma": gamma, "kernel": kernel}
+        update={"alpha": alpha, "beta": beta, "gamma": gamma, "kernel": 5}
     )
     observed = matrices()
-    expected = np.mean(
-        [
-            plain_gini(plain_part(crepe.score(w, s, pruned_by).flatten().tolist(), 0.4, "kept"))
-            for w, s in observed
-        ]
-    )
-    assert proxy(observed, params=method).value(0.6, 0.3, kernel, "kept") == pytest.approx(
-        expected, abs=1e-5
-    )
+    found = proxy(observed, params=method).scores(0.6, 0.3, 5)
+    for (weight, stats), (values, _) in zip(observed, found, strict=True):
+        expected = crepe.score(weight, stats, pruned_by).flatten()
+        torch.testing.assert_close(torch.from_numpy(values), expected)
 
 
 @pytest.mark.parametrize("point", [RIA, (0.3, 0.9, 3), (1.0, 0.5, 65)])
@@ -171,18 +163,19 @@ def test_the_objective_is_the_energy_that_matrices_and_rows_lose(
     assert proxy(observed).objective(*point) == pytest.approx(np.mean(expected), abs=1e-6)
 
 
-@pytest.mark.parametrize("part", [*PARTS, "energy"])
-def test_a_sample_stands_for_its_matrix(part: pho.ProxyName) -> None:
+def test_a_sample_stands_for_its_matrix() -> None:
     observed = matrices([(300, 200)])
-    whole = proxy(observed, positions=1 << 20).value(0.3, 0.5, 7, part)
-    sample = proxy(observed, positions=10_000).value(0.3, 0.5, 7, part)
-    assert sample != whole
-    assert sample == pytest.approx(whole, abs=0.01)
+    whole = proxies(proxy(observed, positions=1 << 20), 0.4, (0.3, 0.5, 7))
+    sample = proxies(proxy(observed, positions=10_000), 0.4, (0.3, 0.5, 7))
+    assert set(whole) == {"energy", *PARTS}
+    for name in whole:
+        assert sample[name] != whole[name]
+        assert sample[name] == pytest.approx(whole[name], abs=0.01)
 
 
 def test_the_seed_decides_the_sample() -> None:
     def value(seed: int) -> float:
-        return proxy(matrices(), seed=seed, positions=100).value(0.3, 0.5, 7)
+        return proxy(matrices(), seed=seed, positions=100).objective(0.3, 0.5, 7)
 
     assert value(1) == value(1) != value(2)
 
@@ -190,7 +183,7 @@ def test_the_seed_decides_the_sample() -> None:
 def test_the_order_of_observation_does_not_matter() -> None:
     forth = proxy(matrices(), positions=60)
     back = proxy(matrices()[::-1], positions=60)
-    assert forth.value(0.4, 0.3, 15) == pytest.approx(back.value(0.4, 0.3, 15), abs=1e-12)
+    assert forth.objective(0.4, 0.3, 15) == pytest.approx(back.objective(0.4, 0.3, 15), abs=1e-12)
 
 
 def test_the_proxy_ignores_the_scale_of_weights_and_inputs() -> None:
@@ -199,14 +192,14 @@ def test_the_proxy_ignores_the_scale_of_weights_and_inputs() -> None:
         for weight, stats in matrices()
         if stats.column_mean_square is not None
     ]
-    value = proxy(matrices()).value(0.4, 0.3, 3)
-    assert proxy(scaled).value(0.4, 0.3, 3) == pytest.approx(value, abs=1e-6)
+    value = proxy(matrices()).objective(0.4, 0.3, 3)
+    assert proxy(scaled).objective(0.4, 0.3, 3) == pytest.approx(value, abs=1e-6)
 
 
 def test_a_matrix_of_zeros_counts_as_even() -> None:
     zeros = (torch.zeros(4, 6), Stats(tokens=9, column_mean_square=torch.ones(6)))
-    one = proxy(matrices([(6, 8)])).value(0.4, 0.3, 3)
-    both = proxy([*matrices([(6, 8)]), zeros]).value(0.4, 0.3, 3)
+    one = proxy(matrices([(6, 8)])).objective(0.4, 0.3, 3)
+    both = proxy([*matrices([(6, 8)]), zeros]).objective(0.4, 0.3, 3)
     assert both == pytest.approx(one / 2)
 
 
@@ -214,12 +207,12 @@ def test_scores_that_are_not_finite_are_an_error() -> None:
     (weight, stats), *_ = matrices()
     weight[2, 3] = math.nan
     with pytest.raises(NumericalFailure):
-        proxy([(weight, stats)]).value(*RIA)
+        proxy([(weight, stats)]).objective(*RIA)
 
 
 def test_a_kernel_off_the_grid_is_an_error() -> None:
     with pytest.raises(ValueError):
-        proxy(matrices()).value(0.1, 0.5, 11)
+        proxy(matrices()).objective(0.1, 0.5, 11)
 
 
 # The space

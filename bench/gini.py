@@ -1,4 +1,4 @@
-"""The Gini index of scores, whole or in part.
+"""The Gini index of scores, whole or in part: the proxies that the pilot compares with the energy.
 
 G(x) = sum over i of (2 i - N - 1) x_(i) / (N * sum of x),  x >= 0 ascending, i = 1..N
 
