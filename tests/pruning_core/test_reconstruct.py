@@ -53,7 +53,9 @@ class Problem:
 
     def train(self, alive: Callable[[], None] = quiet, **params: Any) -> ReconstructionReport:
         fields: dict[str, Any] = {"learning_rate": 1e-3, "epochs": 5} | params
-        return reconstruct(self.block, self.weights, self.samples, Reconstruction(**fields), alive)
+        stored = [weight.dtype for weight in self.weights]
+        wanted = Reconstruction(**fields)
+        return reconstruct(self.block, self.weights, stored, self.samples, wanted, alive)
 
     def error(self, samples: list[Sample]) -> float:
         with torch.no_grad():
@@ -187,7 +189,7 @@ def test_it_lowers_the_error_of_a_real_block(tmp_path: Path) -> None:
             zeros = [matrix.read() == 0 for matrix in matrices]
             weights = [matrix.module.get_parameter("weight") for matrix in matrices]
             params = Reconstruction(learning_rate=3e-3, epochs=6)
-            report = reconstruct(block, weights, samples, params, quiet)
+            report = reconstruct(block, weights, [weight.dtype for weight in weights], samples, params, quiet)
             for matrix, zero in zip(matrices, zeros, strict=True):
                 assert torch.equal(matrix.read() == 0, zero)
     assert report.loss_after < 0.9 * report.loss_before
