@@ -43,7 +43,7 @@ METHODS: dict[str, dict[str, Any]] = {
     "Wanda": {"method": "wanda"},
     "RIA": {"method": "ria"},
     "RIA, per row": {"method": "ria", "pattern": {"name": "row"}},
-    "CRePE, PHO's preset": {"method": {"name": "crepe", "preset": "smollm2-135m"}},
+    "CRePE": {"method": {"name": "crepe", "preset": "smollm2-135m"}},
     "SparseGPT": {"method": "sparsegpt"},
     "ALPS": {"method": "alps"},
     "ALPS, gradual": {"method": {"name": "alps", "schedule": "gradual"}},
@@ -61,11 +61,13 @@ AUTHORS = ("magnitude", "Wanda", "RIA", "SparseGPT", "ALPS")
 EXTRAS: dict[str, dict[str, Any]] = {
     "RIA 50 %": {"method": "ria", "sparsity": 0.5},
     "CRePE 50 %, PHO's coefficients": {
-        "method": {"name": "crepe", "preset": "smollm2-135m"},
-        "sparsity": 0.5,
-    },
-    "CRePE 50 %, the hill climb's": {
-        "method": {"name": "crepe", "alpha": 1.375, "beta": 0.625},
+        "method": {
+            "name": "crepe",
+            "alpha": 1.1907,
+            "beta": 0.5619,
+            "gamma": 0.2474,
+            "kernel": 9,
+        },
         "sparsity": 0.5,
     },
     "Wanda, uniform": {"method": "wanda", "sparsity": 0.7},

@@ -46,7 +46,7 @@ def test_n_of_m_names_the_kept_weights_and_implies_the_ratio() -> None:
         ({"sparcity": 0.5}, "Extra inputs"),
         ({"method": "wander"}, "does not match any of the expected tags"),
         ({"sparsity": 0}, "greater than 0"),
-        ({"sparsity": 1}, "less than or equal to 0.5"),
+        ({"sparsity": 1}, "less than 1"),
         ({"sparsity": float("nan")}, "finite"),
         ({"sparsity": None}, "exactly one of"),
         ({"pattern": {"name": "n:m", "n": 2, "m": 4}}, "exactly one of"),
