@@ -56,7 +56,7 @@ def _authors(cells: Cells) -> str:
         name = key.split(" | ")[0]
         ours, theirs = cell["perplexity"], THEIRS.get(name)
         apart = f"{100 * (ours / theirs - 1):+.1f} %" if theirs else ""
-        rows.append([key, f"{ours:.2f}", f"{theirs:.2f}" if theirs else "", apart])
+        rows.append([name, f"{ours:.2f}", f"{theirs:.2f}" if theirs else "", apart])
     return _table(["method", "Secateur", "authors' code", "difference"], rows)
 
 
