@@ -189,7 +189,9 @@ def test_it_lowers_the_error_of_a_real_block(tmp_path: Path) -> None:
             zeros = [matrix.read() == 0 for matrix in matrices]
             weights = [matrix.module.get_parameter("weight") for matrix in matrices]
             params = Reconstruction(learning_rate=3e-3, epochs=6)
-            report = reconstruct(block, weights, [weight.dtype for weight in weights], samples, params, quiet)
+            report = reconstruct(
+                block, weights, [weight.dtype for weight in weights], samples, params, quiet
+            )
             for matrix, zero in zip(matrices, zeros, strict=True):
                 assert torch.equal(matrix.read() == 0, zero)
     assert report.loss_after < 0.9 * report.loss_before
