@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import numpy.typing as npt
 import pytest
@@ -9,12 +11,18 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pruning_core.engine.activations import Activations
+from pruning_core.engine.model import StreamedModel
 from pruning_core.engine.numerics import all_finite, damped_cholesky, damping, smallest
 from pruning_core.engine.prune_matrix import output_error
+from pruning_core.engine.record import observe
 from pruning_core.engine.stats import SKETCH_ROWS, STATISTICS, Collector, Stats
 from pruning_core.errors import NumericalFailure
+from pruning_core.intake.checkpoint import inspect
+from tests import tiny
 
 Array = npt.NDArray[np.float64]
+CPU = torch.device("cpu")
 widths = st.integers(1, 40)
 seeds = st.integers(0, 2**31)
 
@@ -82,11 +90,28 @@ def test_a_variance_far_from_zero_is_not_lost_to_rounding() -> None:
 def test_inputs_of_any_leading_shape_and_dtype_count_by_token() -> None:
     inputs = random_inputs(24, 6, 2).reshape(2, 12, 6)
     half = collected([inputs.bfloat16()])
-    assert (half.tokens, half.window) == (24, 12)
+    assert half.tokens == 24
     assert half.gram is not None
     assert half.gram.dtype == torch.float32
     x = exact(inputs.bfloat16().float())
     np.testing.assert_allclose(half.gram.numpy(), x.T @ x / 24, rtol=1e-4, atol=1e-4)
+
+
+def test_the_window_is_the_text_s_and_not_that_of_a_batch(tmp_path: Path) -> None:
+    """Experts see a few tokens of many windows."""
+    folder = tiny.save(tmp_path / "model", "mixtral")
+    model = StreamedModel(folder, inspect(folder), CPU)
+    windows: set[int] = set()
+    with torch.no_grad():
+        states = Activations(model, tiny.tokens(4, 24))
+        observe(
+            model,
+            states,
+            ["column_mean"],
+            lambda _index, _group, stats: windows.add(stats.window),
+            lambda _index: None,
+        )
+    assert windows == {24}
 
 
 def test_no_tokens_give_zeros_that_call_themselves_silent() -> None:

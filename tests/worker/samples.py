@@ -40,7 +40,9 @@ def sample_search(spec: PruneSpec, *, kept_ria: bool) -> SearchReport | None:
     return SearchReport(
         name=spec.method.search.name,
         evaluations=175,
-        seconds=3.0,
+        seconds_observing=3.0,
+        seconds_searching=3.0,
+        seconds_checking=3.0,
         windows=spec.method.search.windows,
         digest="sha256:3",
         perplexity_ria=12.0,
