@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import shutil
 import tempfile
 import time
 from pathlib import Path
@@ -17,22 +16,16 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
 
 from bench.model import smollm2
 from bench.page import write
 from pruning_core import settings
 from pruning_core.engine import device as devices
-from pruning_core.engine.activations import Activations
-from pruning_core.engine.calibration import Texts, Windows
-from pruning_core.engine.checkpoint import Ledger
-from pruning_core.engine.decide import Decision
+from pruning_core.engine.calibration import Texts
 from pruning_core.engine.evaluate import perplexity
 from pruning_core.engine.model import StreamedModel
-from pruning_core.engine.progress import Silent, Tracker
-from pruning_core.engine.walk import Walk
-from pruning_core.intake import presets
-from pruning_core.intake.checkpoint import CheckpointFacts, inspect
+from pruning_core.intake.checkpoint import inspect
+from pruning_core.pipeline import prune
 from pruning_core.spec.calibration import Calibration
 from pruning_core.spec.evaluation import Evaluation
 from pruning_core.spec.prune import PruneSpec
@@ -95,50 +88,31 @@ class Bench:
 
     def __init__(self, folder: Path, tokens: torch.Tensor, text: torch.Tensor) -> None:
         self.folder = folder
-        self.facts: CheckpointFacts = inspect(folder)
         self.tokens = tokens
         self.text = text
 
-    def dense(self) -> float:
-        model = StreamedModel(self.folder, self.facts, devices.pick())
-        return perplexity(model, self.text, lambda _index: None)
-
     def cell(self, asked: dict[str, Any]) -> dict[str, Any]:
-        """Prune, evaluate the very weights that a job would store, and say what it cost."""
-        spec = presets.expand(PruneSpec.model_validate(asked))
-        model = StreamedModel(self.folder, self.facts, devices.pick())
-        work = Path(tempfile.mkdtemp())
-        ledger = Ledger(work, "bench")
-        started = time.process_time()
-        self._walk(model, spec, ledger)
-        seconds = time.process_time() - started
-
-        def pruned(index: int, block: nn.Module) -> None:
-            block.load_state_dict(ledger.weights(index, model), assign=True)
-
-        found = perplexity(model, self.text, lambda _index: None, prepare=pruned)
-        matrices = [matrix for block in ledger.blocks for matrix in block.matrices]
-        weights = sum(matrix.shape[0] * matrix.shape[1] for matrix in matrices)
+        """Prune as a job does, evaluate the checkpoint that it would hand out, and say what it cost."""
+        spec = PruneSpec.model_validate(asked | {"evaluation": {"tasks": []}})
+        tokens = self.tokens if spec.needs_calibration else None
+        with tempfile.TemporaryDirectory() as out:
+            started = time.process_time()
+            report = prune(self.folder, spec, Path(out), tokens=tokens)
+            seconds = time.process_time() - started
+            found = self.perplexity(Path(out) / "checkpoint")
+        matrices = [matrix for block in report.blocks for matrix in block.matrices]
         errors = [matrix.error for matrix in matrices if matrix.error is not None]
-        shutil.rmtree(work)
         return {
             "perplexity": round(found, 3),
-            "sparsity": round(sum(matrix.removed for matrix in matrices) / weights, 5),
+            "sparsity": round(report.sparsity, 5),
             "cpu_seconds": round(seconds, 1),
             "mean_error": round(sum(errors) / len(errors), 4) if errors else None,
         }
 
-    def _walk(self, model: StreamedModel, spec: PruneSpec, ledger: Ledger) -> None:
-        states = windows = None
-        if spec.needs_calibration:
-            windows = Windows(self.tokens, {"given": len(self.tokens)})
-            by_window = 1 if spec.reconstruction else None
-            states = Activations(model, self.tokens, batch_tokens=by_window)
-        decision = Decision(model, spec, windows, None, Tracker(Silent(), {}))
-        plan, _ = decision.make(ledger.path(0).parent, "bench", begun=False)
-        dense = Activations(model, self.tokens, batch_tokens=1) if spec.reconstruction else None
-        probe = Activations(model, self.tokens[:1, :8])
-        Walk(model, plan, ledger, states, probe, dense).run(lambda _index, _report: None)
+    def perplexity(self, folder: Path) -> float:
+        """Return a model's perplexity on the text."""
+        model = StreamedModel(folder, inspect(folder), devices.pick())
+        return perplexity(model, self.text, lambda _index: None)
 
 
 def cells(which: str) -> dict[str, dict[str, Any]]:
@@ -188,7 +162,11 @@ def run(bench: Bench, table: str, only: str, skip: str) -> None:
         kept = results.setdefault(table, {}).setdefault(conditions, {})
         if key in kept:
             continue
-        found = {"perplexity": round(bench.dense(), 3)} if asked is None else bench.cell(asked)
+        found = (
+            {"perplexity": round(bench.perplexity(bench.folder), 3)}
+            if asked is None
+            else bench.cell(asked)
+        )
         results = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
         results.setdefault(table, {}).setdefault(conditions, {})[key] = found
         RESULTS.write_text(json.dumps(results, indent=1) + "\n")

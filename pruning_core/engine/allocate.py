@@ -12,8 +12,8 @@ from pruning_core.engine.allocation import removed_counts
 from pruning_core.engine.matrix import InputGroup, input_groups
 from pruning_core.engine.model import StreamedModel
 from pruning_core.engine.plan import Plan
-from pruning_core.engine.record import observe
 from pruning_core.engine.stats import Stats
+from pruning_core.engine.walk import observe
 from pruning_core.methods import wanda
 from pruning_core.spec.composition import AlphaPruning, DepthRamp, Owl
 from pruning_core.spec.methods import Wanda

@@ -12,9 +12,9 @@ from torch import nn
 from pruning_core.engine.activations import Activations
 from pruning_core.engine.matrix import InputGroup, Matrix, input_groups
 from pruning_core.engine.model import StreamedModel
-from pruning_core.engine.permute import Folding, channel_order, folding
+from pruning_core.engine.permute import channel_order, folding
 from pruning_core.engine.plan import Plan
-from pruning_core.engine.prune_matrix import prune_matrix
+from pruning_core.engine.prune_matrix import Ordering, prune_matrix
 from pruning_core.engine.record import record
 from pruning_core.engine.stats import Stats
 from pruning_core.spec.report import MatrixReport
@@ -98,42 +98,32 @@ class BlockPruner:
     def _prune(self, matrix: Matrix, stats: Stats) -> None:
         name = self._stored(matrix)
         select = self.plan.select_for(self.index, len(self.reports))
-        folding, order = self._channel_order(matrix, stats)
+        ordering = self._ordering(matrix, stats)
+        stored = self.model.files.dtype(name.partition("[")[0])
         self.reports.append(
-            prune_matrix(
-                matrix,
-                name,
-                stats,
-                self.plan,
-                select,
-                order=order,
-                folded=folding is not None,
-                stored=self.model.files.dtype(name.partition("[")[0]),
-            )
+            prune_matrix(matrix, name, stats, self.plan, select, ordering=ordering, stored=stored)
         )
-        if order is None:
+        if ordering is None:
             return
-        if folding is None:
-            self.orders[name] = order
+        if ordering.folding is None:
+            self.orders[name] = ordering.order
         else:
-            for module in folding.reorder_writers(order):
+            for module in ordering.folding.reorder_writers(ordering.order):
                 self._moved[self._bias_name(module)] = module.get_parameter("bias")
 
-    def _channel_order(
-        self, matrix: Matrix, stats: Stats
-    ) -> tuple[Folding | None, torch.Tensor | None]:
-        """Return the channel order of a matrix, and what absorbs it if anything does."""
-        pattern, element = self.plan.permuting, self.plan.element
+    def _ordering(self, matrix: Matrix, stats: Stats) -> Ordering | None:
+        """Return the order of a matrix's channels, where the pattern permutes them and this matrix allows it."""
+        pattern, element, found = self.plan.permuting, self.plan.element, None
         if pattern is None:
-            return None, None
-        if pattern.permute == "mask":
-            score = element.score(matrix.read(), stats, element.params)
-            return None, channel_order(score, pattern.n, pattern.m)
-        found = folding(matrix, self.matrices.values(), self.model.family, self.model.config)
-        if found is None:
-            return None, None
+            return None
+        if pattern.permute == "fold":
+            family, config = self.model.family, self.model.config
+            found = folding(matrix, self.matrices.values(), family, config)
+            if found is None:
+                return None
         score = element.score(matrix.read(), stats, element.params)
-        return found, found.order(score, pattern.n, pattern.m)
+        choose = channel_order if found is None else found.order
+        return Ordering(choose(score, pattern.n, pattern.m), score, found)
 
     def _bias_name(self, module: nn.Module) -> str:
         """Return the stored name of a pruned module's bias."""

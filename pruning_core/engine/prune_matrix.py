@@ -2,16 +2,34 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 
 from pruning_core.engine.matrix import Matrix
 from pruning_core.engine.numerics import all_finite
 from pruning_core.engine.patterns import Selector
+from pruning_core.engine.permute import Folding
 from pruning_core.engine.plan import Plan
 from pruning_core.engine.stats import Stats
 from pruning_core.errors import NumericalFailure
 from pruning_core.spec.patterns import NofM
 from pruning_core.spec.report import MatrixReport
+
+
+@dataclass(frozen=True)
+class Ordering:
+    """An order of a matrix's input channels for n:m.
+
+    Attributes:
+        order: int64 [in], the original channel at each place.
+        score: [out, in], the importance that decided it, in the original order.
+        folding: What absorbs the order, so that the result stays in it; None where the order is saved beside the model.
+    """
+
+    order: torch.Tensor
+    score: torch.Tensor
+    folding: Folding | None
 
 
 def prune_matrix(
@@ -21,8 +39,7 @@ def prune_matrix(
     plan: Plan,
     select: Selector,
     *,
-    order: torch.Tensor | None,
-    folded: bool,
+    ordering: Ordering | None,
     stored: torch.dtype,
 ) -> MatrixReport:
     """Prune one matrix in place.
@@ -33,8 +50,7 @@ def prune_matrix(
         stats: Of its input, in the channels' original order.
         plan: Method and refinements.
         select: How much, and in which pattern.
-        order: int64 [in], the order in which n:m groups are counted; None for the stored one.
-        folded: Leave the result in that order, because what writes the input is reordered too.
+        ordering: The order in which n:m groups are counted; None for the stored one.
         stored: The dtype that the checkpoint stores.
 
     Raises:
@@ -43,18 +59,19 @@ def prune_matrix(
     """
     select.check(name, matrix.shape)
     dense = matrix.read()
-    if order is not None:
+    score = None
+    if ordering is not None:
+        order, score = ordering.order, ordering.score[:, ordering.order]
         dense, stats = dense[:, order], stats.permuted(order)
-    weight, keep = plan.element.prune(dense.clone(), stats, select, order)
+    weight, keep = plan.element.prune(dense.clone(), stats, select, score)
     for part in plan.refinements_of(matrix.name):
         weight, keep = part.apply(dense, weight, keep, stats, select, part.params)
     weight = weight.to(stored)
-    _check(name, weight, keep, select)
+    removed = _checked(name, weight, keep, select)
     error = output_error(dense, weight.float(), stats)
-    if order is not None and not folded:
-        weight = weight[:, order.argsort()]
+    if ordering is not None and ordering.folding is None:
+        weight = weight[:, ordering.order.argsort()]
     matrix.write(weight, stored=stored)
-    removed = keep.numel() - int(keep.sum())
     return MatrixReport(
         name=name,
         shape=matrix.shape,
@@ -65,8 +82,8 @@ def prune_matrix(
     )
 
 
-def _check(name: str, weight: torch.Tensor, keep: torch.Tensor, select: Selector) -> None:
-    """Refuse a result that is not what was asked for, before it is written.
+def _checked(name: str, weight: torch.Tensor, keep: torch.Tensor, select: Selector) -> int:
+    """Return how many weights were removed; refuse a result that is not what was asked for, before it is written.
 
     Args:
         name: For the error.
@@ -86,6 +103,7 @@ def _check(name: str, weight: torch.Tensor, keep: torch.Tensor, select: Selector
     pattern = select.pattern
     if isinstance(pattern, NofM) and bool((keep.view(-1, pattern.m).sum(dim=1) != pattern.n).any()):
         raise NumericalFailure(f"{name}: a group does not keep {pattern.n} of {pattern.m}")
+    return removed
 
 
 def output_error(dense: torch.Tensor, weight: torch.Tensor, stats: Stats) -> float | None:

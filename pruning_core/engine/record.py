@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 
 import torch
@@ -10,8 +10,7 @@ from torch import nn
 
 from pruning_core.engine.activations import Activations
 from pruning_core.engine.blocks import run
-from pruning_core.engine.matrix import InputGroup, input_groups
-from pruning_core.engine.model import StreamedModel
+from pruning_core.engine.matrix import InputGroup
 from pruning_core.engine.stats import Collector, Stats
 
 
@@ -37,31 +36,6 @@ def record(
             with suppress(_EnoughError):
                 run(block, hidden, call)
     return [collectors.pop(0).stats(f"block {index}, {group.matrices[0].name}") for group in groups]
-
-
-def observe(
-    model: StreamedModel,
-    states: Activations | None,
-    needs: Iterable[str],
-    visit: Callable[[int, InputGroup, Stats], None],
-    block_done: Callable[[int], None],
-) -> None:
-    """Show every input of the dense model, with its statistics, to `visit(block, group, stats)`.
-
-    Without states no forward pass is made and the statistics are empty.
-    """
-    last = len(model.blocks) - 1
-    for index in range(last + 1):
-        with model.block(index) as block:
-            groups = input_groups(block, model.family, model.config)
-            found = [Stats(tokens=0) for _ in groups]
-            if states is not None:
-                found = record(index, block, groups, states, needs)
-            for group, stats in zip(groups, found, strict=True):
-                visit(index, group, stats)
-            if states is not None and index < last:
-                states.advance(index, block)
-        block_done(index)
 
 
 class _EnoughError(Exception):

@@ -43,7 +43,7 @@ class Element:
         weight: torch.Tensor,
         stats: Stats,
         select: Selector,
-        order: torch.Tensor | None = None,
+        score: torch.Tensor | None = None,
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Return the pruned weight and the mask of what stays, both [out, in].
 
@@ -51,17 +51,12 @@ class Element:
             weight: [out, in] float32.
             stats: Of its input.
             select: How much, and in which pattern.
-            order: int64 [in]. The weight's channels, the statistics' and the result's are in this order; scores are
-                taken in the original one, because some depend on what lies beside a weight.
+            score: [out, in], where it was taken before: with channels in another order than the model's, because some
+                scores depend on what lies beside a weight. Methods that update take no notice of it.
         """
         if self.update is not None:
             return self.update(weight, stats, select, self.params)
-        if order is None:
-            keep = select.keep(self.score(weight, stats, self.params))
-        else:
-            back = order.argsort()
-            score = self.score(weight[:, back], stats.permuted(back), self.params)
-            keep = select.keep(score[:, order])
+        keep = select.keep(self.score(weight, stats, self.params) if score is None else score)
         return weight * keep, keep
 
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from itertools import pairwise
 
 from torch import nn
@@ -15,8 +16,8 @@ from pruning_core.engine.evaluate import perplexity
 from pruning_core.engine.matrix import InputGroup, input_groups
 from pruning_core.engine.model import StreamedModel
 from pruning_core.engine.patterns import Selector
-from pruning_core.engine.record import observe
 from pruning_core.engine.stats import Stats
+from pruning_core.engine.walk import observe
 from pruning_core.errors import NumericalFailure
 from pruning_core.methods import crepe
 from pruning_core.search import hill_climb, pho
@@ -109,38 +110,36 @@ def search(
         block_done: Called with each block's index while the dense model is observed.
         alive: Called often.
     """
-    times = [time.perf_counter()]
     method = spec.method
     assert isinstance(method, CRePE)
     assert method.search is not None
-    judge, trials = Judge(model, spec, text, alive), []
+    clock = [time.perf_counter()]
+    trials: list[Trial] = []
 
     def evaluated(trial: Trial) -> None:
         trials.append(trial)
         alive()
 
+    def lap() -> None:
+        clock.append(time.perf_counter())
+
+    judge = Judge(model, spec, text, alive)
     if isinstance(method.search, HillClimb):
         judge.observe(states, lambda _group, _stats: None, block_done)
-        times.append(time.perf_counter())
+        lap()
         best = hill_climb.climb(judge.perplexity, method.search, evaluated=evaluated)
-        times.append(time.perf_counter())
+        lap()
         ria, found = trials[0].value, best.value
     else:
         proxy = pho.Proxy(method, spec.ratio, seed=method.search.seed)
-
-        def show(group: InputGroup, stats: Stats) -> None:
-            for matrix in group.matrices:
-                proxy.observe(matrix.read(), stats)
-
-        judge.observe(states, show, block_done)
-        times.append(time.perf_counter())
+        judge.observe(states, functools.partial(_show, proxy), block_done)
+        lap()
         best = pho.minimise(proxy.objective, method.search, evaluated=evaluated)
-        times.append(time.perf_counter())
+        lap()
         ria = judge.perplexity(*RIA)
-        beaten = best == trials[0]
-        found = ria if beaten else judge.perplexity(best.g, best.b, best.kernel)
-    times.append(time.perf_counter())
-    observing, searching, checking = (later - sooner for sooner, later in pairwise(times))
+        found = ria if best == trials[0] else judge.perplexity(best.g, best.b, best.kernel)
+    lap()
+    observing, searching, checking = (later - sooner for sooner, later in pairwise(clock))
     kept_ria = found >= ria
     g, b, kernel = RIA if kept_ria else (best.g, best.b, best.kernel)
     alpha, beta, gamma = coefficients(g, b)
@@ -159,8 +158,13 @@ def search(
         beta=beta,
         gamma=gamma,
         kernel=kernel,
-        trials=tuple(TrialReport(g=t.g, b=t.b, kernel=t.kernel, value=t.value) for t in trials),
+        trials=tuple(TrialReport(**asdict(trial)) for trial in trials),
     )
+
+
+def _show(proxy: pho.Proxy, group: InputGroup, stats: Stats) -> None:
+    for matrix in group.matrices:
+        proxy.observe(matrix.read(), stats)
 
 
 def with_coefficients(method: CRePE, g: float, b: float, kernel: int) -> CRePE:

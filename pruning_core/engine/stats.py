@@ -45,6 +45,15 @@ class Stats:
         squares = self.gram.diagonal() if self.gram is not None else self.column_mean_square
         return self.tokens == 0 or (squares is not None and not bool(squares.any()))
 
+    @property
+    def root_mean_square(self) -> torch.Tensor:
+        """Root of the mean of x_j squared, [in]; from the Gram matrix where that is all there is."""
+        squares = self.column_mean_square
+        if squares is None:
+            assert self.gram is not None
+            squares = self.gram.diagonal()
+        return squares.sqrt()
+
     def once(self, key: Any, make: Callable[[], T]) -> T:
         """Return `make()`, called once per input and key: matrices that share an input share factorisations."""
         if key not in self._made:

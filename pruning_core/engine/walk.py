@@ -1,9 +1,12 @@
-"""The walk: block by block, record statistics with dense weights, prune, store, and go on with pruned outputs."""
+"""The walk: block by block, record statistics with dense weights, prune, store, and go on with pruned outputs.
+
+`observe` is the same walk through the dense model, for what is decided before it.
+"""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from torch import nn
@@ -11,10 +14,13 @@ from torch import nn
 from pruning_core.engine import device as devices
 from pruning_core.engine.activations import Activations
 from pruning_core.engine.checkpoint import Ledger
+from pruning_core.engine.matrix import InputGroup, input_groups
 from pruning_core.engine.model import StreamedModel
 from pruning_core.engine.plan import Plan
 from pruning_core.engine.prune_block import BlockPruner
 from pruning_core.engine.reconstruct import Sample, reconstruct
+from pruning_core.engine.record import record
+from pruning_core.engine.stats import Stats
 from pruning_core.spec.report import BlockReport, ReconstructionReport
 
 
@@ -108,3 +114,28 @@ class Walk:
         devices.synchronize(self.model.device)
         self.forward_seconds += time.perf_counter() - started
         self.blocks_forwarded += 1
+
+
+def observe(
+    model: StreamedModel,
+    states: Activations | None,
+    needs: Iterable[str],
+    visit: Callable[[int, InputGroup, Stats], None],
+    block_done: Callable[[int], None],
+) -> None:
+    """Show every input of the dense model, with its statistics, to `visit(block, group, stats)`.
+
+    Without states no forward pass is made and the statistics are empty.
+    """
+    last = len(model.blocks) - 1
+    for index in range(last + 1):
+        with model.block(index) as block:
+            groups = input_groups(block, model.family, model.config)
+            found = [Stats(tokens=0) for _ in groups]
+            if states is not None:
+                found = record(index, block, groups, states, needs)
+            for group, stats in zip(groups, found, strict=True):
+                visit(index, group, stats)
+            if states is not None and index < last:
+                states.advance(index, block)
+        block_done(index)

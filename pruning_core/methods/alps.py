@@ -22,8 +22,9 @@ import torch
 from pruning_core.engine.numerics import damped_cholesky, damping, smallest
 from pruning_core.engine.patterns import Selector
 from pruning_core.engine.stats import Stats
+from pruning_core.methods import wanda
 from pruning_core.refinements.polish import least_squares
-from pruning_core.spec.methods import ALPS
+from pruning_core.spec.methods import ALPS, Wanda
 from pruning_core.spec.patterns import NofM, removed_count
 
 NEEDS: tuple[str, ...] = ("gram",)
@@ -35,9 +36,8 @@ GRADUAL_STEPS, RAMP_STEPS, GRADUAL_DAMP = 20, 15, 0.1
 
 
 def score(weight: torch.Tensor, stats: Stats, params: ALPS) -> torch.Tensor:
-    """Return |W| x the input's root mean square, [out, in]: what orders channels before they are permuted."""
-    assert stats.gram is not None
-    return weight.abs() * stats.gram.diagonal().sqrt()
+    """Return Wanda's importance of every weight, [out, in]: it orders channels before they are permuted."""
+    return wanda.score(weight, stats, Wanda())
 
 
 def prune(

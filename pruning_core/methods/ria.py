@@ -32,8 +32,7 @@ def relative_importance(weight: torch.Tensor) -> tuple[torch.Tensor, torch.Tenso
 
 def activation(stats: Stats, exponent: float) -> torch.Tensor:
     """Return sqrt(q)^exponent, [in]."""
-    assert stats.column_mean_square is not None
-    return stats.column_mean_square.sqrt().pow(exponent)
+    return stats.root_mean_square.pow(exponent)
 
 
 def _nonzero(sums: torch.Tensor) -> torch.Tensor:

@@ -19,7 +19,8 @@ import torch
 from pruning_core.engine.numerics import damped_cholesky, damping
 from pruning_core.engine.patterns import Selector
 from pruning_core.engine.stats import Stats
-from pruning_core.spec.methods import SparseGPT
+from pruning_core.methods import wanda
+from pruning_core.spec.methods import SparseGPT, Wanda
 from pruning_core.spec.patterns import NofM, Row
 
 NEEDS: tuple[str, ...] = ("gram",)
@@ -28,9 +29,8 @@ PANEL = 32
 
 
 def score(weight: torch.Tensor, stats: Stats, params: SparseGPT) -> torch.Tensor:
-    """Return |W| x the input's root mean square, [out, in]: what orders channels before they are permuted."""
-    assert stats.gram is not None
-    return weight.abs() * stats.gram.diagonal().sqrt()
+    """Return Wanda's importance of every weight, [out, in]: it orders channels before they are permuted."""
+    return wanda.score(weight, stats, Wanda())
 
 
 def prune(

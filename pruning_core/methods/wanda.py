@@ -18,5 +18,4 @@ NEEDS: tuple[str, ...] = ("column_mean_square",)
 
 def score(weight: torch.Tensor, stats: Stats, params: Wanda) -> torch.Tensor:
     """Return the importance of every weight, [out, in]."""
-    assert stats.column_mean_square is not None
-    return weight.abs() * stats.column_mean_square.sqrt()
+    return weight.abs() * stats.root_mean_square

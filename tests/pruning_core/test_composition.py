@@ -1,14 +1,7 @@
-"""Parts together, through whole runs on tiny models: search, allocation, method, order, refinements, reconstruction.
-
-Most runs end as a kill would once the last block is stored, because the fresh process that verifies a result takes
-longer than all the rest.
-"""
+"""Parts together, through whole runs on tiny models: allocation, method, order, refinements, reconstruction."""
 
 from __future__ import annotations
 
-import functools
-import json
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,110 +9,30 @@ from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
 from pruning_core.engine.activations import Activations
 from pruning_core.engine.blocks import run as block_run
-from pruning_core.engine.calibration import Texts, Windows
 from pruning_core.engine.model import StreamedModel
 from pruning_core.engine.patterns import Selector
-from pruning_core.engine.searching import search
-from pruning_core.engine.stats import Stats
-from pruning_core.errors import DatasetTooSmall, PresetNotFound, ResumeMismatch
 from pruning_core.intake.checkpoint import inspect
-from pruning_core.methods import crepe
 from pruning_core.pipeline import PERMUTED_MASK, prune
-from pruning_core.spec.calibration import Calibration
-from pruning_core.spec.methods import CRePE
-from pruning_core.spec.patterns import MatrixWide, Row, removed_count
-from pruning_core.spec.prune import PruneSpec
-from pruning_core.spec.report import BlockReport, MatrixReport, SearchReport
+from pruning_core.spec.patterns import Row, removed_count
 from tests import tiny
+from tests.pruning_core.runs import (
+    CREPE,
+    ORDER,
+    Tensors,
+    n_of_m,
+    oriented,
+    removed,
+    save_with_biases,
+    stored,
+    tokens,
+    valid,
+)
 from tests.pruning_core.test_pipeline import Watcher, spec
-
-Tensors = dict[str, torch.Tensor]
-LAST = tiny.BLOCKS - 1
-CREPE = {"name": "crepe", "gamma": 0.5, "kernel": 5}
-ORDER = "channel_order."
-
-
-def tokens() -> torch.Tensor:
-    return tiny.tokens(8, 24)
-
-
-def n_of_m(permute: str, n: int = 2, m: int = 4, **changes: Any) -> PruneSpec:
-    pattern = {"name": "n:m", "n": n, "m": m, "permute": permute}
-    return spec(sparsity=None, pattern=pattern, **changes)
-
-
-def save_with_biases(folder: Path, model_type: str, **changes: Any) -> Path:
-    """Biases of a fresh model are zero, and would hide an order that passes them by."""
-    tiny.save(folder, model_type, **changes)
-    tensors = load_file(folder / "model.safetensors")
-    for seed, name in enumerate(sorted(name for name in tensors if name.endswith("bias"))):
-        generator = torch.Generator().manual_seed(seed)
-        bias = 0.3 * torch.randn(tensors[name].shape, generator=generator)
-        tensors[name] = bias.to(tensors[name].dtype)
-    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
-    return folder
-
-
-@pytest.fixture(scope="module")
-def dense(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
-    """Folders of tiny models by type, each made once."""
-    root = tmp_path_factory.mktemp("dense")
-
-    @functools.cache
-    def made(model_type: str) -> Path:
-        return save_with_biases(root / model_type, model_type)
-
-    return made
-
-
-@dataclass(frozen=True)
-class Stored:
-    """What a run that got as far as its last block has on disk."""
-
-    tensors: Tensors
-    blocks: list[BlockReport]
-    phases: list[str]
-
-    @property
-    def matrices(self) -> list[MatrixReport]:
-        return [matrix for block in self.blocks for matrix in block.matrices]
-
-
-def stored(folder: Path, wanted: PruneSpec, out: Path, given: torch.Tensor | None = None) -> Stored:
-    """Prune all blocks, and stop before they are saved as a checkpoint."""
-    watcher = Watcher(stop_after=LAST)
-    with pytest.raises(KeyboardInterrupt):
-        prune(folder, wanted, out, tokens=tokens() if given is None else given, observer=watcher)
-    found: Tensors = {}
-    for path in sorted((out / "work").glob("block-*.safetensors")):
-        found |= load_file(path)
-    percents = [progress.percent for progress in watcher.seen]
-    assert percents == sorted(percents)
-    blocks = [progress.block for progress in watcher.seen if progress.block]
-    return Stored(found, blocks, [progress.phase for progress in watcher.seen])
-
-
-def oriented(model_type: str, tensor: torch.Tensor) -> torch.Tensor:
-    """Return a stored weight as [out, in]."""
-    return tensor.T if model_type == "gpt2" and tensor.ndim == 2 else tensor
-
-
-def valid(weight: torch.Tensor, n: int, m: int) -> bool:
-    """Tell whether exactly n of every m consecutive inputs are there."""
-    kept = (weight != 0).reshape(-1, m).sum(dim=1)
-    return bool((kept == n).all())
-
-
-def removed(blocks: list[BlockReport]) -> tuple[int, int]:
-    """Return how many weights went, of how many."""
-    matrices = [matrix for block in blocks for matrix in block.matrices]
-    return sum(m.removed for m in matrices), sum(math.prod(m.shape) for m in matrices)
-
 
 # Everything at once
 
@@ -549,225 +462,3 @@ def test_a_trained_model_is_what_its_files_say(dtype: torch.dtype, tmp_path: Pat
             assert int((after[matrix.name] == 0).sum()) == matrix.removed
             kept = after[matrix.name] != 0
             assert not torch.equal(after[matrix.name][kept], before[matrix.name][kept])
-
-
-# Search
-
-
-PHO = {"name": "pho", "generations": 3, "population": 4, "windows": 3}
-
-
-def crepe_with(search_params: dict[str, Any], **fields: Any) -> dict[str, Any]:
-    return {"name": "crepe", "search": search_params, **fields}
-
-
-def test_a_search_is_made_once_reported_and_obeyed(
-    dense: Callable[[str], Path], tmp_path: Path
-) -> None:
-    wanted = spec(method=crepe_with(PHO, neighbour="ratio"), allocation="owl")
-    whole = stored(dense("llama"), wanted, tmp_path / "whole")
-    assert whole.phases.count("searching") == tiny.BLOCKS + 1
-    with pytest.raises(KeyboardInterrupt):
-        prune(dense("llama"), wanted, tmp_path / "killed", tokens=tokens(), observer=Watcher(0))
-    watcher = Watcher()
-    report = prune(dense("llama"), wanted, tmp_path / "killed", tokens=tokens(), observer=watcher)
-    assert not {"searching", "allocating"} & {progress.phase for progress in watcher.seen}
-    assert report.resumed_blocks == 1
-    after = load_file(tmp_path / "killed" / "checkpoint" / "model.safetensors")
-    assert all(torch.equal(tensor, after[name]) for name, tensor in whole.tensors.items())
-
-    found = report.search
-    assert found is not None
-    assert report.spec == wanted
-    assert (found.name, found.windows) == ("pho", 3)
-    assert found.evaluations == len(found.trials) <= 1 + 3 * 4
-    assert (found.trials[0].g, found.trials[0].b, found.trials[0].kernel) == (0, 0.5, 3)
-    assert found.digest == Windows(tokens()[5:], {}).digest
-    assert report.calibration is not None
-    assert report.calibration.digest == Windows(tokens()[:5], {}).digest
-    assert any("nothing better than RIA" in text for text in report.warnings) == found.kept_ria
-
-    explicit = {key: getattr(found, key) for key in ("alpha", "beta", "gamma", "kernel")}
-    direct = stored(
-        dense("llama"),
-        spec(method={"name": "crepe", **explicit}, allocation="owl"),
-        tmp_path / "direct",
-        tokens()[:5],
-    )
-    assert all(torch.equal(tensor, direct.tensors[name]) for name, tensor in whole.tensors.items())
-
-
-def test_the_kernel_that_was_found_is_the_one_that_prunes(
-    dense: Callable[[str], Path], tmp_path: Path
-) -> None:
-    """A decision from disk stands for any search that ended with a neighbourhood."""
-    wanted = spec(method=crepe_with(PHO, exponent=1.0))
-    with pytest.raises(KeyboardInterrupt):
-        prune(dense("llama"), wanted, tmp_path / "a", tokens=tokens(), observer=Watcher(0))
-    path = tmp_path / "a" / "work" / "decided.json"
-    decided = json.loads(path.read_text())
-    found = {"alpha": 0.2, "beta": 0.4, "gamma": 1.4, "kernel": 9}
-    decided["search"] |= found
-    path.write_text(json.dumps(decided))
-    (tmp_path / "a" / "work" / "ledger.json").unlink()
-    searched_run = stored(dense("llama"), wanted, tmp_path / "a")
-    method = {"name": "crepe", "exponent": 1.0, **found}
-    direct = stored(dense("llama"), spec(method=method), tmp_path / "b", tokens()[:5])
-    for name, tensor in direct.tensors.items():
-        assert torch.equal(tensor, searched_run.tensors[name])
-
-
-def searched(folder: Path, params: dict[str, Any]) -> SearchReport:
-    """Search on three windows of text, with statistics from five."""
-    model = StreamedModel(folder, inspect(folder), torch.device("cpu"))
-    wanted = spec(method=crepe_with(params))
-    with torch.no_grad():
-        return search(
-            model,
-            wanted,
-            Activations(model, tokens()[:5]),
-            Windows(tokens()[5:], {"given": 3}),
-            lambda _index: None,
-            lambda: None,
-        )
-
-
-def stock_perplexity(folder: Path, method: CRePE) -> float:
-    """Perplexity of stock transformers with every matrix masked at once, by inputs of the dense model."""
-    model: Any = AutoModelForCausalLM.from_pretrained(folder).eval()
-    modules = {name: module for name, module in model.named_modules() if name.endswith("_proj")}
-    squares: dict[str, torch.Tensor] = {}
-
-    def look(name: str, args: tuple[torch.Tensor, ...]) -> None:
-        squares[name] = args[0].flatten(0, 1).square().mean(dim=0)
-
-    hooks = [
-        module.register_forward_pre_hook(lambda _m, args, name=name: look(name, args))
-        for name, module in modules.items()
-    ]
-    with torch.no_grad():
-        model(tokens()[:5])
-        for hook in hooks:
-            hook.remove()
-        for name, module in modules.items():
-            stats = Stats(tokens=120, column_mean_square=squares[name])
-            score = crepe.score(module.weight, stats, method)
-            module.weight.mul_(Selector(0.5, MatrixWide()).keep(score))
-        ids = tokens()[5:]
-        return math.exp(float(model(ids, labels=ids).loss))
-
-
-def used(found: SearchReport) -> CRePE:
-    return CRePE(alpha=found.alpha, beta=found.beta, gamma=found.gamma, kernel=found.kernel)
-
-
-@pytest.mark.parametrize(
-    "params",
-    [PHO, {"name": "hill_climb", "evaluations": 12, "windows": 3}],
-    ids=lambda p: p["name"],
-)
-@pytest.mark.parametrize("seed", range(3))
-def test_a_search_keeps_ria_unless_its_text_prefers_what_was_found(
-    params: dict[str, Any], seed: int, tmp_path: Path
-) -> None:
-    folder = tiny.save(tmp_path / "m", "llama", seed=seed)
-    found = searched(folder, params)
-    assert found.perplexity_ria == pytest.approx(stock_perplexity(folder, CRePE()), rel=1e-4)
-    assert found.kept_ria == (found.perplexity_found >= found.perplexity_ria)
-    if found.kept_ria:
-        assert (found.alpha, found.beta, found.gamma) == (1, 1, 0)
-    else:
-        assert (found.alpha, found.beta, found.gamma) != (1, 1, 0)
-        assert found.perplexity_found == pytest.approx(
-            stock_perplexity(folder, used(found)), rel=1e-4
-        )
-    if params["name"] == "hill_climb":
-        values = [trial.value for trial in found.trials]
-        assert values[0] == found.perplexity_ria
-        assert found.perplexity_found == min(values)
-
-
-def test_a_search_of_one_candidate_keeps_ria(dense: Callable[[str], Path]) -> None:
-    found = searched(dense("llama"), {"name": "hill_climb", "evaluations": 1, "windows": 3})
-    assert found.kept_ria
-    assert found.perplexity_found == found.perplexity_ria
-    assert used(found) == CRePE()
-
-
-def test_search_text_is_calibration_text_that_calibration_does_not_use(
-    dense: Callable[[str], Path], tmp_path: Path
-) -> None:
-    (tmp_path / "mine").mkdir()
-    text = "".join(chr(97 + place % 26) + chr(65 + place // 26) for place in range(52))
-    line = json.dumps({"text": text})  # 104 tokens, no two windows of 8 alike
-    (tmp_path / "mine" / "calibration.jsonl").write_text(line + "\n")
-    texts = Texts(dense("llama"), inspect(dense("llama")), tmp_path)
-
-    def drawn(samples: int | None, held_out: int) -> list[set[tuple[int, ...]]]:
-        fields = {"tasks": [{"name": "mine", "samples": samples}], "seq_len": 8}
-        both = texts.calibration(Calibration.model_validate(fields), held_out=held_out)
-        return [{tuple(row) for row in windows.tokens.tolist()} for windows in both]
-
-    everything, nothing = drawn(None, 0)
-    assert (len(everything), len(nothing)) == (13, 0)
-    for samples in (10, None):
-        windows, others = drawn(samples, 3)
-        assert windows | others == everything
-        assert (len(windows), len(others)) == (10, 3)
-    assert drawn(4, 3)[0] == drawn(4, 0)[0]
-    with pytest.raises(DatasetTooSmall, match="13 windows of 8 tokens; 11 were asked for beside 3"):
-        drawn(11, 3)
-
-
-def test_a_search_that_leaves_no_window_to_calibrate_on_is_refused(
-    dense: Callable[[str], Path], tmp_path: Path
-) -> None:
-    with pytest.raises(DatasetTooSmall, match="3 of the given windows are held out"):
-        prune(dense("llama"), spec(method=crepe_with(PHO)), tmp_path, tokens=tokens()[:3])
-
-
-def test_a_run_on_other_search_text_is_another_run(
-    dense: Callable[[str], Path], tmp_path: Path
-) -> None:
-    """What was searched on decides the coefficients, and so the bytes."""
-    wanted = spec(method=crepe_with(PHO))
-    with pytest.raises(KeyboardInterrupt):
-        prune(dense("llama"), wanted, tmp_path, tokens=tokens(), observer=Watcher(0))
-    other = tokens()
-    other[5:] = tiny.tokens(3, 24, seed=99)
-    with pytest.raises(ResumeMismatch):
-        prune(dense("llama"), wanted, tmp_path, tokens=other)
-
-
-def test_an_unknown_preset_is_refused_before_any_work(
-    dense: Callable[[str], Path], tmp_path: Path
-) -> None:
-    watcher = Watcher()
-    wanted = spec(method={"name": "crepe", "preset": "nowhere"})
-    with pytest.raises(PresetNotFound, match="'nowhere'"):
-        prune(dense("llama"), wanted, tmp_path / "out", tokens=tokens(), observer=watcher)
-    assert not watcher.seen
-    assert not (tmp_path / "out").exists()
-
-
-def test_what_was_decided_by_another_run_is_decided_again(
-    dense: Callable[[str], Path], tmp_path: Path
-) -> None:
-    """The ledger refuses blocks of another run; a decision alone is no work worth refusing for."""
-    (tmp_path / "work").mkdir()
-    wrong = {"fingerprint": "sha256:other", "ratios": [0.1, 0.1, 0.1]}
-    for content in (json.dumps(wrong), "no json"):
-        (tmp_path / "work" / "decided.json").write_text(content)
-        watcher = Watcher(0)
-        with pytest.raises(KeyboardInterrupt):
-            prune(
-                dense("llama"),
-                spec(method="magnitude", allocation={"name": "ramp", "delta": 0.2}),
-                tmp_path,
-                observer=watcher,
-            )
-        (block,) = (progress.block for progress in watcher.seen if progress.block)
-        gone, weights = removed([block])
-        assert gone / weights == pytest.approx(0.3, abs=1e-3)
-        for path in (tmp_path / "work").iterdir():
-            path.unlink()

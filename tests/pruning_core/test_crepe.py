@@ -273,5 +273,5 @@ def test_bad_parameters_are_refused_with_the_reason(fields: dict[str, Any], says
 
 def test_coefficients_may_be_partly_zero_and_a_preset_may_keep_its_exponent() -> None:
     for fields in ({"alpha": 0, "beta": 0, "gamma": 1}, {"preset": "x", "exponent": 1}):
-        method = {"name": "crepe", **fields}
-        PruneSpec.model_validate({"method": method, "sparsity": 0.5})
+        spec = PruneSpec.model_validate({"method": {"name": "crepe", **fields}, "sparsity": 0.5})
+        assert spec.method.model_dump(include=set(fields)) == fields

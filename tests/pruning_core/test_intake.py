@@ -214,6 +214,10 @@ def test_paths_that_are_no_paths_are_refused(tmp_path: Path) -> None:
             "PATTERN_UNSUPPORTED",  # heads are 8 wide
         ),
         ({"evaluation": {"seq_len": 100_000}}, "TOKENS_INVALID"),
+        (
+            {"calibration": [{"name": "python_docs", "samples": 1}], "reconstruction": {}},
+            "DATASET_TOO_SMALL",  # one window is held out
+        ),
     ],
 )
 def test_what_cannot_fit_the_model_is_refused_at_submit(

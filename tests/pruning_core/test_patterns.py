@@ -126,7 +126,9 @@ def test_an_intermediate_ratio_forgets_the_count() -> None:
 
 
 def test_a_count_may_be_nothing_where_a_ratio_may_not() -> None:
-    Selector(0.0, Row(), 0).check("some.weight", (8, 4))
+    select = Selector(0.0, Row(), 0)
+    select.check("some.weight", (8, 4))
+    assert select.keep(torch.rand(8, 4)).all()
 
 
 def test_counts_are_safe_against_rounding() -> None:

@@ -215,6 +215,8 @@ def test_an_order_of_channels_is_counted_in_and_scored_without(
     order = torch.randperm(case.weight.shape[1], generator=torch.Generator().manual_seed(seed))
     score = part.score(case.weight, stats, method)
     expected = case.select.keep(score[:, order])
-    pruned, keep = part.prune(case.weight[:, order], stats.permuted(order), case.select, order)
+    pruned, keep = part.prune(
+        case.weight[:, order], stats.permuted(order), case.select, score[:, order]
+    )
     assert torch.equal(keep, expected)
     assert torch.equal(pruned, case.weight[:, order] * expected)

@@ -106,7 +106,8 @@ def test_parts_that_just_go_together_are_taken() -> None:
         {"method": {"name": "sparsegpt", "block": 130}},
         {"method": "sparsegpt", "sparsity": None, "pattern": TWO_OF_FOUR},
     ):
-        PruneSpec.model_validate({"method": "wanda", "sparsity": 0.5} | changes)
+        spec = PruneSpec.model_validate({"method": "wanda", "sparsity": 0.5} | changes)
+        assert PruneSpec.model_validate(spec.model_dump(mode="json")) == spec
 
 
 def test_names_stand_for_parts_with_their_defaults() -> None:

@@ -15,8 +15,8 @@ from pruning_core.engine.activations import Activations
 from pruning_core.engine.model import StreamedModel
 from pruning_core.engine.numerics import all_finite, damped_cholesky, damping, smallest
 from pruning_core.engine.prune_matrix import output_error
-from pruning_core.engine.record import observe
 from pruning_core.engine.stats import SKETCH_ROWS, STATISTICS, Collector, Stats
+from pruning_core.engine.walk import observe
 from pruning_core.errors import NumericalFailure
 from pruning_core.intake.checkpoint import inspect
 from tests import tiny

@@ -1,0 +1,23 @@
+"""What tests of the core share."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.pruning_core.runs import save_with_biases
+
+
+@pytest.fixture(scope="session")
+def dense(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """Folders of tiny models by type, each made once."""
+    root = tmp_path_factory.mktemp("dense")
+
+    @functools.cache
+    def made(model_type: str) -> Path:
+        return save_with_biases(root / model_type, model_type)
+
+    return made
