@@ -112,6 +112,31 @@ class DatasetTooSmall(UserError):
     code = "DATASET_TOO_SMALL"
 
 
+class DatasetUnreachable(UserError):
+    """The task's data lies on a hub that cannot be reached from here, or that wants a licence accepted."""
+
+    code = "DATASET_UNREACHABLE"
+    retryable = True
+
+
+class DataLeakage(UserError):
+    """The same items would calibrate and be evaluated."""
+
+    code = "DATA_LEAKAGE"
+
+
+class QualityGateFailed(UserError):
+    """The pruned model misses a bound that the job set; its results are kept."""
+
+    code = "QUALITY_GATE_FAILED"
+
+
+class HarnessUnavailable(UserError):
+    """lm-evaluation-harness is not installed beside the worker, or does not know the task."""
+
+    code = "HARNESS_UNAVAILABLE"
+
+
 class TokensInvalid(UserError):
     """Calibration tokens of the wrong shape, type or range."""
 

@@ -7,7 +7,7 @@ from typing import Any, Self
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from pruning_core.spec.base import Frozen
-from pruning_core.spec.calibration import Calibration, CalibrationTask, TaskName
+from pruning_core.spec.calibration import SELF_TASK, Calibration, CalibrationTask, TaskName
 from pruning_core.spec.composition import (
     Allocation,
     DepthRamp,
@@ -15,7 +15,7 @@ from pruning_core.spec.composition import (
     Refinement,
     Uniform,
 )
-from pruning_core.spec.evaluation import Evaluation
+from pruning_core.spec.evaluation import Evaluation, Gate
 from pruning_core.spec.methods import CRePE, Method, SparseGPT
 from pruning_core.spec.output import Output
 from pruning_core.spec.patterns import NofM, Pattern, PatternName
@@ -44,6 +44,8 @@ class PruneSpec(Frozen):
     calibration: Calibration = Calibration()
     """An object, or a plain list of tasks."""
     evaluation: Evaluation = Evaluation()
+    gates: tuple[Gate, ...] = Field(default=(), max_length=64)
+    """Bounds on what is measured; a job that misses one fails with `QUALITY_GATE_FAILED` and keeps its results."""
     output: Output = Output()
 
     @field_validator("method", mode="before", json_schema_input_type=Method | str)
@@ -104,6 +106,17 @@ class PruneSpec(Frozen):
                 raise ValueError(f"sparsegpt's block ({block}) must be a multiple of m ({m})")
         return self
 
+    @model_validator(mode="after")
+    def _gates_are_measured(self) -> Self:
+        for gate in self.gates:
+            if self.evaluation.harness != "secateur":
+                raise ValueError("gates need the harness `secateur`")
+            if gate.task not in self.evaluation_tasks:
+                raise ValueError(f"the gate {gate.metric} bounds a task that is not evaluated")
+            if gate.needs_baseline and not self.evaluation.baseline:
+                raise ValueError(f"the gate {gate.metric} needs `evaluation.baseline`")
+        return self
+
     def _check_allocation(self) -> None:
         name = self.allocation.name
         if isinstance(self.pattern, NofM):
@@ -140,7 +153,7 @@ class PruneSpec(Frozen):
 
     @property
     def evaluation_tasks(self) -> tuple[str, ...]:
-        """Names of the tasks whose evaluation split is measured."""
+        """Names of the tasks whose evaluation split is measured; text of the model's own is none."""
         if self.evaluation.tasks is not None:
             return self.evaluation.tasks
-        return tuple(task.name for task in self.calibration.tasks)
+        return tuple(task.name for task in self.calibration.tasks if task.name != SELF_TASK)

@@ -9,7 +9,7 @@ from pydantic import Field
 from pruning_core.spec.base import Frozen
 from pruning_core.spec.prune import PruneSpec
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 Phase = Literal[
     "resolving",
@@ -100,8 +100,18 @@ class SearchReport(Frozen):
     trials: tuple[TrialReport, ...]
 
 
+class Interval(Frozen):
+    """A 95 % confidence interval."""
+
+    low: float
+    high: float
+
+
 class Perplexity(Frozen):
-    """exp of the mean negative log-likelihood over `tokens` predicted tokens of one task's evaluation split."""
+    """exp of the mean negative log-likelihood over `tokens` predicted tokens of one task's evaluation split.
+
+    Intervals are bootstrapped over `units` documents, or windows where the text is fewer than ten documents.
+    """
 
     task: str
     windows: int
@@ -109,16 +119,115 @@ class Perplexity(Frozen):
     tokens: int
     dense: float | None
     pruned: float
+    dense_interval: Interval | None = None
+    pruned_interval: Interval | None = None
+    ratio: float | None = None
+    """Pruned over dense."""
+    ratio_interval: Interval | None = None
+    """Paired: the same units for both."""
+    resampled: Literal["documents", "windows"] = "windows"
+    units: int = 0
     digest: str
     """sha256 of the evaluated token ids."""
+
+
+class Score(Frozen):
+    """One accuracy, with Wilson intervals and McNemar's exact test of the paired answers."""
+
+    dense: float | None
+    pruned: float
+    dense_interval: Interval | None = None
+    pruned_interval: Interval
+    lost: int | None = None
+    """Items that the dense model answers rightly and the pruned one does not."""
+    gained: int | None = None
+    """Items the other way round."""
+    p_value: float | None = None
+    """Of a difference this large if pruning changed nothing; None without a baseline."""
+
+
+class Accuracy(Frozen):
+    """Multiple choice on one task's evaluation split: the continuation of the largest log-likelihood is the answer."""
+
+    task: str
+    items: int
+    acc: Score
+    """By the sum of the continuation's log-likelihoods."""
+    acc_norm: Score
+    """By that sum over the continuation's length in characters."""
+    digest: str
+    """sha256 of prompts, continuations and answers as token ids."""
+
+
+class HarnessMetric(Frozen):
+    """One figure of lm-evaluation-harness."""
+
+    task: str
+    metric: str
+    dense: float | None
+    pruned: float
+    dense_stderr: float | None = None
+    pruned_stderr: float | None = None
+    items: int | None = None
+
+
+class Throughput(Frozen):
+    """Tokens per second of one model, median of repeated runs."""
+
+    prefill: float
+    """Reading a prompt."""
+    decode: float
+    """Writing, one token after the other, with the cache."""
+
+
+class SpeedReport(Frozen):
+    """Both models one after the other in one process of stock transformers; compare the two, not machines."""
+
+    dense: Throughput | None
+    pruned: Throughput
+    prompt_tokens: int
+    new_tokens: int
+
+
+class GateReport(Frozen):
+    """One quality gate and what was found."""
+
+    metric: str
+    min: float | None
+    max: float | None
+    value: float
+    passed: bool
+
+
+class DataReport(Frozen):
+    """Where one task's items came from."""
+
+    task: str
+    split: Literal["calibration", "eval"]
+    origin: Literal["built-in", "folder", "hub", "file", "model"]
+    revision: str | None = None
+    """Commit of a hub dataset."""
+    items: int
+    digest: str
+    """sha256 over the items as they were read."""
+    licence: str | None = None
+
+
+class Overlap(Frozen):
+    """Items that calibrate and are evaluated too, by hash of their text in lower case without spaces and punctuation."""
+
+    calibration_task: str
+    evaluation_task: str
+    items: int
 
 
 class CalibrationReport(Frozen):
     """What the statistics were taken from."""
 
     tasks: dict[str, int]
-    """Windows drawn per task."""
+    """Samples drawn per task."""
     seq_len: int
+    """Tokens of the longest sample."""
     tokens: int
     seed: int
     digest: str
@@ -142,6 +251,8 @@ class Verification(Frozen):
     """Largest absolute difference to the logits of the pruned model in memory, over the largest absolute logit."""
     sample: str
     """Greedy continuation of a short prompt."""
+    dense_sample: str | None = None
+    """Of the dense model, where its speed was measured."""
 
 
 class Timing(Frozen):
@@ -153,7 +264,7 @@ class Timing(Frozen):
 
 
 class Report(Frozen):
-    """Schema version 1."""
+    """Everything measured; `schema_version` changes when a field changes its meaning or goes."""
 
     schema_version: int = SCHEMA_VERSION
     spec: PruneSpec
@@ -177,6 +288,14 @@ class Report(Frozen):
     ratios: tuple[float, ...] | None = None
     """Share removed from each block, where an allocation decided."""
     perplexity: tuple[Perplexity, ...]
+    accuracy: tuple[Accuracy, ...] = ()
+    harness: tuple[HarnessMetric, ...] = ()
+    speed: SpeedReport | None = None
+    gates: tuple[GateReport, ...] = ()
+    data: tuple[DataReport, ...] = ()
+    overlaps: tuple[Overlap, ...] = ()
+    licence: str | None = None
+    """The dense model's, as its model card or licence file names it."""
     blocks: tuple[BlockReport, ...]
     resumed_blocks: int
     """Blocks taken over from an earlier attempt."""
