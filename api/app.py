@@ -13,7 +13,8 @@ from api import handlers, openapi
 from api.broker_probe import BrokerProbe
 from api.deps import Parts
 from api.middleware import BodyLimit, RequestContext
-from api.routes import artifacts, events, health, jobs, methods, presets, tasks
+from api.routes import artifacts, events, files, health, jobs, methods, presets, tasks
+from api.uploads import FORM_OVERHEAD
 from store.artifacts import LocalArtifacts
 from store.broker import Doorbell
 from store.session import Database
@@ -46,12 +47,16 @@ def create_app(settings: Settings) -> FastAPI:
         lifespan=lifespan,
         middleware=[
             Middleware(RequestContext),
-            Middleware(BodyLimit, limit=settings.max_body_bytes),
+            Middleware(
+                BodyLimit,
+                limit=settings.max_body_bytes,
+                larger={"/v1/files": settings.max_file_bytes + FORM_OVERHEAD},
+            ),
         ],
     )
     app.state.parts = parts
     handlers.install(app)
     openapi.install(app)
-    for module in (jobs, events, artifacts, methods, tasks, presets, health):
+    for module in (jobs, events, artifacts, files, methods, tasks, presets, health):
         app.include_router(module.router)
     return app

@@ -12,6 +12,7 @@ from starlette.requests import Request
 
 from api.broker_probe import BrokerProbe
 from api.errors import Problem
+from api.hub_probe import HubProbe
 from store import keys
 from store.artifacts import LocalArtifacts
 from store.broker import Doorbell
@@ -34,6 +35,7 @@ class Parts:
     artifacts: LocalArtifacts
     doorbell: Doorbell
     broker: BrokerProbe
+    hub: HubProbe = field(default_factory=HubProbe)
     watching: anyio.CapacityLimiter = field(
         default_factory=lambda: anyio.CapacityLimiter(MAX_WATCHING_THREADS)
     )

@@ -10,6 +10,7 @@ from fastapi import Depends, Path
 from api.errors import Problem
 
 _JOB_ID = re.compile(r"^job_[0-9A-HJKMNP-TV-Z]{26}$")
+_FILE_ID = re.compile(r"^file_[0-9A-HJKMNP-TV-Z]{26}$")
 
 
 def _job_id(job_id: Annotated[str, Path(description="`job_` and a ULID")]) -> str:
@@ -18,4 +19,11 @@ def _job_id(job_id: Annotated[str, Path(description="`job_` and a ULID")]) -> st
     return job_id
 
 
+def _file_id(file_id: Annotated[str, Path(description="`file_` and a ULID")]) -> str:
+    if not _FILE_ID.fullmatch(file_id):
+        raise Problem("NOT_FOUND", "A file's id is `file_` followed by 26 characters.")
+    return file_id
+
+
 JobId = Annotated[str, Depends(_job_id)]
+FileId = Annotated[str, Depends(_file_id)]

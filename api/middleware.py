@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import time
+from collections.abc import Mapping
 
 import structlog
 from starlette.datastructures import Headers, MutableHeaders
@@ -62,20 +63,23 @@ class RequestContext:
 
 
 class BodyLimit:
-    """Refuses a body that declares, or turns out to have, more than `limit` bytes."""
+    """Refuses a body that declares, or turns out to have, more than `limit` bytes; `larger` has its own per path."""
 
-    def __init__(self, app: ASGIApp, limit: int) -> None:
+    def __init__(self, app: ASGIApp, limit: int, larger: Mapping[str, int]) -> None:
         self.app = app
         self.limit = limit
+        self.larger = larger
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
+        limit = self.larger.get(scope["path"], self.limit)
+        detail = f"The body is larger than {limit} bytes."
         declared = Headers(scope=scope).get("content-length", "0")
-        if declared.isdecimal() and int(declared[:20]) > self.limit:
-            problem = Problem("BODY_TOO_LARGE", self._detail(), headers={"Connection": "close"})
+        if declared.isdecimal() and int(declared[:20]) > limit:
+            problem = Problem("BODY_TOO_LARGE", detail, headers={"Connection": "close"})
             await problem_response(Request(scope), problem)(scope, receive, send)
             return
         read = 0
@@ -84,15 +88,12 @@ class BodyLimit:
             nonlocal read
             message = await receive()
             read += len(message.get("body", b""))
-            if read > self.limit:
+            if read > limit:
                 # FastAPI lets only this class through while it reads a body.
-                raise HTTPException(413, self._detail(), headers={"Connection": "close"})
+                raise HTTPException(413, detail, headers={"Connection": "close"})
             return message
 
         await self.app(scope, receive_bounded, send)
-
-    def _detail(self) -> str:
-        return f"The body is larger than {self.limit} bytes."
 
 
 def _request_id(headers: Headers) -> str:

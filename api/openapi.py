@@ -12,7 +12,7 @@ from api.errors import PROBLEM_JSON, ProblemBody
 _ANY = {500: "The server failed", 503: "A part of the service is away; see `Retry-After`"}
 _KEYED = {401: "No valid key", 403: "The key lacks a scope, or the operator forbids it"}
 _INPUT = {422: "The request is understood, and wrong"}
-_BODY = {400: "No JSON", 413: "Body too large", 415: "Not `application/json`"}
+_BODY = {400: "Malformed", 413: "Body too large", 415: "Of a type that is not read here"}
 _ID = {404: "Not in this project"}
 
 

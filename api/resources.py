@@ -8,6 +8,7 @@ from api import schemas
 from store import jobs
 from store.tables import Artifact
 from store.tables import Event as EventRow
+from store.tables import File as FileRow
 from store.tables import Job as JobRow
 
 
@@ -79,6 +80,23 @@ def event_resource(event: EventRow) -> schemas.Event:
         from_status=event.from_status,
         to_status=event.to_status,
         detail=event.detail,
+    )
+
+
+def upload_resource(file: FileRow) -> schemas.File:
+    return schemas.File(
+        id=file.id,
+        name=file.name,
+        task=file.task,
+        use=file.use,
+        format=file.format,
+        kind=file.kind,
+        items=file.items,
+        bytes=file.bytes,
+        sha256=file.sha256,
+        created_at=file.created_at,
+        created_by=file.created_by,
+        project=file.project,
     )
 
 

@@ -7,6 +7,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, StringConstraints, field_validator
 
+from pruning_core.intake.declaration import TaskKind
+from pruning_core.intake.tasks import Origin
+from pruning_core.intake.userfiles import Use
 from pruning_core.spec.base import Frozen
 from pruning_core.spec.model import ModelRef
 from pruning_core.spec.prune import PruneSpec
@@ -62,6 +65,30 @@ class JobFilters(BaseModel):
     label: list[LabelFilter] = Field(default=[], max_length=16)
     """`key:value`; several must all match."""
     created_after: Moment | None = None
+    limit: int = Field(default=20, ge=1)
+    """Larger than 100 counts as 100."""
+    cursor: str | None = Field(default=None, max_length=512)
+    """`next_cursor` of the page before, with the same filters."""
+    order: Literal["asc", "desc"] = "desc"
+
+
+class FileOptions(BaseModel):
+    """Query of `POST /v1/files`; in a form, fields of the form."""
+
+    model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True)
+
+    name: Name | None = None
+    """For people and error messages."""
+    use: Use = "both"
+    """`both`: a quarter of the items, by their hash, is held out for evaluation."""
+
+
+class FileFilters(BaseModel):
+    """Query of `GET /v1/files`."""
+
+    model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True)
+
+    use: Use | None = None
     limit: int = Field(default=20, ge=1)
     """Larger than 100 counts as 100."""
     cursor: str | None = Field(default=None, max_length=512)
@@ -171,6 +198,36 @@ class Manifest(BaseModel):
     files: list[ManifestFile]
 
 
+class File(BaseModel):
+    """Uploaded data that was found sound."""
+
+    id: str = Field(examples=["file_01JDA2M9Q4XW5S8ZK6B7C3D1EF"])
+    object: Literal["file"] = "file"
+    name: str
+    task: str = Field(
+        description="What `calibration.tasks` and `evaluation.tasks` call it.",
+        examples=["file:file_01JDA2M9Q4XW5S8ZK6B7C3D1EF"],
+    )
+    use: str = Field(examples=["both"])
+    format: str = Field(examples=["jsonl"])
+    kind: str = Field(examples=["text"])
+    items: int
+    bytes: int
+    sha256: str
+    created_at: datetime
+    created_by: str
+    project: str
+
+
+class FilePage(BaseModel):
+    """One page of files."""
+
+    object: Literal["list"] = "list"
+    data: list[File]
+    has_more: bool
+    next_cursor: str | None
+
+
 class Method(BaseModel):
     """One pruning method; `params` is the JSON Schema of its object in `prune.method`."""
 
@@ -195,15 +252,28 @@ class MethodList(BaseModel):
 
 
 class Task(BaseModel):
-    """A text that calibrates or evaluates; byte counts bound its tokens from above."""
+    """Texts or questions that calibrate or evaluate."""
+
+    model_config = ConfigDict(use_attribute_docstrings=True)
 
     name: str
     object: Literal["task"] = "task"
-    kind: str
+    kind: TaskKind
     description: str
+    language: str
+    domain: str
+    licence: str | None
+    """Of the data."""
     built_in: bool
-    calibration_bytes: int
-    evaluation_bytes: int
+    origin: Origin
+    """Where its data comes from; `model`: the dense model writes it."""
+    calibration_bytes: int | None
+    """For texts an upper bound of the tokens; null where it is unknown before the data is fetched."""
+    evaluation_bytes: int | None
+    reachable: bool
+    """Whether the data is here, or its hub has answered the front end within the last minute."""
+    reason: str | None
+    """Why it is not reachable."""
 
 
 class TaskList(BaseModel):

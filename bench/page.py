@@ -1,4 +1,4 @@
-"""Writes docs/benchmarks.md from docs/benchmarks.json, which `bench.quality` fills."""
+"""Writes docs/benchmarks.md from docs/benchmarks.json, which `bench.quality` and `bench.evaluation` fill."""
 
 from __future__ import annotations
 
@@ -30,6 +30,7 @@ def write() -> None:
     page = page.replace(
         "<!-- authors -->", f"{_conditions(THEIR_CONDITIONS)}\n\n{_authors(compared)}"
     )
+    page = page.replace("<!-- evaluation -->", _evaluation(results.get("evaluation", {})))
     PAGE.write_text(page, encoding="utf-8")
 
 
@@ -72,6 +73,24 @@ def _extras(cells: Cells) -> str:
         if key != "dense"
     ]
     return _table(["specification", "perplexity", "sparsity", "mean output error"], rows)
+
+
+def _evaluation(cells: Cells) -> str:
+    rows = [
+        [
+            f"{task}, {cell['items']} items",
+            *(f"{cell[who][clock]:.1f}" for clock in ("cpu", "wall") for who in ("ours", "theirs")),
+            f"{cell['ratio']:.2f}",
+        ]
+        for task, cell in cells.items()
+    ]
+    head = ["task", "CPU seconds, Secateur", "lm_eval", "wall seconds, Secateur", "lm_eval"]
+    notes = [
+        f"{cell['rounds']} rounds in turn, their medians; {cell['device']}; lm_eval at batch size {cell['batch']}. "
+        f"Largest difference of a choice's log-likelihood: {cell['largest_difference']:.0e}."
+        for cell in cells.values()
+    ]
+    return "\n\n".join([_table([*head, "ratio of CPU seconds"], rows), *notes])
 
 
 def _perplexity(cell: dict[str, Any] | None) -> str:

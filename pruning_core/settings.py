@@ -1,4 +1,4 @@
-"""The few things that the numerical library takes from its environment."""
+"""The few things that the numerical library and what reads its data take from the environment."""
 
 from __future__ import annotations
 
@@ -7,6 +7,16 @@ from pathlib import Path
 
 
 def tasks_dir() -> Path | None:
-    """Folder with one sub-folder per calibration task (`SECATEUR_TASKS_DIR`), or None."""
+    """Folder of the operator's tasks (`SECATEUR_TASKS_DIR`), or None."""
     value = os.environ.get("SECATEUR_TASKS_DIR")
     return Path(value) if value else None
+
+
+def hub_offline() -> bool:
+    """Whether nothing may be fetched from the hub (`HF_HUB_OFFLINE`, read as the hub library reads it)."""
+    return os.environ.get("HF_HUB_OFFLINE", "").upper() in {"1", "ON", "YES", "TRUE"}
+
+
+def hub_address() -> str:
+    """Where the hub answers (`HF_ENDPOINT`)."""
+    return os.environ.get("HF_ENDPOINT") or "https://huggingface.co"

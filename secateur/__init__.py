@@ -18,7 +18,7 @@ from secateur.errors import (
     Unavailable,
     WaitTimeout,
 )
-from secateur.models import Event, Job, Manifest, ManifestFile, Method, Preset, Progress, Task
+from secateur.models import Event, File, Job, Manifest, ManifestFile, Method, Preset, Progress, Task
 
 __all__ = [
     "ApiError",
@@ -28,6 +28,7 @@ __all__ = [
     "ConnectionFailed",
     "DownloadError",
     "Event",
+    "File",
     "Forbidden",
     "Invalid",
     "Job",

@@ -13,11 +13,11 @@ import typer
 from pydantic import BaseModel
 
 from pruning_core.spec.methods import COEFFICIENTS
-from secateur import render, serve
+from secateur import cli_files, render, serve
 from secateur.client import Client
 from secateur.config import DEFAULT_PORT, data_dir
 from secateur.errors import SecateurError
-from secateur.models import Job, Preset
+from secateur.models import Job, Preset, Task
 
 app = typer.Typer(
     help="Prune large language models on a Secateur server.",
@@ -25,6 +25,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     add_completion=False,
 )
+
+app.add_typer(cli_files.app, name="files")
 
 JobId = Annotated[str, typer.Argument(metavar="JOB", help="The job's id")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for programs")]
@@ -156,6 +158,28 @@ def show(job_id: JobId, as_json: AsJson = False) -> None:
 
 
 @app.command()
+def report(
+    job_id: JobId,
+    html: Annotated[
+        Path | None, typer.Option("--html", help="Write the page with plots to this file")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show what a job has won and lost."""
+    with Client() as client:
+        if html is not None:
+            html.write_text(client.report_page(job_id), encoding="utf-8")
+            render.err.print(f"wrote {html}", markup=False)
+            if not as_json:
+                return
+        content = client.report(job_id)
+    if as_json:
+        render.json_text(json.dumps(content))
+    else:
+        render.report(content)
+
+
+@app.command()
 def watch(job_id: JobId, as_json: AsJson = False) -> None:
     """Watch a job until it has ended; with --json print its events as they happen."""
     with Client() as client:
@@ -214,16 +238,14 @@ def methods(as_json: AsJson = False) -> None:
 
 @app.command()
 def tasks(as_json: AsJson = False) -> None:
-    """List the calibration tasks."""
+    """List the tasks that calibrate and evaluate, and whether their data can be had."""
     with Client() as client:
         found = client.tasks()
     if as_json:
         _json_list(found)
         return
-    lines = (
-        (t.name, t.kind, t.calibration_bytes, t.evaluation_bytes, t.description) for t in found
-    )
-    render.rows(("task", "kind", "calibration bytes", "evaluation bytes", "what it is"), lines)
+    columns = ("task", "kind", "data", "calibration bytes", "evaluation bytes", "what it is")
+    render.rows(columns, map(_task_line, found))
 
 
 @app.command()
@@ -302,6 +324,13 @@ def _line(job: Job) -> tuple[object, ...]:
         job.spec.get("model", {}).get("ref"),
         f"{job.created_at:%Y-%m-%d %H:%M:%S}",
     )
+
+
+def _task_line(task: Task) -> tuple[object, ...]:
+    sizes = (task.calibration_bytes, task.evaluation_bytes)
+    shown = ("?" if size is None else size for size in sizes)
+    data = task.origin if task.reachable else f"{task.origin}, out of reach"
+    return (task.name, task.kind, data, *shown, task.description)
 
 
 def _preset_line(preset: Preset) -> tuple[object, ...]:

@@ -12,14 +12,16 @@ import httpx2
 from pydantic import BaseModel
 
 from pruning_core.spec.prune import PruneSpec
-from secateur import download
+from secateur import download, uploads
 from secateur.config import find_credentials
 from secateur.errors import ApiError, WaitTimeout
-from secateur.models import Event, Job, Manifest, Method, Preset, Task
+from secateur.models import Event, File, Job, Manifest, Method, Preset, Task
 from secateur.transport import RETRIED, Transport, pause
 
 LONG_POLL = 20
 """Seconds for which one request waits for a change."""
+EXAMINATION = 120
+"""Seconds that the server may take to check every line of an upload."""
 
 A = TypeVar("A", bound=BaseModel)
 
@@ -96,20 +98,11 @@ class Client:
         labels: Mapping[str, str] | None = None,
         limit: int | None = None,
     ) -> Iterator[Job]:
-        """Yield jobs, newest first, page after page; at most `limit` of them."""
+        """Return jobs, newest first, page after page; at most `limit` of them."""
         params: dict[str, Any] = {"status": status, "method": method, "model": model}
         params = {key: value for key, value in params.items() if value is not None}
         params["label"] = [f"{key}:{value}" for key, value in (labels or {}).items()]
-        params["limit"] = min(limit or 100, 100)
-        left = limit
-        while left is None or left > 0:
-            page = self._transport.request("GET", "/v1/jobs", params=params).json()
-            for item in page["data"][:left]:
-                yield Job.model_validate(item)
-            left = None if left is None else left - len(page["data"])
-            if page["next_cursor"] is None:
-                return
-            params["cursor"] = page["next_cursor"]
+        return self._pages(Job, "/v1/jobs", params, limit)
 
     def cancel(self, job_id: str) -> Job:
         """Ask for the end of a job; a running one is `cancelling` until its process is gone."""
@@ -170,6 +163,10 @@ class Client:
         report: dict[str, Any] = self._transport.request("GET", f"/v1/jobs/{job_id}/report").json()
         return report
 
+    def report_page(self, job_id: str) -> str:
+        """Return the report as one HTML file that needs no other."""
+        return self._transport.request("GET", f"/v1/jobs/{job_id}/report.html").text
+
     def manifest(self, job_id: str) -> Manifest:
         """Return every file of the checkpoint, with size and sha256."""
         return self._one(Manifest, "GET", f"/v1/jobs/{job_id}/manifest")
@@ -197,6 +194,49 @@ class Client:
         manifest = self.manifest(job_id)
         folder = Path(destination or job_id)
         return download.fetch(self._transport, manifest, folder, on_bytes or (lambda _: None))
+
+    def upload(
+        self,
+        path: str | Path,
+        *,
+        use: str = "both",
+        name: str | None = None,
+        on_bytes: Callable[[int], None] | None = None,
+    ) -> File:
+        """Upload data of your own; the same bytes for the same use are stored once, so a repetition is harmless.
+
+        Args:
+            path: JSON Lines (`{"text"}`, or `{"question", "choices", "answer"}`), or plain text whose documents
+                blank lines separate.
+            use: `calibration`, `evaluation`, or `both`: a quarter of the items is held out for evaluation.
+            name: For people. Unset: the file's own.
+            on_bytes: Told of every byte sent; negative where a broken upload begins anew.
+
+        Returns:
+            The file; `task` is what a specification calls it.
+        """
+        path = Path(path)
+        response = self._transport.request(
+            "POST",
+            "/v1/files",
+            params={"name": name or path.name, "use": use},
+            headers=uploads.headers(path),
+            content=uploads.body(path, on_bytes or (lambda _: None)),
+            patience=EXAMINATION,
+        )
+        return File.model_validate(response.json())
+
+    def files(self, *, use: str | None = None, limit: int | None = None) -> Iterator[File]:
+        """Return uploaded files, newest first, page after page; at most `limit` of them."""
+        return self._pages(File, "/v1/files", {"use": use} if use else {}, limit)
+
+    def file(self, file_id: str) -> File:
+        """Return one uploaded file's facts, by its id or by its name in specifications."""
+        return self._one(File, "GET", f"/v1/files/{file_id.removeprefix('file:')}")
+
+    def delete_file(self, file_id: str) -> None:
+        """Delete an uploaded file that no unfinished job names."""
+        self._transport.request("DELETE", f"/v1/files/{file_id.removeprefix('file:')}")
 
     def methods(self) -> Sequence[Method]:
         """Return the catalogue of methods."""
@@ -226,6 +266,20 @@ class Client:
             patience=wait,
         )
         return None if response.status_code == 304 else Job.model_validate(response.json())
+
+    def _pages(
+        self, kind: type[A], path: str, params: Mapping[str, Any], limit: int | None
+    ) -> Iterator[A]:
+        asked = {**params, "limit": min(limit or 100, 100)}
+        left = limit
+        while left is None or left > 0:
+            page = self._transport.request("GET", path, params=asked).json()
+            for item in page["data"][:left]:
+                yield kind.model_validate(item)
+            left = None if left is None else left - len(page["data"])
+            if page["next_cursor"] is None:
+                return
+            asked["cursor"] = page["next_cursor"]
 
     def _one(
         self,

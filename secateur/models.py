@@ -100,6 +100,21 @@ class Manifest(Answer):
     files: tuple[ManifestFile, ...]
 
 
+class File(Answer):
+    """An uploaded file; `task` is what a specification calls it."""
+
+    id: str
+    name: str
+    task: str
+    use: str
+    format: str
+    kind: str
+    items: int
+    bytes: int
+    sha256: str
+    created_at: datetime
+
+
 class Method(Answer):
     """A pruning method."""
 
@@ -115,14 +130,20 @@ class Method(Answer):
 
 
 class Task(Answer):
-    """A text that calibrates or evaluates."""
+    """Texts or questions that calibrate or evaluate; sizes are unknown before a hub's data is fetched."""
 
     name: str
     kind: str
     description: str
+    language: str
+    domain: str
+    licence: str | None = None
     built_in: bool
-    calibration_bytes: int
-    evaluation_bytes: int
+    origin: str
+    calibration_bytes: int | None = None
+    evaluation_bytes: int | None = None
+    reachable: bool
+    reason: str | None = None
 
 
 class Preset(Answer):

@@ -90,9 +90,9 @@ def _bar_fields(job: Job) -> dict[str, Any]:
 
 
 @contextmanager
-def transfer(total: int) -> Iterator[Progress]:
+def transfer(total: int, what: str = "downloading") -> Iterator[Progress]:
     """Show a bar of bytes; its only task is number 0."""
-    columns = (TextColumn("downloading"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
+    columns = (TextColumn(what), BarColumn(), DownloadColumn(), TransferSpeedColumn())
     with Progress(*columns, console=err) as progress:
         progress.add_task("", total=total)
         yield progress
@@ -100,10 +100,7 @@ def transfer(total: int) -> Iterator[Progress]:
 
 def job(shown: Job) -> None:
     """Show one job."""
-    table = Table.grid(padding=(0, 2))
-    for name, value in _facts(shown):
-        table.add_row(Text(name, style="bold"), Text(str(value)))
-    out.print(table)
+    facts(_facts(shown))
     if shown.error:
         out.print(Text(f"{shown.error.get('code')}: {shown.error.get('detail')}", style="red"))
         for suggestion in shown.error.get("suggestions", ()):
@@ -140,18 +137,59 @@ def amount(prune: Mapping[str, Any]) -> str:
 
 
 def report(content: Mapping[str, Any]) -> None:
-    """Show before and after, and every warning."""
-    table = Table("", "before", "after")
-    table.add_row("bytes", f"{content['bytes_before']:,}", f"{content['bytes_after']:,}")
-    nonzero = f"{content['parameters_nonzero']:,}"
-    table.add_row("parameters not zero", f"{content['parameters']:,}", nonzero)
-    for line in content["perplexity"]:
-        dense = "-" if line["dense"] is None else f"{line['dense']:.3f}"
-        name = f"perplexity, {line['task']} ({line['tokens']} tokens)"
-        table.add_row(name, dense, f"{line['pruned']:.3f}")
+    """Show before and after, how the gates went, and every warning."""
+    table = Table("", "before", "after", "p-value")
+    for line in _before_and_after(content):
+        table.add_row(*map(Text, line))
     out.print(table)
+    for gate in content.get("gates", ()):
+        result, style = ("passed", "green") if gate["passed"] else ("missed", "red")
+        out.print(Text(f"gate {gate['metric']}: {gate['value']:.4g}, {result}", style=style))
     for warning in content["warnings"]:
         out.print(Text(f"note: {warning}", style="yellow"))
+
+
+def _before_and_after(content: Mapping[str, Any]) -> Iterator[tuple[str, ...]]:
+    """Yield what every report has, and what newer ones add; the p-value where there is a test."""
+    yield "bytes", f"{content['bytes_before']:,}", f"{content['bytes_after']:,}"
+    nonzero = f"{content['parameters_nonzero']:,}"
+    yield "parameters not zero", f"{content['parameters']:,}", nonzero
+    for line in content["perplexity"]:
+        name = f"perplexity, {line['task']} ({line['tokens']} tokens)"
+        yield name, *_both(line, 1, "")
+    for line in content.get("accuracy", ()):
+        for measure in ("acc", "acc_norm"):
+            p_value = line[measure]["p_value"]
+            name = f"{measure}, {line['task']} ({line['items']} items)"
+            tested = () if p_value is None else (f"{p_value:.3g}",)
+            yield name, *_both(line[measure], 100, " %"), *tested
+    for line in content.get("harness", ()):
+        yield f"{line['metric']}, {line['task']} (lm_eval)", *_both(line, 1, "")
+    speed: Mapping[str, Any] = content.get("speed") or {}
+    for phase, pruned in speed.get("pruned", {}).items():
+        dense = speed["dense"][phase] if speed["dense"] else None
+        yield f"{phase}, tokens per second", *_both({"dense": dense, "pruned": pruned}, 1, "")
+
+
+def _both(figure: Mapping[str, Any], factor: float, unit: str) -> Iterator[str]:
+    """Yield a figure of both models, each with its interval where there is one."""
+    for model in ("dense", "pruned"):
+        value, interval = figure[model], figure.get(f"{model}_interval")
+        if value is None:
+            yield "-"
+        elif interval is None:
+            yield f"{factor * value:.3f}{unit}"
+        else:
+            low, high = factor * interval["low"], factor * interval["high"]
+            yield f"{factor * value:.3f}{unit} ({low:.3f} to {high:.3f})"
+
+
+def facts(lines: Iterable[tuple[str, object]]) -> None:
+    """Show names and values."""
+    table = Table.grid(padding=(0, 2))
+    for name, value in lines:
+        table.add_row(Text(name, style="bold"), Text(str(value)))
+    out.print(table)
 
 
 def rows(columns: Sequence[str], lines: Iterable[Sequence[object]]) -> None:

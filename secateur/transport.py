@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -50,11 +50,14 @@ class Transport:
         path: str,
         *,
         json: Any = None,
+        content: Callable[[], Iterator[bytes]] | None = None,
         params: Mapping[str, Any] | None = None,
         headers: Mapping[str, str] | None = None,
         patience: float = 0.0,
     ) -> httpx2.Response:
         """Return the answer (2xx or 304); `patience` is how long the server may hold it back.
+
+        `content` begins a body anew at each attempt.
 
         Raises:
             ApiError: the server answered with a problem.
@@ -65,7 +68,13 @@ class Transport:
             is_last = attempt == self.retries
             try:
                 response = self._http.request(
-                    method, path, json=json, params=params, headers=headers, timeout=timeout
+                    method,
+                    path,
+                    json=json,
+                    content=content() if content else None,
+                    params=params,
+                    headers=headers,
+                    timeout=timeout,
                 )
             except httpx2.TransportError as error:
                 if is_last:

@@ -6,6 +6,7 @@ import hashlib
 import os
 import shutil
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from uuid import uuid4
@@ -16,7 +17,9 @@ from sqlalchemy.orm import Session
 from store.errors import ArtifactNotFound
 from store.tables import Artifact
 
+REPORT_PAGE = "report.html"
 _CHUNK = 1 << 20
+_DRAFTS = "drafts"
 
 
 @dataclass(frozen=True)
@@ -49,6 +52,16 @@ def row(session: Session, job_id: str, path: str) -> Artifact:
             f"job {job_id} has no file {path}: its manifest lists those there are"
         )
     return found
+
+
+def attempt_prefix(job_id: str, epoch: int) -> str:
+    """Return the key below which one attempt's artifacts lie; no two attempts share one."""
+    return f"jobs/{job_id}/e{epoch}"
+
+
+def report_page_key(prefix: str) -> str:
+    """Return where an attempt's report for people lies: beside the checkpoint's files, in no manifest."""
+    return f"{prefix}/{REPORT_PAGE}"
 
 
 class LocalArtifacts:
@@ -89,6 +102,22 @@ class LocalArtifacts:
             temporary.unlink(missing_ok=True)
         _sync_folder(target.parent)
         return size, digest
+
+    @contextmanager
+    def draft(self) -> Iterator[Path]:
+        """Lend a new empty file on the store's own file system; it is gone afterwards."""
+        folder = self._root / _DRAFTS
+        _make_folder(folder)
+        path = folder / uuid4().hex
+        path.touch()
+        try:
+            yield path
+        finally:
+            path.unlink(missing_ok=True)
+
+    def delete(self, key: str) -> None:
+        """Remove one file; none there is fine."""
+        self.path(key).unlink(missing_ok=True)
 
     def delete_prefix(self, prefix: str) -> None:
         """Remove everything below a prefix; nothing there is fine."""

@@ -30,6 +30,21 @@ class ArtifactNotFound(StoreError):
     code = "NOT_FOUND"
 
 
+class FileUnknown(StoreError):
+    """No uploaded file of this id in this project."""
+
+    code = "NOT_FOUND"
+
+    def __init__(self, file_id: str) -> None:
+        super().__init__(f"no file {file_id} in this project: GET /v1/files lists those there are")
+
+
+class FileInUse(StoreError):
+    """A job that waits or runs names the file."""
+
+    code = "FILE_IN_USE"
+
+
 class StateConflict(StoreError):
     """The job's status does not allow what was asked."""
 

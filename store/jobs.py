@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal
 
-from sqlalchemy import ColumnElement, Select, and_, func, select, tuple_
+from sqlalchemy import ColumnElement, Select, and_, func, select
 from sqlalchemy.orm import Session, defer
 
 from store import idempotency as keys
@@ -16,7 +16,7 @@ from store.clock import db_now
 from store.documents import member
 from store.errors import JobNotFound, StateConflict
 from store.idempotency import Idempotency
-from store.paging import Position
+from store.paging import Columns, Position
 from store.states import TERMINAL, begin, note, transition
 from store.tables import IS_QUEUED, Job, new_id
 
@@ -31,6 +31,9 @@ __all__ = [
     "page",
     "queue_position",
 ]
+
+
+_COLUMNS: Columns = (Job.created_at, Job.id)
 
 
 @dataclass(frozen=True)
@@ -121,8 +124,8 @@ def page(
     chosen = select(Job).options(defer(Job.report, raiseload=True)).where(Job.project == project)
     chosen = chosen.where(*_conditions(status, method, model, labels or {}, created_after))
     if cursor is not None:
-        chosen = chosen.where(_beyond(paging.decode(cursor, filters), order))
-    found = list(session.scalars(_ordered(chosen, order).limit(limit + 1)))
+        chosen = chosen.where(paging.beyond(_COLUMNS, paging.decode(cursor, filters), order))
+    found = list(session.scalars(chosen.order_by(*paging.by(_COLUMNS, order)).limit(limit + 1)))
     items = found[:limit]
     more = len(found) > limit
     last = Position(items[-1].created_at, items[-1].id) if more else None
@@ -159,7 +162,8 @@ def queue_position(session: Session, job: Job) -> int | None:
     if job.status != "queued":
         return None
     here = Position(job.created_at, job.id)
-    ahead = select(func.count()).select_from(Job).where(IS_QUEUED, _beyond(here, "desc"))
+    earlier = paging.beyond(_COLUMNS, here, "desc")
+    ahead = select(func.count()).select_from(Job).where(IS_QUEUED, earlier)
     return session.scalars(ahead).one() + 1
 
 
@@ -203,18 +207,6 @@ def _seen_as(status: str) -> ColumnElement[bool]:
     if status == "running":
         return and_(Job.status == "running", Job.cancel_requested_at.is_(None))
     return Job.status == status
-
-
-def _beyond(position: Position, order: Literal["asc", "desc"]) -> ColumnElement[bool]:
-    row = tuple_(Job.created_at, Job.id)
-    there = tuple_(position.created_at, position.id)
-    return row > there if order == "asc" else row < there
-
-
-def _ordered(chosen: Select[Job], order: Literal["asc", "desc"]) -> Select[Job]:
-    if order == "asc":
-        return chosen.order_by(Job.created_at, Job.id)
-    return chosen.order_by(Job.created_at.desc(), Job.id.desc())
 
 
 def _ended(status: str) -> str:

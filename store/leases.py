@@ -109,7 +109,7 @@ def record_resolved(session: Session, job_id: str, epoch: int, resolved: dict[st
     amend(session, _held(session, job_id, epoch), resolved=resolved)
 
 
-def succeed(
+def finish(
     session: Session,
     job_id: str,
     epoch: int,
@@ -118,18 +118,26 @@ def succeed(
     result: dict[str, Any],
     artifacts: Sequence[ArtifactRow],
     preset: NewPreset | None = None,
+    error: dict[str, Any] | None = None,
 ) -> Status:
     """End with a result; return `cancelled` instead, and store nothing, where the client's cancel was first.
 
-    A preset whose name another job has taken meanwhile is not stored; report and result warn of it.
+    With an error the job has failed, its result is kept all the same, and no preset is stored. A preset whose name another
+    job has taken meanwhile is not stored either; report and result warn of it.
     """
     job = _held(session, job_id, epoch)
     values = {"report": report, "result": result}
-    wanted = preset if job.cancel_requested_at is None else None
+    wanted = preset if job.cancel_requested_at is None and error is None else None
     if wanted is not None and not presets.add(session, wanted, job=job):
         values = {key: _warned(document, wanted.name) for key, document in values.items()}
-    reached = end(session, job, "succeeded", actor=_owner(job), detail={}, **values)
-    if reached == "succeeded":
+    if error is None:
+        reached = end(session, job, "succeeded", actor=_owner(job), detail={}, **values)
+    else:
+        detail = {"error": error}
+        reached = end(
+            session, job, "failed", actor=_owner(job), detail=detail, error=error, **values
+        )
+    if reached != "cancelled":
         session.add_all(Artifact(job_id=job_id, epoch=epoch, **vars(row)) for row in artifacts)
         session.flush()
     return reached

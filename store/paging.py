@@ -10,11 +10,17 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, Literal
+
+from sqlalchemy import ColumnElement, tuple_
+from sqlalchemy.orm import InstrumentedAttribute
 
 from store.errors import InvalidCursor
 
-_JOB_ID = re.compile(r"job_[0-9A-Z]{26}")
+Order = Literal["asc", "desc"]
+Columns = tuple[InstrumentedAttribute[datetime], InstrumentedAttribute[str]]
+"""The time of creation and the id."""
+_ID = re.compile(r"(job|file)_[0-9A-Z]{26}")
 
 
 @dataclass(frozen=True)
@@ -39,15 +45,27 @@ def decode(cursor: str, filters: Mapping[str, Any]) -> Position:
     """
     try:
         raw = base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4))
-        created_at, job_id, made_for = json.loads(raw)
-        position = Position(datetime.fromisoformat(created_at), str(job_id))
+        created_at, row_id, made_for = json.loads(raw)
+        position = Position(datetime.fromisoformat(created_at), str(row_id))
     except (binascii.Error, ValueError, TypeError, RecursionError) as error:
         raise InvalidCursor("not a cursor: send `next_cursor` of the page before") from error
-    if position.created_at.tzinfo is None or not _JOB_ID.fullmatch(position.id):
+    if position.created_at.tzinfo is None or not _ID.fullmatch(position.id):
         raise InvalidCursor("not a cursor: send `next_cursor` of the page before")
     if made_for != _digest(filters):
         raise InvalidCursor("the filters changed between pages: start again without a cursor")
     return position
+
+
+def beyond(columns: Columns, position: Position, order: Order) -> ColumnElement[bool]:
+    """Return the condition of the rows that come after a position."""
+    row = tuple_(*columns)
+    there = tuple_(position.created_at, position.id)
+    return row > there if order == "asc" else row < there
+
+
+def by(columns: Columns, order: Order) -> list[ColumnElement[Any]]:
+    """Return what rows are ordered by."""
+    return [column.asc() if order == "asc" else column.desc() for column in columns]
 
 
 def _digest(filters: Mapping[str, Any]) -> str:

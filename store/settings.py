@@ -35,11 +35,13 @@ class Settings(BaseSettings):
     model_roots: Annotated[tuple[Path, ...], NoDecode] = ()
     """Folders below which `file://` models may lie, joined by `os.pathsep`."""
     tasks_dir: Path | None = None
-    """Folder with one sub-folder per calibration task."""
+    """The operator's tasks: folders of JSON Lines, TOML declarations."""
 
     host: str = "127.0.0.1"
     port: int = Field(default=8571, ge=0, le=65535)
     max_body_bytes: int = Field(default=1_000_000, ge=1)
+    max_file_bytes: int = Field(default=100_000_000, ge=1)
+    """Of one upload."""
 
     worker_slots: int = Field(default=1, ge=1)
     lease_seconds: Seconds = 60

@@ -14,6 +14,7 @@ from sqlalchemy import (
     Integer,
     MetaData,
     Text,
+    UniqueConstraint,
     literal_column,
     text,
 )
@@ -164,6 +165,35 @@ class Artifact(Base):
     sha256: Mapped[str]
     bytes: Mapped[int] = mapped_column(Big)
     media_type: Mapped[str]
+
+
+class File(Base):
+    """One uploaded file that was found sound; its key is where the artifact store keeps the bytes."""
+
+    __tablename__ = "files"
+
+    id: Mapped[str] = mapped_column(primary_key=True)
+    project: Mapped[str]
+    created_by: Mapped[str]
+    created_at: Mapped[datetime]
+    name: Mapped[str]
+    use: Mapped[str]
+    format: Mapped[str]
+    kind: Mapped[str]
+    items: Mapped[int] = mapped_column(Big)
+    bytes: Mapped[int] = mapped_column(Big)
+    sha256: Mapped[str]
+    key: Mapped[str]
+
+    __table_args__ = (
+        UniqueConstraint("project", "sha256", "use", "format", name="uq_files_content"),
+        Index("ix_files_project", "project", "created_at", "id"),
+    )
+
+    @property
+    def task(self) -> str:
+        """What a specification calls it."""
+        return f"file:{self.id}"
 
 
 class Preset(Base):

@@ -6,12 +6,11 @@ import structlog
 from sqlalchemy.exc import SQLAlchemyError
 
 from store import artifacts
-from store.artifacts import LocalArtifacts
+from store.artifacts import LocalArtifacts, attempt_prefix
 from store.session import Database
 from store.settings import Settings
 from store.states import TERMINAL
 from store.tables import Job
-from worker.publish import prefix
 from worker.workspace import Workspace
 
 log = structlog.get_logger()
@@ -53,6 +52,6 @@ class Janitor:
         ended = job.status in TERMINAL
         for epoch in range(1, (job.epoch if ended else settled) + 1):
             if epoch not in winners:
-                self._artifacts.delete_prefix(prefix(job_id, epoch))
+                self._artifacts.delete_prefix(attempt_prefix(job_id, epoch))
         if ended:
             Workspace(self._work_dir, job_id).remove()

@@ -13,7 +13,7 @@ from store.artifacts import ArtifactRow
 from store.leases import Claim
 from store.presets import NewPreset
 from store.states import Status
-from worker.publish import result
+from worker.publish import missed_gates, result
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ def write(session: Session, claim: Claim, outcome: Outcome, *, max_crashes: int)
     job_id, epoch = claim.job_id, claim.epoch
     match outcome:
         case Finished(report, artifacts, preset):
-            return leases.succeed(
+            return leases.finish(
                 session,
                 job_id,
                 epoch,
@@ -76,6 +76,7 @@ def write(session: Session, claim: Claim, outcome: Outcome, *, max_crashes: int)
                 result=result(report),
                 artifacts=artifacts,
                 preset=preset,
+                error=missed_gates(report),
             )
         case Refused(error):
             return leases.fail(session, job_id, epoch, error)

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, Field, TypeAdapter, ValidationError
 
+from pruning_core.intake.userfiles import UserFile
 from pruning_core.spec.base import Frozen
 from pruning_core.spec.model import ModelRef
 from pruning_core.spec.prune import PruneSpec
@@ -40,6 +41,8 @@ class Attempt(Frozen):
     model_roots: tuple[Path, ...]
     cache_dir: Path
     tasks_dir: Path | None
+    files: dict[str, UserFile] = Field(default_factory=dict)
+    """The uploaded files that `prune` names, as it names them; one that was deleted meanwhile is missing."""
 
 
 class Progressed(Frozen):

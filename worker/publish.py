@@ -6,22 +6,18 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from pruning_core.errors import QualityGateFailed
 from pruning_core.intake.presets import Preset
 from pruning_core.spec.methods import CRePE
 from pruning_core.spec.model import ModelRef
 from pruning_core.spec.patterns import NofM
-from pruning_core.spec.report import FileEntry, Report, SearchReport
-from store.artifacts import ArtifactRow, LocalArtifacts
+from pruning_core.spec.report import FileEntry, GateReport, Report, SearchReport
+from store.artifacts import REPORT_PAGE, ArtifactRow, LocalArtifacts, report_page_key
 from store.presets import NewPreset
 from worker.errors import UploadFailed
 
 MAX_MODEL = 400
 """Characters of a model's reference that a preset keeps, from the end."""
-
-
-def prefix(job_id: str, epoch: int) -> str:
-    """Return the key below which one attempt's artifacts lie; no two attempts share one."""
-    return f"jobs/{job_id}/e{epoch}"
 
 
 def upload(
@@ -32,7 +28,7 @@ def upload(
     under: str,
     go_on: Callable[[], bool],
 ) -> list[ArtifactRow] | None:
-    """Store every file of the checkpoint; None where `go_on` said no between two files.
+    """Store every file of the checkpoint, and the report's page beside it; None where `go_on` said no between two files.
 
     Raises:
         UploadFailed: the files are not exactly those that the report lists.
@@ -52,6 +48,9 @@ def upload(
         if not go_on():
             return None
         rows.append(_put(checkpoint, entry, artifacts, under))
+    page = checkpoint.parent / REPORT_PAGE
+    if page.is_file():
+        artifacts.put(page, report_page_key(under))
     return rows
 
 
@@ -76,14 +75,64 @@ def result(report: Report) -> dict[str, Any]:
         "bytes_before": report.bytes_before,
         "bytes_after": report.bytes_after,
         "achieved_sparsity": report.sparsity,
-        "quality": {
-            measured.task: {"ppl_dense": measured.dense, "ppl_pruned": measured.pruned}
-            for measured in report.perplexity
-        },
-        "speed": {"prune_over_forward": report.timing.prune_over_forward},
+        "quality": _quality(report),
+        "speed": {"prune_over_forward": report.timing.prune_over_forward, **_throughput(report)},
+        "gates": [gate.model_dump() for gate in report.gates],
         "loads_in": report.verification.loads_in,
         "warnings": list(report.warnings),
     }
+
+
+def _quality(report: Report) -> dict[str, dict[str, float | None]]:
+    found: dict[str, dict[str, float | None]] = {
+        text.task: {"ppl_dense": text.dense, "ppl_pruned": text.pruned}
+        for text in report.perplexity
+    }
+    for choice in report.accuracy:
+        found[choice.task] = {
+            "acc_dense": choice.acc.dense,
+            "acc_pruned": choice.acc.pruned,
+            "acc_norm_dense": choice.acc_norm.dense,
+            "acc_norm_pruned": choice.acc_norm.pruned,
+        }
+    for figure in report.harness:
+        both = {
+            f"{figure.metric}_dense": figure.dense,
+            f"{figure.metric}_pruned": figure.pruned,
+        }
+        found.setdefault(figure.task, {}).update(both)
+    return found
+
+
+def _throughput(report: Report) -> dict[str, float]:
+    if report.speed is None:
+        return {}
+    both = {"dense": report.speed.dense, "pruned": report.speed.pruned}
+    return {
+        f"{kind}_tokens_per_second_{which}": value
+        for which, model in both.items()
+        if model is not None
+        for kind, value in (("prefill", model.prefill), ("decode", model.decode))
+    }
+
+
+def missed_gates(report: Report) -> dict[str, Any] | None:
+    """Return the error of a job whose pruned model misses its gates; None where it meets them all."""
+    missed = [gate for gate in report.gates if not gate.passed]
+    if not missed:
+        return None
+    told = "; ".join(f"{gate.metric} is {gate.value:.4g}, {_bounds(gate)}" for gate in missed)
+    return QualityGateFailed(
+        f"{told}. Report and checkpoint are kept.",
+        suggestions=("prune less", "choose another method", "let the gate pass more"),
+    ).payload()
+
+
+def _bounds(gate: GateReport) -> str:
+    bounds = {"at least": gate.min, "at most": gate.max}
+    return "allowed: " + " and ".join(
+        f"{word} {bound:g}" for word, bound in bounds.items() if bound is not None
+    )
 
 
 def preset(report: Report, model: ModelRef) -> NewPreset | None:

@@ -102,7 +102,11 @@ def main(folder: Path) -> int:
 def run(attempt: Attempt, folder: Path, conversation: Conversation) -> Report:
     """Check again what may have changed since the submit, fetch the model, prune."""
     admission.check(
-        attempt.model, attempt.prune, roots=attempt.model_roots, tasks_dir=attempt.tasks_dir
+        attempt.model,
+        attempt.prune,
+        roots=attempt.model_roots,
+        tasks_dir=attempt.tasks_dir,
+        files=attempt.files,
     )
     downloading = Progress(phase="downloading", step=0, total_steps=0, percent=0)
     conversation.progress(downloading)
@@ -127,12 +131,23 @@ def prune(model: Path, attempt: Attempt, folder: Path, conversation: Conversatio
     """Prune; state of another specification or version in the work folder is thrown away."""
     from pruning_core import pipeline
 
+    def begin() -> Report:
+        return pipeline.prune(
+            model,
+            attempt.prune,
+            folder,
+            observer=conversation,
+            files=attempt.files,
+            cache_dir=attempt.cache_dir,
+            base_model=attempt.model.repo,
+        )
+
     try:
-        return pipeline.prune(model, attempt.prune, folder, observer=conversation)
+        return begin()
     except ResumeMismatch as error:
         log.warning("resume.impossible", detail=error.message)
         shutil.rmtree(folder / WORK_FOLDER)
-        return pipeline.prune(model, attempt.prune, folder, observer=conversation)
+        return begin()
 
 
 if __name__ == "__main__":

@@ -6,15 +6,17 @@ import json
 import os
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import structlog
 
 from pruning_core.engine.files import is_disk_full
 from pruning_core.spec.model import ModelRef
 from pruning_core.spec.report import Progress, Report
-from store.artifacts import LocalArtifacts
+from store import files as uploads
+from store.artifacts import LocalArtifacts, attempt_prefix
 from store.errors import LeaseLost
 from store.leases import Claim
 from store.session import Database
@@ -82,8 +84,9 @@ class Supervisor:
             return Refused(cause.payload()) if is_disk_full(error) else Crashed(cause.payload())
 
     def _attempt(self, claim: Claim, lease: Lease, drain: threading.Event) -> Outcome:
+        files = self._files(claim, lease)
         folder = Workspace(self._settings.work_dir, claim.job_id).prepare(claim.epoch)
-        self._describe(claim, folder)
+        self._describe(claim, folder, files)
         command = [*self._command, claim.job_id, str(claim.epoch), str(folder)]
         with Child(command, log=folder / LOG_FILE, tasks_dir=self._settings.tasks_dir) as child:
             listener = Listener(child.stdout, self._database, claim, lease)
@@ -99,7 +102,19 @@ class Supervisor:
             log.warning("child.failed", status=status, log=_tail(folder), job_id=claim.job_id)
         return outcome
 
-    def _describe(self, claim: Claim, folder: Path) -> None:
+    def _files(self, claim: Claim, lease: Lease) -> dict[str, dict[str, Any]]:
+        """Return where the uploaded files lie that the job names."""
+        if not uploads.named(claim.spec["prune"]):
+            return {}
+        return persist(
+            self._database,
+            lambda session: uploads.of_prune(
+                session, claim.spec["prune"], project=claim.project, artifacts=self._artifacts
+            ),
+            worth_trying=lambda: lease.held,
+        )
+
+    def _describe(self, claim: Claim, folder: Path, files: Mapping[str, dict[str, Any]]) -> None:
         attempt = {
             "job_id": claim.job_id,
             "epoch": claim.epoch,
@@ -109,6 +124,7 @@ class Supervisor:
             "model_roots": [str(root) for root in self._settings.model_roots],
             "cache_dir": str(self._settings.cache_dir),
             "tasks_dir": str(self._settings.tasks_dir) if self._settings.tasks_dir else None,
+            "files": files,
         }
         (folder / ATTEMPT_FILE).write_text(json.dumps(attempt))
 
@@ -121,7 +137,7 @@ class Supervisor:
                 folder / CHECKPOINT_FOLDER,
                 report,
                 self._artifacts,
-                under=publish.prefix(claim.job_id, claim.epoch),
+                under=attempt_prefix(claim.job_id, claim.epoch),
                 go_on=lambda: lease.held and not lease.cancel_requested,
             )
         except UploadFailed:

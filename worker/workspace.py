@@ -5,13 +5,17 @@ from __future__ import annotations
 import os
 import re
 import shutil
+from collections.abc import Iterable
 from pathlib import Path
 
+from store.artifacts import REPORT_PAGE
 from worker.protocol import CHECKPOINT_FOLDER, REPORT_FILE, WORK_FOLDER
 
 LEDGER = f"{WORK_FOLDER}/ledger.json"
-BLOCKS = f"{WORK_FOLDER}/block-*.safetensors"
-RESULT = f"{CHECKPOINT_FOLDER}/**/*"
+BLOCKS = (f"{WORK_FOLDER}/block-*.safetensors",)
+RESULT = (f"{CHECKPOINT_FOLDER}/**/*", REPORT_PAGE)
+DECIDED = (f"{WORK_FOLDER}/decided.json", f"{WORK_FOLDER}/self-*.safetensors")
+"""What was found before the first block: searches, allocations, text sampled from the model."""
 _EPOCH = re.compile(r"^e([0-9]+)$")
 
 
@@ -55,16 +59,21 @@ def _adopt(source: Path, target: Path) -> bool:
 
     A list is copied before the files that it lists are linked: those are complete and never change.
     """
-    adopted = False
-    for listing, files in ((LEDGER, BLOCKS), (REPORT_FILE, RESULT)):
+    adopted = _link_all(source, target, DECIDED)
+    for listing, patterns in ((LEDGER, BLOCKS), (REPORT_FILE, RESULT)):
         if not (source / listing).is_file():
             continue
         shutil.copyfile(source / listing, target / listing)
-        for file in source.glob(files):
-            if file.is_file():
-                _link(file, target / file.relative_to(source))
+        _link_all(source, target, patterns)
         adopted = True
     return adopted
+
+
+def _link_all(source: Path, target: Path, patterns: Iterable[str]) -> bool:
+    files = [file for pattern in patterns for file in source.glob(pattern) if file.is_file()]
+    for file in files:
+        _link(file, target / file.relative_to(source))
+    return bool(files)
 
 
 def _link(source: Path, target: Path) -> None:

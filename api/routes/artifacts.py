@@ -2,33 +2,70 @@
 
 from __future__ import annotations
 
-import base64
-from typing import Any
+from pathlib import Path
+from typing import Annotated, Any
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Header
 from sqlalchemy.orm import Session
 from starlette.requests import Request
-from starlette.responses import FileResponse, JSONResponse, Response
-from starlette.types import Message, Receive, Scope, Send
+from starlette.responses import FileResponse, HTMLResponse, JSONResponse, Response
 
-from api import schemas
-from api.conditional import matches
-from api.deps import Downloader, PartsDep, Reader
-from api.errors import Problem, problem_response
+from api import ranged, schemas
+from api.deps import Downloader, Parts, PartsDep, Reader
+from api.errors import Problem
 from api.ids import JobId
+from api.negotiation import prefers_html
 from api.resources import file_resource
+from pruning_core.spec.report import Report
 from store import artifacts, jobs
+from store.artifacts import attempt_prefix, report_page_key
 from store.states import TERMINAL
-from store.tables import Artifact, Job
+from store.tables import Job
 
 router = APIRouter(prefix="/v1/jobs", tags=["results"])
 
 
-@router.get("/{job_id}/report", response_model=None, responses={200: {"model": dict[str, Any]}})
-def report(job_id: JobId, caller: Reader, parts: PartsDep) -> Response:
-    """Return what was measured before and after: `pruning_core.spec.report.Report`."""
+PAGE_HEADERS = {
+    "Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'; img-src data:; sandbox"
+}
+"""The page holds text that models and users wrote: it may run nothing, fetch nothing and reach no cookie."""
+_VARY = {"Vary": "Accept"}
+_PAGE: dict[str, Any] = {"text/html": {"schema": {"type": "string"}}}
+
+
+@router.get(
+    "/{job_id}/report",
+    response_model=None,
+    responses={200: {"model": Report, "content": _PAGE, "description": "JSON, or the page"}},
+)
+def report(
+    job_id: JobId,
+    caller: Reader,
+    parts: PartsDep,
+    accept: Annotated[str | None, Header()] = None,
+) -> Response:
+    """Return what was measured before and after: JSON, or the page where `Accept` prefers `text/html`."""
     with parts.database.read() as session:
-        return JSONResponse(_finished(session, caller.project, job_id).report)
+        job = _finished(session, caller.project, job_id)
+        content, page = job.report, _page(parts, job)
+    if page.is_file() and prefers_html(accept):
+        return FileResponse(page, media_type="text/html", headers={**PAGE_HEADERS, **_VARY})
+    return JSONResponse(content, headers=_VARY)
+
+
+@router.get(
+    "/{job_id}/report.html",
+    response_model=None,
+    response_class=HTMLResponse,
+    responses={200: {"content": _PAGE, "description": "One file that needs no other"}},
+)
+def report_page(job_id: JobId, caller: Reader, parts: PartsDep) -> Response:
+    """Return the report as a page for people."""
+    with parts.database.read() as session:
+        page = _page(parts, _finished(session, caller.project, job_id))
+    if not page.is_file():
+        raise Problem("NOT_FOUND", "This job left no page; its report is there as JSON.")
+    return FileResponse(page, media_type="text/html", headers=PAGE_HEADERS)
 
 
 @router.get("/{job_id}/manifest", response_model=schemas.Manifest)
@@ -60,56 +97,18 @@ def download(
     with parts.database.read() as session:
         _finished(session, caller.project, job_id)
         row = artifacts.row(session, job_id, path)
-        headers, media_type, key = _headers(row), row.media_type, row.key
-    if matches(request.headers.get("if-none-match"), headers["ETag"]):
-        return Response(status_code=304, headers=headers)
+        sha256, media_type, key = row.sha256, row.media_type, row.key
     file = parts.artifacts.path(key)
-    if not file.is_file():
-        raise Problem("NOT_FOUND", "The file is no longer in the artifact store.")
-    return RangedFile(file, filename=file.name, headers=headers, media_type=media_type)
+    return ranged.respond(request, file, sha256=sha256, filename=file.name, media_type=media_type)
 
 
-class RangedFile(FileResponse):
-    """A file whose refusals of a range are problems, like every other refusal."""
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Send the file, the range or the refusal."""
-        refused = False
-
-        async def send_or_refuse(message: Message) -> None:
-            nonlocal refused
-            if message["type"] == "http.response.start" and message["status"] in (400, 416):
-                refused = True
-                await _refusal(scope, self.path)(scope, receive, send)
-            elif not refused:
-                await send(message)
-
-        await super().__call__(scope, receive, send_or_refuse)
-
-
-def _refusal(scope: Scope, path: Any) -> Response:
-    size = path.stat().st_size
-    problem = Problem(
-        "RANGE_NOT_SATISFIABLE",
-        f"Give ranges as `bytes=first-last` within 0-{size - 1}.",
-        headers={"Content-Range": f"bytes */{size}"},
-    )
-    return problem_response(Request(scope), problem)
-
-
-def _headers(row: Artifact) -> dict[str, str]:
-    digest = base64.b64encode(bytes.fromhex(row.sha256)).decode()
-    return {
-        "ETag": f'"{row.sha256}"',
-        "Repr-Digest": f"sha-256=:{digest}:",
-        "Accept-Ranges": "bytes",
-        "Cache-Control": "private, no-transform",
-    }
+def _page(parts: Parts, job: Job) -> Path:
+    return parts.artifacts.path(report_page_key(attempt_prefix(job.id, job.epoch)))
 
 
 def _finished(session: Session, project: str, job_id: str) -> Job:
     job = jobs.get(session, project=project, job_id=job_id)
-    if job.status == "succeeded":
+    if job.report is not None:  # a job that misses its quality gates fails with its results kept
         return job
     hint = "it left no result" if job.status in TERMINAL else "wait until it has succeeded"
     raise Problem("STATE_CONFLICT", f"The job is {jobs.client_status(job)}: {hint}.")

@@ -8,7 +8,7 @@ from typing import Annotated
 from fastapi import APIRouter, Header, Query, Response
 from starlette.requests import Request
 
-from api import presets, schemas, watching
+from api import presets, schemas, userfiles, watching
 from api.conditional import matches
 from api.deps import Caller, Parts, PartsDep, Reader, Writer
 from api.errors import FieldError, Problem
@@ -149,7 +149,13 @@ def _admission(
     prune = body.prune
     try:
         prune = presets.resolve(prune, caller, parts)
-        admission.check(body.model, prune, roots=settings.model_roots, tasks_dir=settings.tasks_dir)
+        admission.check(
+            body.model,
+            prune,
+            roots=settings.model_roots,
+            tasks_dir=settings.tasks_dir,
+            files=userfiles.resolve(prune, caller, parts),
+        )
     except (PruningError, Problem) as error:
         return prune, error
     return prune, None

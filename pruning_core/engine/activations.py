@@ -1,8 +1,9 @@
-"""Hidden states of a set of windows on their way through the blocks."""
+"""Hidden states of a set of samples on their way through the blocks."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import nn
@@ -14,34 +15,54 @@ from pruning_core.engine.numerics import all_finite
 from pruning_core.errors import NumericalFailure
 
 
+@dataclass(frozen=True)
+class Batch:
+    """What goes through the model at once.
+
+    Attributes:
+        tokens: int64 [batch, seq].
+        positions: int64 [batch, seq]; None for 0, 1, 2, ...
+        visible: bool [batch, seq, seq], what each token sees; None for all that stands before it.
+    """
+
+    tokens: torch.Tensor
+    positions: torch.Tensor | None = None
+    visible: torch.Tensor | None = None
+
+
 class Activations:
     """Holds one hidden state per batch, [batch, seq, dim], and moves all of them one block further at a time.
 
     Args:
         model: Provides embeddings and the blocks' arguments.
-        tokens: int64 [windows, seq].
-        batch_tokens: Tokens per forward pass, by default what suits the device; a window is never cut.
+        tokens: int64 [samples, seq], several of these where samples differ in length, or batches as they shall go.
+        batch_tokens: Tokens per forward pass, by default what suits the device; a sample is never cut.
         alive: Called after every batch.
     """
 
     def __init__(
         self,
         model: StreamedModel,
-        tokens: torch.Tensor,
+        tokens: torch.Tensor | Sequence[torch.Tensor] | Sequence[Batch],
         *,
         batch_tokens: int | None = None,
         alive: Callable[[], None] = lambda: None,
     ) -> None:
         self._alive = alive
         per_pass = batch_tokens or devices.batch_tokens(model.device)
-        self.tokens = list(torch.split(tokens, max(1, per_pass // tokens.shape[1])))
+        self.batches = list(_batches(tokens, per_pass))
         self.hidden: list[torch.Tensor] = []
         self._calls: list[list[Call]] = []
-        for batch in self.tokens:
-            hidden, calls = model.embed(batch)
+        for batch in self.batches:
+            hidden, calls = model.embed(batch.tokens, batch.positions, batch.visible)
             previous = self._calls[-1] if self._calls else calls
             self.hidden.append(hidden)
             self._calls.append([shared(*pair) for pair in zip(calls, previous, strict=True)])
+
+    @property
+    def seq_len(self) -> int:
+        """Tokens of the longest sample."""
+        return max(batch.tokens.shape[1] for batch in self.batches)
 
     def inputs(self, index: int) -> Iterator[tuple[torch.Tensor, Call]]:
         """Yield the hidden states [batch, seq, dim] and the block's other arguments, batch by batch."""
@@ -60,3 +81,13 @@ class Activations:
             if not all_finite(output):
                 raise NumericalFailure(f"block {index} puts out NaN or infinity on this text")
             self.hidden[position] = output
+
+
+def _batches(
+    tokens: torch.Tensor | Sequence[torch.Tensor] | Sequence[Batch], per_pass: int
+) -> Iterator[Batch]:
+    for group in [tokens] if isinstance(tokens, torch.Tensor) else tokens:
+        if isinstance(group, Batch):
+            yield group
+        else:
+            yield from map(Batch, torch.split(group, max(1, per_pass // group.shape[1])))

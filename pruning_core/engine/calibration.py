@@ -1,124 +1,232 @@
-"""Text to token windows: tokenised once, cut without overlap, drawn with the seed, digested."""
+"""Text to tokens: joined and cut into windows, or one document or question per sample; drawn with the seed, digested."""
 
 from __future__ import annotations
 
 import hashlib
-import logging
+from bisect import bisect_right
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoTokenizer
 
+from pruning_core.engine.choices import Encoded, encode
+from pruning_core.engine.tokenizing import beginning, load_tokenizer
 from pruning_core.errors import DatasetTooSmall, ModelInvalid, TokensInvalid
+from pruning_core.families import family_of
 from pruning_core.intake.checkpoint import CheckpointFacts
-from pruning_core.intake.tasks import Split, documents, find
+from pruning_core.intake.sources import Sources
+from pruning_core.intake.tasks import documents, questions, texts, turns
 from pruning_core.spec.calibration import (
     DEFAULT_SAMPLES,
     DEFAULT_SEQ_LEN,
+    SELF_TASK,
     Calibration,
     CalibrationTask,
 )
 from pruning_core.spec.evaluation import Evaluation
 from pruning_core.spec.report import CalibrationReport
 
+OwnText = Callable[[int, int, int], Iterable[torch.Tensor]]
 SEPARATOR = "\n\n"
+BYTES_PER_TOKEN = 16
+"""More than any tokenizer needs on average: how much is read of a corpus that has no end."""
+FEWEST_DOCUMENTS = 10
+"""Below it a perplexity's interval comes from windows."""
 
 
 @dataclass(frozen=True)
 class Windows:
-    """Token windows of one or more tasks.
+    """Samples of one or more tasks.
 
     Attributes:
-        tokens: int64 [windows, seq].
-        counts: Windows per task.
+        groups: int64 [samples, seq] each: samples of one length, the shortest first. Windows are all of one length.
+        counts: Samples per task.
+        units: int64 like the only group, the document that each token belongs to; None where there are too few.
     """
 
-    tokens: torch.Tensor
+    groups: tuple[torch.Tensor, ...]
     counts: dict[str, int]
+    units: torch.Tensor | None = None
+
+    @property
+    def samples(self) -> int:
+        """How many there are."""
+        return sum(len(group) for group in self.groups)
+
+    @property
+    def tokens(self) -> int:
+        """How many they have together."""
+        return sum(group.numel() for group in self.groups)
+
+    @property
+    def seq_len(self) -> int:
+        """Of the longest sample."""
+        return max((group.shape[1] for group in self.groups), default=0)
 
     @property
     def digest(self) -> str:
-        """Return sha256 of shape and token ids."""
-        data = self.tokens.contiguous()
-        header = "x".join(map(str, data.shape)).encode()
-        return "sha256:" + hashlib.sha256(header + data.numpy().tobytes()).hexdigest()
+        """Return sha256 of shapes and token ids."""
+        found = hashlib.sha256()
+        for group in self.groups:
+            found.update("x".join(map(str, group.shape)).encode())
+            found.update(group.contiguous().numpy().tobytes())
+        return "sha256:" + found.hexdigest()
 
     def report(self, seed: int) -> CalibrationReport:
         """Return what the report says of them."""
         return CalibrationReport(
             tasks=self.counts,
-            seq_len=self.tokens.shape[1],
-            tokens=self.tokens.numel(),
+            seq_len=self.seq_len,
+            tokens=self.tokens,
             seed=seed,
             digest=self.digest,
         )
 
 
 class Texts:
-    """The model's tokenizer over the task catalogue.
+    """The model's tokenizer over a run's data.
 
     Args:
         folder: Hugging Face folder with the tokenizer.
         facts: Of that folder.
-        tasks_dir: The operator's tasks, or None.
+        sources: The data.
+        own_text: Samples the dense model for the task `self`: count, length and seed to int64 [length] each.
     """
 
-    def __init__(self, folder: Path, facts: CheckpointFacts, tasks_dir: Path | None) -> None:
+    def __init__(
+        self, folder: Path, facts: CheckpointFacts, sources: Sources, own_text: OwnText
+    ) -> None:
         self._folder = folder
         self._facts = facts
-        self._tasks_dir = tasks_dir
+        self._sources = sources
+        self._own_text = own_text
         self._tokenizer: Any = None
 
     def calibration(self, spec: Calibration, *, held_out: int = 0) -> tuple[Windows, Windows]:
-        """Return the calibration windows of every task, task after task, and as many others as `held_out` asks for.
+        """Return the calibration samples of every task, task after task, and as many others as `held_out` asks for.
 
-        The others come from the same split of the same tasks, in equal shares; no window is in both.
+        The others come from the same split of the same tasks, in equal shares; no sample is in both.
 
         Raises:
-            DatasetTooSmall: a task's text fills fewer windows than were asked for.
+            DatasetTooSmall: a task has fewer samples than were asked for.
         """
         length = self._length(spec.seq_len)
         share = -(-held_out // len(spec.tasks))
-        drawn = {task.name: self._draw(task, length, spec.seed, share) for task in spec.tasks}
+        drawn = {task.name: self._draw(task, spec, length, share) for task in spec.tasks}
         return _joined(drawn, 0), _joined(drawn, 1)
 
-    def evaluation(self, task: str, spec: Evaluation) -> Windows:
-        """Return the first windows of a task's evaluation split."""
-        windows = self._cut(task, "eval", self._length(spec.seq_len))
-        tokens = windows[: spec.windows]
-        return Windows(tokens, {task: len(tokens)})
+    def windows(self, task: str, spec: Evaluation) -> Windows:
+        """Return the first windows of a text task's evaluation split."""
+        length = self._length(spec.seq_len)
+        limit = spec.windows and spec.windows * length * BYTES_PER_TOKEN
+        parts = documents(self._sources.data(task, "eval", limit_bytes=limit))
+        cut = self._cut(parts, length, spec.bos, f"The eval split of task {task!r}")
+        tokens = cut.tokens[: spec.windows]
+        units = cut.units[: spec.windows] if cut.units is not None else None
+        return Windows((tokens,), {task: len(tokens)}, units)
+
+    def questions(self, task: str, spec: Evaluation) -> list[Encoded]:
+        """Return the first items of a multiple-choice task's evaluation split."""
+        asked = questions(self._sources.data(task, "eval"))[: spec.items]
+        return encode(self.tokenizer, asked, self._facts.max_positions)
+
+    @property
+    def tokenizer(self) -> Any:
+        """The model's own."""
+        if self._tokenizer is None:
+            self._tokenizer = load_tokenizer(self._folder)
+        return self._tokenizer
 
     def _draw(
-        self, task: CalibrationTask, length: int, seed: int, held_out: int
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        windows = self._cut(task.name, "calibration", length)
-        room = len(windows) - held_out
-        count = min(DEFAULT_SAMPLES, room) if task.samples is None else task.samples
+        self, task: CalibrationTask, spec: Calibration, length: int, held_out: int
+    ) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
+        asked = spec.samples_of(task)
+        wanted = (asked or DEFAULT_SAMPLES) + held_out
+        if task.name == SELF_TASK:
+            samples = list(self._own_text(wanted, length, spec.seed))
+        else:
+            samples = self._samples(task.name, spec, length, wanted)
+        room = len(samples) - held_out
+        count = min(DEFAULT_SAMPLES, room) if asked is None else asked
         if count > room or count < 1:
             beside = f" beside {held_out} held out for the search" if held_out else ""
             raise DatasetTooSmall(
-                f"Task {task.name!r} fills {len(windows)} windows of {length} tokens; {count} were asked for{beside}.",
+                f"Task {task.name!r} gives {len(samples)} samples of {length} tokens; {count} were asked for{beside}.",
                 suggestions=(f"ask for at most {room} samples", "use a shorter seq_len"),
             )
-        order = torch.randperm(len(windows), generator=torch.Generator().manual_seed(seed))
-        return windows[order[:count]], windows[order[count : count + held_out]]
+        order = torch.randperm(len(samples), generator=torch.Generator().manual_seed(spec.seed))
+        mixed = [samples[index] for index in order.tolist()]
+        return mixed[:count], mixed[count : count + held_out]
 
-    def _cut(self, task: str, split: Split, length: int) -> torch.Tensor:
-        text = SEPARATOR.join(documents(find(task, self._tasks_dir), split))
-        ids = torch.tensor(self._encode(text), dtype=torch.int64)
-        if len(ids) < length:
+    def _samples(self, task: str, spec: Calibration, length: int, count: int) -> list[torch.Tensor]:
+        """Return all samples that a task's calibration split gives."""
+        limit = count * length * BYTES_PER_TOKEN
+        data = self._sources.data(task, "calibration", limit_bytes=limit)
+        if spec.layout == "packed":
+            parts = texts(data, answers=spec.answers)
+            return list(self._cut(parts, length, spec.bos, f"Task {task!r}").tokens)
+        if spec.chat_template:
+            rows = map(self._conversation, turns(data, answers=spec.answers))
+        else:
+            rows = map(self._encode, texts(data, answers=spec.answers))
+        return [torch.tensor(row[:length]) for row in rows if len(row) > 1]
+
+    def _conversation(self, messages: list[dict[str, str]]) -> list[int]:
+        if not self.tokenizer.chat_template:
+            raise ModelInvalid(
+                "the tokenizer has no chat template", suggestions=("leave chat_template off",)
+            )
+        return self._known(self.tokenizer.apply_chat_template(messages, return_dict=False))
+
+    def _cut(self, parts: Sequence[str], length: int, bos: bool | None, what: str) -> _Cut:
+        """Return the windows of the joined text."""
+        ids, units = self._joined_tokens(parts)
+        begin = self._begin(bos)
+        if begin is not None and ids[:1] == [begin]:
+            ids, units = ids[1:], units[1:]
+        content = length - (begin is not None)
+        count = len(ids) // content
+        if not count:
             raise DatasetTooSmall(
-                f"The {split} split of task {task!r} has {len(ids)} tokens, less than one window of {length}.",
+                f"{what} has {len(ids)} tokens, less than one window of {length}.",
                 suggestions=("use a shorter seq_len", "choose another task"),
             )
-        return ids[: len(ids) // length * length].view(-1, length)
+        tokens = torch.tensor(ids[: count * content]).view(count, content)
+        owners = torch.tensor(units[: count * content]).view(count, -1) if units else None
+        if begin is not None:
+            tokens = torch.cat([torch.full((count, 1), begin), tokens], dim=1)
+            owners = torch.cat([owners[:, :1], owners], dim=1) if owners is not None else None
+        return _Cut(tokens, owners)
+
+    def _joined_tokens(self, parts: Sequence[str]) -> tuple[list[int], list[int]]:
+        """Return the tokens of the joined documents, and where there are enough of them, the document of each token."""
+        text = SEPARATOR.join(parts)
+        if len(parts) < FEWEST_DOCUMENTS or not self.tokenizer.is_fast:
+            return self._encode(text), []
+        found = self.tokenizer(text, verbose=False, return_offsets_mapping=True)
+        ends = list(accumulate(len(part) + len(SEPARATOR) for part in parts))
+        owners = [bisect_right(ends, first) for first, _ in found["offset_mapping"]]
+        return self._known(found["input_ids"]), owners
+
+    def _begin(self, asked: bool | None) -> int | None:
+        """Return the token that every window begins with, if any."""
+        begin = beginning(self.tokenizer)
+        if asked is None:
+            return begin if family_of(self._facts.model_type).begins_windows else None
+        if asked and begin is None:
+            raise ModelInvalid(
+                "the tokenizer begins no text with a token of its own",
+                suggestions=("leave `bos` out",),
+            )
+        return begin if asked else None
 
     def _encode(self, text: str) -> list[int]:
-        if self._tokenizer is None:
-            self._tokenizer = load_tokenizer(self._folder)
-        ids: list[int] = self._tokenizer(text, verbose=False)["input_ids"]
+        return self._known(self.tokenizer(text, verbose=False)["input_ids"])
+
+    def _known(self, ids: list[int]) -> list[int]:
         if ids and max(ids) >= self._facts.vocab_size:
             raise ModelInvalid("the tokenizer produces ids beyond the model's vocabulary")
         return ids
@@ -132,22 +240,23 @@ class Texts:
         return asked or min(DEFAULT_SEQ_LEN, limit)
 
 
-def _joined(drawn: dict[str, tuple[torch.Tensor, torch.Tensor]], part: int) -> Windows:
+@dataclass(frozen=True)
+class _Cut:
+    """Windows of one text, int64 [windows, seq], and alike the document of each token where it is known."""
+
+    tokens: torch.Tensor
+    units: torch.Tensor | None
+
+
+def _joined(drawn: dict[str, tuple[list[torch.Tensor], list[torch.Tensor]]], part: int) -> Windows:
+    """Return samples stacked by length; those of one length stay in their order."""
     counts = {name: len(both[part]) for name, both in drawn.items()}
-    return Windows(torch.cat([both[part] for both in drawn.values()]), counts)
-
-
-def load_tokenizer(folder: Path) -> Any:
-    """Return the folder's tokenizer.
-
-    Raises:
-        ModelInvalid: there is none that stock transformers can read.
-    """
-    logging.getLogger("transformers.tokenization_utils_base").setLevel(logging.ERROR)
-    try:
-        return AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
-    except Exception as error:
-        raise ModelInvalid(f"the tokenizer of {folder.name} cannot be read: {error}") from error
+    by_length: dict[int, list[torch.Tensor]] = {}
+    for both in drawn.values():
+        for sample in both[part]:
+            by_length.setdefault(len(sample), []).append(sample)
+    groups = (torch.stack(by_length[length]) for length in sorted(by_length))
+    return Windows(tuple(groups), counts)
 
 
 def checked_tokens(tokens: torch.Tensor, facts: CheckpointFacts) -> torch.Tensor:

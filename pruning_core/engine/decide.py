@@ -102,7 +102,7 @@ class Decision:
 
     def _states(self) -> Activations:
         assert self.windows is not None
-        return Activations(self.model, self.windows.tokens, alive=self.tracker.alive)
+        return Activations(self.model, self.windows.groups, alive=self.tracker.alive)
 
 
 def _block_done(tracker: Tracker, index: int) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import nn
@@ -19,23 +19,36 @@ LOGITS_PER_CHUNK = 1 << 25
 
 def perplexity(
     model: StreamedModel,
-    tokens: torch.Tensor,
+    tokens: torch.Tensor | Sequence[torch.Tensor],
     block_done: Callable[[int], None],
     *,
     alive: Callable[[], None] = lambda: None,
     prepare: Callable[[int, nn.Module], None] = lambda _index, _block: None,
 ) -> float:
-    """Return exp of the mean negative log-likelihood over every window's last seq-1 tokens.
-
-    Args:
-        model: The model.
-        tokens: int64 [windows, seq], windows do not see each other.
-        block_done: Called with each block's index.
-        alive: Called often in between.
-        prepare: Called with each block before it is used, and free to change its weights for this once.
+    """Return exp of the mean of `token_losses`.
 
     Raises:
         NumericalFailure: the loss is not finite.
+    """
+    return exp_mean(token_losses(model, tokens, block_done, alive=alive, prepare=prepare))
+
+
+def token_losses(
+    model: StreamedModel,
+    tokens: torch.Tensor | Sequence[torch.Tensor],
+    block_done: Callable[[int], None],
+    *,
+    alive: Callable[[], None] = lambda: None,
+    prepare: Callable[[int, nn.Module], None] = lambda _index, _block: None,
+) -> list[torch.Tensor]:
+    """Return the negative log-likelihood of every window's last seq-1 tokens, one [seq-1] float64 per window.
+
+    Args:
+        model: The model.
+        tokens: int64 [windows, seq], or several of these; windows do not see each other.
+        block_done: Called with each block's index.
+        alive: Called often in between.
+        prepare: Called with each block before it is used, and free to change its weights for this once.
     """
     states = Activations(model, tokens, alive=alive)
     for index in range(len(model.blocks)):
@@ -43,25 +56,33 @@ def perplexity(
             prepare(index, block)
             states.advance(index, block)
         block_done(index)
-    total = 0.0
-    for batch, hiddens in zip(states.tokens, states.hidden, strict=True):
-        for window, hidden in zip(batch, hiddens, strict=True):
-            total += _loss(model, window[None], hidden[None])
+    losses = []
+    for batch, hiddens in zip(states.batches, states.hidden, strict=True):
+        for window, hidden in zip(batch.tokens, hiddens, strict=True):
+            losses.append(_losses(model, window[None], hidden[None]))
             alive()
-    loss = total / (tokens.shape[0] * (tokens.shape[1] - 1))
+    return losses
+
+
+def exp_mean(losses: Sequence[torch.Tensor]) -> float:
+    """Return exp of the mean over all tokens.
+
+    Raises:
+        NumericalFailure: the loss is not finite.
+    """
+    loss = sum(float(one.sum()) for one in losses) / sum(one.numel() for one in losses)
     if not math.isfinite(loss) or loss > 700:
         raise NumericalFailure(f"the evaluation loss is {loss}")
     return math.exp(loss)
 
 
-def _loss(model: StreamedModel, tokens: torch.Tensor, hidden: torch.Tensor) -> float:
-    """Return the summed loss of one window."""
+def _losses(model: StreamedModel, tokens: torch.Tensor, hidden: torch.Tensor) -> torch.Tensor:
+    """Return the losses of one window."""
     targets = tokens[0, 1:].to(model.device)
     chunk = max(1, LOGITS_PER_CHUNK // int(model.config.vocab_size))
-    total = 0.0
+    losses = []
     for positions in torch.split(torch.arange(len(targets)), chunk):
         logits = model.logits(tokens, hidden, positions)[0].float()
-        total += float(
-            functional.cross_entropy(logits, targets[positions.to(targets.device)], reduction="sum")
-        )
-    return total
+        wanted = targets[positions.to(targets.device)]
+        losses.append(functional.cross_entropy(logits, wanted, reduction="none").double().cpu())
+    return torch.cat(losses)

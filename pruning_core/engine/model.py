@@ -67,18 +67,36 @@ class StreamedModel:
         tensors = self.files.load(names, dtype=self.dtype, device=self.device)
         return {name.removeprefix(prefix): tensor for name, tensor in tensors.items()}
 
-    def embed(self, tokens: torch.Tensor) -> tuple[torch.Tensor, list[Call]]:
+    def embed(
+        self,
+        tokens: torch.Tensor,
+        positions: torch.Tensor | None = None,
+        visible: torch.Tensor | None = None,
+    ) -> tuple[torch.Tensor, list[Call]]:
         """Return the input of the first block, [batch, seq, dim], and every block's other arguments.
 
         Args:
             tokens: int64 [batch, seq].
+            positions: int64 [batch, seq]; None for 0, 1, 2, ...
+            visible: bool [batch, seq, seq], what each token sees; None for all that stands before it.
         """
         recorder = Recorder()
+        arguments: dict[str, torch.Tensor] = {}
+        if positions is not None:
+            arguments["position_ids"] = positions.to(self.device)
+        if visible is not None:
+            arguments["attention_mask"] = self._additive(visible)
         with ExitStack() as stack:
             for block in self.blocks:
                 stack.enter_context(replaced_forward(block, recorder.record))
-            self.model.base_model(input_ids=tokens.to(self.device), use_cache=False)
+            self.model.base_model(input_ids=tokens.to(self.device), use_cache=False, **arguments)
         return recorder.first_hidden(), recorder.calls
+
+    def _additive(self, visible: torch.Tensor) -> torch.Tensor:
+        """Return a mask as stock models take it, [batch, 1, seq, seq]: 0 where a token sees, the lowest number elsewhere."""
+        lowest = torch.finfo(self.dtype).min
+        mask = torch.zeros(visible.shape, dtype=self.dtype).masked_fill_(~visible, lowest)
+        return mask[:, None].to(self.device)
 
     def logits(
         self, tokens: torch.Tensor, hidden: torch.Tensor, positions: torch.Tensor

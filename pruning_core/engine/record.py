@@ -26,9 +26,8 @@ def record(
     Raises:
         NumericalFailure: a statistic is NaN or infinite.
     """
-    window = states.tokens[0].shape[1]
     collectors = [
-        Collector(needs, group.matrices[0].shape[1], group.matrices[0].view.device, window)
+        Collector(needs, group.matrices[0].shape[1], group.matrices[0].view.device, states.seq_len)
         for group in groups
     ]
     with _collecting(groups, collectors):

@@ -79,7 +79,7 @@ class Judge:
 
         try:
             return perplexity(
-                self.model, self.text.tokens, lambda _index: None, alive=self.alive, prepare=mask
+                self.model, self.text.groups, lambda _index: None, alive=self.alive, prepare=mask
             )
         except NumericalFailure:
             if (g, b, kernel) == RIA:
@@ -149,7 +149,7 @@ def search(
         seconds_observing=observing,
         seconds_searching=searching,
         seconds_checking=checking,
-        windows=len(text.tokens),
+        windows=text.samples,
         digest=text.digest,
         perplexity_ria=ria,
         perplexity_found=found,

@@ -1,7 +1,7 @@
-"""Opens a finished checkpoint in a fresh process with stock transformers and compares it with the model in memory.
+"""Opens a finished checkpoint in a fresh process with stock transformers: it answers as the model in memory did, and how fast.
 
-Run as `python -m pruning_core.engine.verify FOLDER PROBE`, this file is that process: it imports nothing of ours
-but names, so that what it does is what any user's machine does.
+Run as `python -m pruning_core.engine.verify FOLDER PROBE DEVICE [timed [DENSE]]`, this file is that process: it imports
+nothing of ours that touches a model, so that what it does is what any user's machine does.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +17,13 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from pruning_core.engine import helper
+from pruning_core.engine.throughput import NEW_TOKENS, PROMPT_TOKENS, throughput
 from pruning_core.errors import OutputDoesNotLoad
-from pruning_core.spec.report import Verification
+from pruning_core.spec.report import SpeedReport, Verification
 
 PROMPT = "The most important thing about language is"
 PROBE_TOKENS = 48
-NEW_TOKENS = 24
+SAMPLE_TOKENS = 24
 TOLERANCE = {torch.float32: 1e-4, torch.float64: 1e-4}
 COARSE_TOLERANCE = 2e-2
 """For 16-bit arithmetic: kernels may differ between a batch and a single window."""
@@ -33,15 +35,25 @@ def probe_tokens(vocab_size: int, max_positions: int) -> torch.Tensor:
     return torch.linspace(0, vocab_size - 1, count).long()[None]
 
 
+@dataclass(frozen=True)
+class Examined:
+    """What the fresh process saw."""
+
+    verification: Verification
+    speed: SpeedReport | None
+
+
 def check(
     folder: Path,
     probe: Path,
     tokens: torch.Tensor,
     logits: torch.Tensor,
     *,
+    dense: Path | None = None,
+    timed: bool = False,
     device: torch.device,
     alive: Callable[[], None] = lambda: None,
-) -> Verification:
+) -> Examined:
     """Return what stock transformers makes of the folder.
 
     Args:
@@ -49,6 +61,8 @@ def check(
         probe: Where to leave the expectations for the fresh process.
         tokens: int64 [1, seq].
         logits: What the pruned model in memory answers, [1, seq, vocabulary], in the dtype of its arithmetic.
+        dense: The dense model's folder, where its speed shall be compared.
+        timed: Measure tokens per second.
         device: Where to load it.
         alive: Called every few seconds meanwhile.
 
@@ -57,7 +71,9 @@ def check(
     """
     save_file({"tokens": tokens.cpu(), "logits": logits.cpu().contiguous()}, probe)
     try:
-        answer = helper.run(__name__, str(folder), str(probe), str(device), alive=alive)
+        compared = [str(dense)] if dense and timed else []
+        arguments = (str(folder), str(probe), str(device), "timed" if timed else "", *compared)
+        answer = helper.run(__name__, *arguments, alive=alive)
     except helper.HelperFailed as error:
         raise OutputDoesNotLoad(f"stock transformers cannot use the result: {error}") from None
     found = json.loads(answer.splitlines()[-1])
@@ -66,27 +82,58 @@ def check(
         raise OutputDoesNotLoad(
             f"reloaded logits differ by {found['max_logit_difference']:.2e} (allowed: {tolerance:.0e})"
         )
-    return Verification(**found)
+    speed = found.pop("speed")
+    return Examined(Verification(**found), speed and SpeedReport.model_validate(speed))
 
 
-def _examine(folder: str, probe: str, device: str) -> dict[str, Any]:
+def _examine(
+    folder: str, probe: str, device: str, timed: str, dense: str | None = None
+) -> dict[str, Any]:
     import transformers
 
     expected = load_file(probe)
-    model: Any = transformers.AutoModelForCausalLM.from_pretrained(
-        folder, dtype=expected["logits"].dtype
-    )
-    model = model.eval().to(device)
+    dtype = expected["logits"].dtype
     tokens = expected["tokens"].to(device)
+    model = _load(transformers, folder, dtype, device)
     with torch.no_grad():
         logits = model(tokens).logits.cpu()
     scale = expected["logits"].abs().max().clamp_min(1e-30)
     difference = ((logits - expected["logits"]).abs().max() / scale).item()
-    return {
+    found = {
         "loads_in": {"transformers": transformers.__version__},
         "max_logit_difference": difference,
         "sample": _sample(transformers, model, folder, tokens),
+        "speed": None,
     }
+    if not timed:
+        return found
+    prompt = _prompt(model.config, tokens)
+    pruned = throughput(model, prompt)
+    del model
+    before = None
+    if dense is not None:
+        model = _load(transformers, dense, dtype, device)
+        before = throughput(model, prompt)
+        found["dense_sample"] = _sample(transformers, model, dense, tokens)
+    found["speed"] = {
+        "dense": before,
+        "pruned": pruned,
+        "prompt_tokens": prompt.shape[1],
+        "new_tokens": NEW_TOKENS,
+    }
+    return found
+
+
+def _load(transformers: Any, folder: str, dtype: torch.dtype, device: str) -> Any:
+    model = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=dtype)
+    return model.eval().to(device)
+
+
+def _prompt(config: Any, tokens: torch.Tensor) -> torch.Tensor:
+    """Return as many of the probe's tokens, over and over, as leave room for the new ones."""
+    room = getattr(config, "max_position_embeddings", PROMPT_TOKENS) - NEW_TOKENS
+    length = max(1, min(PROMPT_TOKENS, room))
+    return tokens.repeat(1, -(-length // tokens.shape[1]))[:, :length]
 
 
 def _sample(transformers: Any, model: Any, folder: str, tokens: torch.Tensor) -> str:
@@ -102,7 +149,7 @@ def _sample(transformers: Any, model: Any, folder: str, tokens: torch.Tensor) ->
             for key, value in tokenizer(PROMPT, return_tensors="pt").items()
             if key in inputs
         }
-    ids = model.generate(**inputs, max_new_tokens=NEW_TOKENS, do_sample=False, pad_token_id=0)[0]
+    ids = model.generate(**inputs, max_new_tokens=SAMPLE_TOKENS, do_sample=False, pad_token_id=0)[0]
     text: str = tokenizer.decode(ids, skip_special_tokens=True) if tokenizer else str(ids.tolist())
     return text
 

@@ -45,6 +45,7 @@ class Family:
         file_names: Pairs (module path part, path part in the checkpoint) where they differ.
         folds: Input orders that the block absorbs. Between the writers and the reader nothing may tell one channel
             from another: no norm with a weight, no scale.
+        begins_windows: Trained so that a text without its first token means nothing to it.
         prepare: Replaces modules of a freshly built block by equal ones that the engine can see into.
     """
 
@@ -55,4 +56,5 @@ class Family:
     fused: Mapping[str, Callable[[Any], Parts]] = field(default_factory=dict)
     file_names: tuple[tuple[str, str], ...] = ()
     folds: tuple[Fold, ...] = ()
+    begins_windows: bool = False
     prepare: Callable[[nn.Module, Any], None] | None = None

@@ -11,4 +11,5 @@ GEMMA = Family(
     blocks="model.layers",
     inputs=(*ATTENTION, *GATED_MLP),
     folds=(ATTENTION_FOLD, GATED_MLP_FOLD),
+    begins_windows=True,
 )

@@ -6,7 +6,17 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from pruning_core.errors import DatasetTooSmall, ModelInvalid, TokensInvalid, UnsupportedPattern
+from pruning_core import settings
+from pruning_core.errors import (
+    DataLeakage,
+    DatasetInvalid,
+    DatasetNotFound,
+    DatasetTooSmall,
+    DatasetUnreachable,
+    ModelInvalid,
+    TokensInvalid,
+    UnsupportedPattern,
+)
 from pruning_core.intake.checkpoint import (
     CheckpointFacts,
     check_gguf,
@@ -14,36 +24,109 @@ from pruning_core.intake.checkpoint import (
     inspect,
     is_gguf,
 )
+from pruning_core.intake.gates import check_gate
 from pruning_core.intake.source import allowed_path
-from pruning_core.intake.tasks import find
-from pruning_core.spec.calibration import DEFAULT_SEQ_LEN
+from pruning_core.intake.tasks import NO_FILES, Files, Split, Task, evaluated, find
+from pruning_core.spec.calibration import DEFAULT_SEQ_LEN, SELF_TASK
 from pruning_core.spec.model import ModelRef
 from pruning_core.spec.patterns import NofM, Row, removed_count
 from pruning_core.spec.prune import PruneSpec
 
 
 def check(
-    model: ModelRef, prune: PruneSpec, *, roots: Sequence[Path], tasks_dir: Path | None
+    model: ModelRef,
+    prune: PruneSpec,
+    *,
+    roots: Sequence[Path],
+    tasks_dir: Path | None,
+    files: Files = NO_FILES,
 ) -> None:
     """Raise the first `PruningError` that this request is certain to end with.
 
-    A hub model is not looked up here (the worker resolves it); a local one is read as far as its headers.
+    A hub model or dataset is not looked up here (the worker resolves it); a local model is read as far as its headers.
+
+    Args:
+        model: What is pruned.
+        prune: How.
+        roots: Folders below which local models may lie.
+        tasks_dir: The operator's tasks.
+        files: The uploaded files that `prune` names, by `file:<id>`.
     """
     facts = None if model.path is None else _check_local(model.path, prune, roots)
     limit = facts.max_positions if facts else None
+    _check_uploads(prune, files)
+    _check_same_bytes(prune, files)
     if prune.needs_calibration:
         window = _window("calibration", prune.calibration.seq_len, limit)
-        tasks, wanted = prune.calibration.tasks, prune.held_out_windows
-        beside = -(-wanted // len(tasks))
-        if prune.reconstruction and len(tasks) == 1 and tasks[0].samples == 1:
-            raise DatasetTooSmall("Reconstruction needs two calibration windows: one is held out.")
-        for task in tasks:
-            found = find(task.name, tasks_dir)
-            _check_size(task.name, found.calibration_bytes, (task.samples or 1) + beside, window)
-    if prune.evaluation_tasks:
+        _check_calibration(prune, window, tasks_dir, files)
+    if prune.evaluation_tasks and prune.evaluation.harness == "secateur":
         window = _window("evaluation", prune.evaluation.seq_len, limit)
-        for name in prune.evaluation_tasks:
-            _check_size(name, find(name, tasks_dir).evaluation_bytes, 1, window)
+        _check_evaluation(prune, window, tasks_dir, files)
+
+
+def _check_uploads(prune: PruneSpec, files: Files) -> None:
+    """Refuse an upload in a role that its sender has ruled out."""
+    if prune.needs_calibration:
+        for task in prune.calibration.tasks:
+            if task.name in files and files[task.name].use == "evaluation":
+                raise DatasetNotFound(
+                    f"{task.name} was uploaded for evaluation alone and cannot calibrate.",
+                    suggestions=("upload it with the use `calibration` or `both`",),
+                    pointer="/prune/calibration/tasks",
+                )
+    for name in prune.evaluation.tasks or ():
+        if name in files and files[name].use == "calibration":
+            raise DataLeakage(
+                f"{name} was uploaded for calibration alone: evaluating on it would measure what the model was fitted to.",
+                suggestions=("name another evaluation task", "upload it with the use `both`"),
+                pointer="/prune/evaluation/tasks",
+            )
+
+
+def _check_same_bytes(prune: PruneSpec, files: Files) -> None:
+    """Refuse to evaluate on the very bytes that calibrate, uploaded a second time for another use."""
+    if not prune.needs_calibration or prune.evaluation.harness != "secateur":
+        return
+    calibrating = {
+        files[task.name].sha256: task.name for task in prune.calibration.tasks if task.name in files
+    }
+    for name in evaluated(prune, files):
+        other = calibrating.get(files[name].sha256) if name in files else None
+        if other not in (None, name):
+            raise DataLeakage(
+                f"{name}, which is evaluated, holds the same bytes as {other}, which calibrates.",
+                suggestions=("upload the data once, with the use `both`", "evaluate on other data"),
+                pointer="/prune/evaluation/tasks",
+            )
+
+
+def _check_calibration(prune: PruneSpec, window: int, tasks_dir: Path | None, files: Files) -> None:
+    spec = prune.calibration
+    beside = -(-prune.held_out_windows // len(spec.tasks))
+    if prune.reconstruction and len(spec.tasks) == 1 and spec.samples_of(spec.tasks[0]) == 1:
+        raise DatasetTooSmall("Reconstruction needs two calibration windows: one is held out.")
+    for task in spec.tasks:
+        found = find(task.name, tasks_dir, files)
+        _check_split(found, "calibration")
+        if spec.layout == "packed":
+            _check_size(found, "calibration", (spec.samples_of(task) or 1) + beside, window)
+
+
+def _check_evaluation(prune: PruneSpec, window: int, tasks_dir: Path | None, files: Files) -> None:
+    names = evaluated(prune, files)
+    if SELF_TASK in names:
+        raise DatasetInvalid(
+            f"{SELF_TASK!r} is text that the dense model writes: it calibrates and is not evaluated.",
+            pointer="/prune/evaluation/tasks",
+        )
+    for name in names:
+        found = find(name, tasks_dir, files)
+        _check_split(found, "eval")
+        _check_size(found, "eval", 1, window)
+    for gate in prune.gates:
+        if gate.task not in names:
+            raise DatasetInvalid(f"The gate {gate.metric} bounds a task that is not evaluated.")
+        check_gate(gate, find(gate.task, tasks_dir, files).kind)
 
 
 def _check_local(path: Path, prune: PruneSpec, roots: Sequence[Path]) -> CheckpointFacts | None:
@@ -100,11 +183,30 @@ def _window(use: str, asked: int | None, limit: int | None) -> int:
     return asked or min(DEFAULT_SEQ_LEN, limit or 1)
 
 
-def _check_size(task: str, size: int, samples: int, seq_len: int) -> None:
-    """A token takes at least one byte, so a text of fewer bytes can never fill the windows."""
-    if size < samples * seq_len:
+def _check_split(task: Task, split: Split) -> None:
+    """Refuse a split that is not there, or that nobody may fetch."""
+    if task.origin == "hub" and settings.hub_offline():
+        raise DatasetUnreachable(
+            f"The data of task {task.name!r} lies on the hub, which this service may not reach (HF_HUB_OFFLINE).",
+            suggestions=("upload the data with POST /v1/files", "name a local task"),
+        )
+    if task.bytes(split) == 0:
+        part = "evaluation" if split == "eval" else "calibration"
+        raise DatasetNotFound(
+            f"Task {task.name!r} has no data for {part}.",
+            suggestions=("name `evaluation.tasks`",) if split == "eval" else ("name another task",),
+        )
+
+
+def _check_size(task: Task, split: Split, samples: int, seq_len: int) -> None:
+    """A token takes at least one byte, so a text of fewer bytes can never fill the windows.
+
+    Questions are not bounded so: their templates add text.
+    """
+    size = task.bytes(split)
+    if task.kind == "text" and size is not None and size < samples * seq_len:
         raise DatasetTooSmall(
-            f"Task {task!r} has {size} bytes of text for this; "
+            f"Task {task.name!r} has {size} bytes of text for this; "
             f"{samples} windows of {seq_len} tokens need at least {samples * seq_len}.",
             suggestions=("ask for fewer samples", "use a shorter seq_len", "add another task"),
         )

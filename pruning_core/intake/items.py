@@ -14,6 +14,7 @@ from pruning_core.errors import DatasetInvalid
 MAX_LINE_BYTES = 1 << 26
 """A whole corpus may be one line, a mistake should not be."""
 _NOT_WORDS = re.compile(r"[\W_]+")
+_HELD_OUT_SHARE = 0.25
 
 
 @dataclass(frozen=True)
@@ -57,6 +58,11 @@ def fingerprint(text: str) -> str:
     return hashlib.sha256(_NOT_WORDS.sub("", text.casefold()).encode()).hexdigest()
 
 
+def is_held_out(fingerprint: str) -> bool:
+    """Tell whether data that is not split yet keeps this item for evaluation: a quarter, whatever the other items are."""
+    return int(fingerprint[:8], 16) / 2**32 < _HELD_OUT_SHARE
+
+
 def read(lines: Iterable[bytes], label: str) -> Iterator[tuple[str, Item]]:
     """Yield every item of a JSON Lines file and where it stands; empty lines are passed over.
 
@@ -83,7 +89,7 @@ def parse(line: bytes, where: str) -> Item:
     """Return one line's item.
 
     Raises:
-        DatasetInvalid: not UTF-8, no JSON object, no text, choices that are no choice, an answer out of range.
+        DatasetInvalid: not UTF-8, no JSON object, no text, lone surrogates, choices that are no choice, an answer out of range.
     """
     if len(line) > MAX_LINE_BYTES:
         raise DatasetInvalid(f"{where}: longer than {MAX_LINE_BYTES} bytes")
@@ -95,6 +101,8 @@ def parse(line: bytes, where: str) -> Item:
         raise DatasetInvalid(f"{where}: not JSON") from None
     if not isinstance(content, dict):
         raise DatasetInvalid(f"{where}: not a JSON object")
+    if b"\\u" in line and not _encodable(content):
+        raise DatasetInvalid(f"{where}: half a surrogate pair (\\ud800 to \\udfff) is no character")
     return item(content, where)
 
 
@@ -110,6 +118,15 @@ def item(content: Mapping[str, Any], where: str) -> Item:
     if not isinstance(text, str) or not text.strip():
         raise DatasetInvalid(f"{where}: no JSON object with a `text`, or with `choices`")
     return TextItem(text)
+
+
+def _encodable(content: Mapping[str, Any]) -> bool:
+    """Tell whether every text can be written as UTF-8: no tokenizer takes half a surrogate pair."""
+    try:
+        json.dumps(content, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _choice(content: Mapping[str, Any], where: str) -> ChoiceItem:

@@ -48,6 +48,8 @@ class Calibration(Frozen):
     """Multiple-choice items calibrate with their right answer; false: with the prompt alone."""
     chat_template: bool = False
     """Wrap every document or question in the tokenizer's chat template; needs the layout `rows`."""
+    bos: bool | None = None
+    """Begin every window with the tokenizer's first token. Unset: where the architecture needs it (Gemma), else the text alone does."""
     seed: int = Field(default=42, ge=0, lt=2**32)
     """Decides which samples are drawn."""
 

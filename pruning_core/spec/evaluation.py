@@ -61,10 +61,12 @@ class Evaluation(Frozen):
     """Items per multiple-choice task (or of lm_eval), in the order of the file. `null`: all of them."""
     seq_len: int | None = Field(default=None, ge=8, le=131072)
     """Tokens per window. Unset: 2048, or the model's own limit where that is smaller."""
+    bos: bool | None = None
+    """Begin every window with the tokenizer's first token. Unset: where the architecture needs it (Gemma), else the text alone does."""
     baseline: bool = True
     """Measure the dense model too."""
-    speed: bool = True
-    """Measure prefill and decode tokens per second, of both models in one process."""
+    speed: bool | None = None
+    """Measure prefill and decode tokens per second, of both models in one process. Unset: unless `tasks` is empty."""
 
     @model_validator(mode="after")
     def _names_of_its_harness(self) -> Self:

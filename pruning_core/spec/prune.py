@@ -152,6 +152,12 @@ class PruneSpec(Frozen):
         return self.sparsity
 
     @property
+    def measures_speed(self) -> bool:
+        """Whether tokens per second are measured."""
+        asked = self.evaluation.speed
+        return self.evaluation.tasks != () if asked is None else asked
+
+    @property
     def evaluation_tasks(self) -> tuple[str, ...]:
         """Names of the tasks whose evaluation split is measured; text of the model's own is none."""
         if self.evaluation.tasks is not None:

@@ -12,7 +12,7 @@ from fastapi import FastAPI
 from api.app import create_app
 from pruning_core.spec.report import BlockReport, Progress
 from store import keys, leases
-from store.artifacts import ArtifactRow, LocalArtifacts
+from store.artifacts import ArtifactRow, LocalArtifacts, attempt_prefix, report_page_key
 from store.presets import NewPreset
 from store.session import Database
 from store.settings import Settings
@@ -108,11 +108,16 @@ class Service:
         files: dict[str, bytes] = FILES,
         *,
         preset: NewPreset | None = None,
+        page: str | None = None,
     ) -> None:
         store = LocalArtifacts(self.settings.artifacts_dir)
         rows = []
+        source = self.settings.data_dir / "source"
+        if page is not None:
+            source.write_text(page)
+            store.put(source, report_page_key(attempt_prefix(claim.job_id, claim.epoch)))
+            source.unlink()
         for path, content in files.items():
-            source = self.settings.data_dir / "source"
             source.write_bytes(content)
             key = f"jobs/{claim.job_id}/e{claim.epoch}/{path}"
             size, sha256 = store.put(source, key)
@@ -121,7 +126,7 @@ class Service:
             media_type = "application/json" if path.endswith("json") else "application/octet-stream"
             rows.append(ArtifactRow(path, key, sha256, size, media_type))
         with self.database.write() as session:
-            leases.succeed(
+            leases.finish(
                 session,
                 claim.job_id,
                 claim.epoch,

@@ -9,6 +9,7 @@ import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 from fastapi.testclient import TestClient
@@ -17,6 +18,7 @@ from api import schemas
 from pruning_core.spec.methods import METHODS
 from secateur.config import child_environment
 from tests.api.jobs import BODY, Service
+from tests.pruning_core.hub_stand_in import serving
 
 
 def test_methods_are_those_of_the_vocabulary(client: TestClient) -> None:
@@ -37,10 +39,58 @@ def test_unknown_method_suggests_a_near_one(client: TestClient) -> None:
     assert response.json()["suggestions"] == ["did you mean `wanda`?"]
 
 
-def test_tasks_hold_the_built_in_one(client: TestClient) -> None:
-    tasks = {task["name"]: task for task in client.get("/v1/tasks").json()["data"]}
-    assert tasks["python_docs"]["built_in"] is True
-    assert tasks["python_docs"]["calibration_bytes"] > 100_000
+def tasks_of(service: Service) -> dict[str, Any]:
+    with TestClient(service.app()) as client:
+        client.headers["Authorization"] = f"Bearer {service.secret}"
+        return {task["name"]: task for task in client.get("/v1/tasks").json()["data"]}
+
+
+def test_tasks_hold_the_built_in_one(service: Service) -> None:
+    task = tasks_of(service)["python_docs"]
+    assert (task["built_in"], task["reachable"], task["reason"]) == (True, True, None)
+    assert task["calibration_bytes"] > 100_000
+
+
+@pytest.mark.parametrize("answers", [True, False])
+def test_tasks_say_whether_their_hub_answers(
+    answers: bool, service: Service, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "boolq").mkdir()
+    (tmp_path / "boolq" / "eval.jsonl").write_text("{}")
+    (tmp_path / "broken.toml").write_text("kind =")
+    with serving({}) as hub:
+        monkeypatch.setenv("HF_ENDPOINT", hub.url if answers else "http://127.0.0.1:9")
+        settings = service.settings.model_copy(update={"tasks_dir": tmp_path})
+        tasks = tasks_of(Service(settings, service.database, service.secret))
+    assert (tasks["c4"]["origin"], tasks["c4"]["calibration_bytes"]) == ("hub", None)
+    assert tasks["c4"]["reachable"] is answers
+    assert (tasks["boolq"]["origin"], tasks["boolq"]["reachable"]) == ("folder", True)
+    assert (tasks["boolq"]["calibration_bytes"], tasks["boolq"]["evaluation_bytes"]) == (0, 2)
+    assert not tasks["economics_text"]["reachable"]
+    assert "economics_text" in tasks["economics_text"]["reason"]
+    assert "broken" not in tasks
+
+
+def test_a_hub_that_is_switched_off_is_not_asked(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with serving({}) as hub:
+        monkeypatch.setenv("HF_ENDPOINT", hub.url)
+        monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+        task = tasks_of(service)["c4"]
+    assert (task["reachable"], "HF_HUB_OFFLINE" in task["reason"]) == (False, True)
+
+
+def test_a_hub_that_never_answers_keeps_the_list_waiting_for_a_second(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with socket.socket() as silent:
+        silent.bind(("127.0.0.1", 0))
+        silent.listen()
+        monkeypatch.setenv("HF_ENDPOINT", f"http://127.0.0.1:{silent.getsockname()[1]}")
+        begun = time.monotonic()
+        assert tasks_of(service)["c4"]["reachable"] is False
+        assert time.monotonic() - begun < 10  # one wait in all, not one per task; busy machines
 
 
 def test_health_needs_no_key(service_on_both: Service) -> None:

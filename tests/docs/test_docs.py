@@ -61,7 +61,8 @@ def test_every_setting_is_explained(name: str) -> None:
 def test_every_route_is_listed_and_no_other(tmp_path: Path) -> None:
     schema = create_app(Settings(data_dir=tmp_path)).openapi()
     routes = {f"{verb.upper()} {path}" for path, item in schema["paths"].items() for verb in item}
-    listed = set(re.findall(r"^\| `((?:GET|POST) /\S+)` \|", read("docs/api.md"), re.MULTILINE))
+    pattern = r"^\| `((?:GET|POST|DELETE) /\S+)` \|"
+    listed = set(re.findall(pattern, read("docs/api.md"), re.MULTILINE))
     assert {route.replace(":path", "") for route in routes} == listed
 
 

@@ -17,7 +17,8 @@ from pruning_core.engine.blocks import run as block_run
 from pruning_core.engine.model import StreamedModel
 from pruning_core.engine.patterns import Selector
 from pruning_core.intake.checkpoint import inspect
-from pruning_core.pipeline import PERMUTED_MASK, prune
+from pruning_core.pipeline import prune
+from pruning_core.results import PERMUTED_MASK
 from pruning_core.spec.patterns import Row, removed_count
 from tests import tiny
 from tests.pruning_core.runs import (

@@ -75,8 +75,8 @@ def test_streamed_equals_full_forward(model_type: str, tmp_path: Path) -> None:
                 states.advance(index, block)
         logits = torch.cat(
             [
-                model.logits(batch, hidden, torch.arange(ids.shape[1]))
-                for batch, hidden in zip(states.tokens, states.hidden, strict=True)
+                model.logits(batch.tokens, hidden, torch.arange(ids.shape[1]))
+                for batch, hidden in zip(states.batches, states.hidden, strict=True)
             ]
         )
     # float32 sums in another order (experts are added one by one)

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import subprocess
 import sys
-import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +13,8 @@ import pytest
 
 from pruning_core.intake.checkpoint import inspect
 from tests import tiny
+from tests.pruning_core.hub_stand_in import COMMIT, Hub, serving
 
-COMMIT = "c" * 40
 CALL = (
     "import json, sys; from pathlib import Path\n"
     "from pruning_core.engine.hub import download; from pruning_core.errors import PruningError\n"
@@ -25,88 +22,6 @@ CALL = (
     "try: print(json.dumps([str(part) for part in download(repo, revision or None, Path(cache))]))\n"
     "except PruningError as error: print(json.dumps(error.payload()))\n"
 )
-
-
-class Hub(ThreadingHTTPServer):
-    """Serves folders as repositories; notes which files were asked for."""
-
-    def __init__(self, repos: dict[str, Path]) -> None:
-        super().__init__(("127.0.0.1", 0), Handler)
-        self.repos = repos
-        self.fetched: list[str] = []
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.server_address[1]}"
-
-
-class Handler(BaseHTTPRequestHandler):
-    server: Hub
-    protocol_version = "HTTP/1.1"
-
-    def do_HEAD(self) -> None:
-        self._answer(body=False)
-
-    def do_GET(self) -> None:
-        self._answer(body=True)
-
-    def log_message(self, *_: Any) -> None:
-        """Be quiet."""
-
-    def _answer(self, *, body: bool) -> None:
-        parts = self.path.partition("?")[0].strip("/").split("/")
-        if parts[:2] == ["api", "models"] and "tree" in parts:
-            self._list("/".join(parts[2:4]))
-        elif parts[:2] == ["api", "models"]:
-            self._describe("/".join(parts[2:4]), parts[5] if len(parts) > 5 else "main")
-        elif len(parts) < 5:
-            self._refuse(404, "EntryNotFound")
-        else:
-            self._file("/".join(parts[:2]), parts[3], parts[4], body=body)
-
-    def _describe(self, repo: str, revision: str) -> None:
-        if repo == "org/gated":
-            return self._refuse(403, "GatedRepo")
-        if repo not in self.server.repos:
-            return self._refuse(401, "RepoNotFound")
-        if revision not in ("main", "v1", COMMIT):
-            return self._refuse(404, "RevisionNotFound")
-        names = sorted(path.name for path in self.server.repos[repo].iterdir())
-        info = {"id": repo, "sha": COMMIT, "siblings": [{"rfilename": name} for name in names]}
-        return self._send(200, json.dumps(info).encode(), {"Content-Type": "application/json"})
-
-    def _list(self, repo: str) -> None:
-        entries = [
-            {
-                "type": "file",
-                "path": path.name,
-                "size": path.stat().st_size,
-                "oid": hashlib.sha256(path.read_bytes()).hexdigest(),
-            }
-            for path in sorted(self.server.repos[repo].iterdir())
-        ]
-        self._send(200, json.dumps(entries).encode(), {"Content-Type": "application/json"})
-
-    def _file(self, repo: str, revision: str, name: str, *, body: bool) -> None:
-        assert revision == COMMIT  # never a branch, which could move between two files
-        content = (self.server.repos[repo] / name).read_bytes()
-        if body:
-            self.server.fetched.append(name)
-        tag = hashlib.sha256(content).hexdigest()
-        self._send(200, content, {"ETag": f'"{tag}"', "X-Repo-Commit": COMMIT}, body=body)
-
-    def _refuse(self, status: int, code: str) -> None:
-        self._send(status, b"{}", {"X-Error-Code": code, "X-Error-Message": code})
-
-    def _send(
-        self, status: int, content: bytes, headers: dict[str, str], *, body: bool = True
-    ) -> None:
-        self.send_response(status)
-        for name, value in (headers | {"Content-Length": str(len(content))}).items():
-            self.send_header(name, value)
-        self.end_headers()
-        if body:
-            self.wfile.write(content)
 
 
 @pytest.fixture(scope="module")
@@ -120,13 +35,8 @@ def hub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hub]:
     (root / "empty").mkdir()
     (root / "empty" / "README.md").write_text("nothing")
     repos = {f"org/{name}": root / name for name in ("sound", "pickled", "empty")}
-    server = Hub(repos)
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    yield server
-    server.shutdown()
-    thread.join()
-    server.server_close()
+    with serving(repos) as server:
+        yield server
 
 
 def download(url: str, repo: str, revision: str, cache: Path) -> Any:

@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from pruning_core.errors import PruningError
-from pruning_core.intake import admission, headers, presets, tasks
+from pruning_core.intake import admission, headers, presets
 from pruning_core.intake.checkpoint import inspect
 from pruning_core.spec.base import digest
 from pruning_core.spec.model import ModelRef
@@ -298,48 +298,6 @@ def test_bad_calibration_is_refused_at_submit(
 
 def test_an_unknown_evaluation_task_is_refused_at_submit(folder: Path) -> None:
     assert code_of(folder, evaluation={"tasks": ["nowhere"]}) == "DATASET_NOT_FOUND"
-
-
-def test_the_built_in_task_is_split_by_topic_without_overlap() -> None:
-    task = tasks.find("python_docs", None)
-    calibration, evaluation = (
-        set(tasks.documents(task, split)) for split in ("calibration", "eval")
-    )
-    assert not calibration & evaluation
-    assert sum(map(len, evaluation)) > 50_000
-    assert sum(map(len, calibration)) > 100_000
-
-
-def test_a_folder_of_json_lines_is_a_task(tmp_path: Path) -> None:
-    (tmp_path / "mine").mkdir()
-    (tmp_path / "mine" / "calibration.jsonl").write_text(
-        '{"id": "1", "text": "one"}\n\n{"text": "two"}\n'
-    )
-    (tmp_path / "mine" / "eval.jsonl").write_text('{"text": "three"}\n')
-    task = tasks.find("mine", tmp_path)
-    assert tasks.documents(task, "calibration") == ["one", "two"]
-    assert tasks.documents(task, "eval") == ["three"]
-    assert not task.built_in
-
-
-@pytest.mark.parametrize(
-    "line", ["{", "[]", '{"text": 3}', '{"text": " "}', '{"other": "x"}', "\x80"]
-)
-def test_a_malformed_line_is_named(line: str, tmp_path: Path) -> None:
-    (tmp_path / "mine").mkdir()
-    (tmp_path / "mine" / "calibration.jsonl").write_bytes(
-        b'{"text": "x"}\n' + line.encode("latin-1")
-    )
-    with pytest.raises(PruningError, match=r"mine/calibration\.jsonl, line 2"):
-        tasks.documents(tasks.find("mine", tmp_path), "calibration")
-
-
-def test_multiple_choice_is_refused_until_it_is_supported(tmp_path: Path) -> None:
-    (tmp_path / "quiz").mkdir()
-    (tmp_path / "quiz" / "calibration.jsonl").write_text('{"question": "?", "choices": ["a"]}\n')
-    assert tasks.catalogue(tmp_path)["quiz"].kind == "multiple_choice"
-    with pytest.raises(PruningError, match="multiple-choice"):
-        tasks.find("quiz", tmp_path)
 
 
 def test_float16_and_bfloat16_are_float(tmp_path: Path) -> None:

@@ -64,9 +64,9 @@ def test_a_search_is_made_once_reported_and_obeyed(
     assert (found.name, found.windows) == ("pho", 3)
     assert found.evaluations == len(found.trials) <= 1 + 3 * 4
     assert (found.trials[0].g, found.trials[0].b, found.trials[0].kernel) == (0, 0.5, 3)
-    assert found.digest == Windows(tokens()[5:], {}).digest
+    assert found.digest == Windows((tokens()[5:],), {}).digest
     assert report.calibration is not None
-    assert report.calibration.digest == Windows(tokens()[:5], {}).digest
+    assert report.calibration.digest == Windows((tokens()[:5],), {}).digest
     assert any("nothing better than RIA" in text for text in report.warnings) == found.kept_ria
 
     explicit = {key: getattr(found, key) for key in ("alpha", "beta", "gamma", "kernel")}
@@ -108,7 +108,7 @@ def searched(folder: Path, params: dict[str, Any]) -> SearchReport:
             model,
             wanted,
             Activations(model, tokens()[:5]),
-            Windows(tokens()[5:], {"given": 3}),
+            Windows((tokens()[5:],), {"given": 3}),
             lambda _index: None,
             lambda: None,
         )
@@ -273,7 +273,7 @@ def test_a_candidate_that_ruins_the_model_is_the_worst_and_ria_an_error(tmp_path
     tensors["lm_head.weight"] *= 1e6  # every loss is beyond what a perplexity can say
     save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
     model = StreamedModel(folder, inspect(folder), torch.device("cpu"))
-    judge = Judge(model, spec(method=crepe_with(PHO)), Windows(tokens()[5:], {}), lambda: None)
+    judge = Judge(model, spec(method=crepe_with(PHO)), Windows((tokens()[5:],), {}), lambda: None)
     with torch.no_grad():
         judge.observe(Activations(model, tokens()[:5]), lambda _g, _s: None, lambda _i: None)
         assert judge.perplexity(0.5, 0.5, 5) == WORST

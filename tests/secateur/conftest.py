@@ -5,7 +5,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import httpx2
@@ -18,6 +18,8 @@ from store.tables import Base
 from tests.api.jobs import Service
 from tests.secateur.proxy import Proxy
 from tests.servers import free_port
+
+Run = Callable[..., subprocess.CompletedProcess[str]]
 
 
 @pytest.fixture(scope="session")
@@ -90,3 +92,20 @@ def proxied(proxy: Proxy, service: Service) -> Iterator[Client]:
     """A client whose connections go through the proxy."""
     with Client(proxy.url, service.secret, timeout=10) as made:
         yield made
+
+
+@pytest.fixture
+def run(url: str, service: Service, tmp_path: Path) -> Run:
+    environment = child_environment({"SECATEUR_URL": url, "SECATEUR_API_KEY": service.secret})
+
+    def call(*arguments: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-m", "secateur.cli", *arguments],
+            env=environment,
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+
+    return call

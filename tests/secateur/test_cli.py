@@ -3,38 +3,18 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
-from collections.abc import Callable
 from pathlib import Path
 from threading import Timer
 
 import pytest
 
 from secateur import config
-from secateur.config import Credentials, child_environment, find_credentials, write_credentials
+from secateur.config import Credentials, find_credentials, write_credentials
 from secateur.errors import ConfigurationError
 from tests.api.jobs import COEFFICIENTS, FILES, PRESET, Service
+from tests.secateur.conftest import Run
 
-Run = Callable[..., subprocess.CompletedProcess[str]]
 SUBMIT = ("submit", "--model", "hf://org/model@main", "--method", "wanda", "--sparsity", "0.5")
-
-
-@pytest.fixture
-def run(url: str, service: Service, tmp_path: Path) -> Run:
-    environment = child_environment({"SECATEUR_URL": url, "SECATEUR_API_KEY": service.secret})
-
-    def call(*arguments: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [sys.executable, "-m", "secateur.cli", *arguments],
-            env=environment,
-            cwd=tmp_path,
-            capture_output=True,
-            text=True,
-            timeout=60,
-        )
-
-    return call
 
 
 def test_submit_prints_the_id_alone(run: Run, service: Service) -> None:

@@ -12,7 +12,7 @@ from store.session import Database
 from tests.servers import postgres_database
 from tests.store.helpers import claim, submit, together
 
-TABLES = {"jobs", "job_events", "artifacts", "presets", "idempotency", "api_keys"}
+TABLES = {"jobs", "job_events", "artifacts", "files", "presets", "idempotency", "api_keys"}
 
 
 @pytest.fixture(params=["sqlite", "postgres"])

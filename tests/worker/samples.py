@@ -10,6 +10,7 @@ from pruning_core.spec.methods import CRePE
 from pruning_core.spec.prune import PruneSpec
 from pruning_core.spec.report import (
     FileEntry,
+    GateReport,
     Perplexity,
     Report,
     SearchReport,
@@ -84,6 +85,10 @@ def sample_report(
                 pruned=12.0,
                 digest="sha256:2",
             ),
+        ),
+        gates=tuple(
+            GateReport(**gate.model_dump(), value=12.0, passed=(gate.max or 12.0) >= 12.0)
+            for gate in spec.gates
         ),
         blocks=(),
         resumed_blocks=0,

@@ -97,6 +97,7 @@ def finish(folder: Path, attempt: Attempt, script: dict[str, Any], *, lie: bool)
         kept_ria=script.get("kept_ria", False),
     )
     (folder / "report.json").write_text(report.model_dump_json())
+    (folder / "report.html").write_text("<!DOCTYPE html>")
     say(Succeeded(report=report))
 
 

@@ -12,6 +12,7 @@ def test_success_is_one_set_of_artifacts_and_no_work_folder(any_rig: Rig) -> Non
     any_rig.worker(any_rig.child(sample="NUL: \0"))
     job = any_rig.wait(job_id, "succeeded")
     any_rig.assert_one_result(job_id)
+    assert any_rig.page_key(job) in any_rig.stored(job_id)
     assert any_rig.types(job_id) == ["job.queued", "job.started", "job.succeeded"]
     assert any_rig.told(job_id) == [0, 1, 2, 3]
     assert job.resolved == {"seed": 42}

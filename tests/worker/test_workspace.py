@@ -30,6 +30,19 @@ def test_the_next_attempt_takes_over_finished_blocks(tmp_path: Path) -> None:
     assert space.epochs() == [2]
 
 
+def test_what_was_decided_before_the_first_block_is_taken_over(tmp_path: Path) -> None:
+    space = Workspace(tmp_path, "job_1")
+    first = space.prepare(1)
+    (first / "work" / "decided.json").write_text("{}")
+    (first / "work" / "self-0a.safetensors").write_bytes(b"text")
+    (first / "work" / "self-0b.safetensors.tmp").write_bytes(b"half")
+    second = space.prepare(2)
+    assert sorted(path.name for path in (second / "work").iterdir()) == [
+        "decided.json",
+        "self-0a.safetensors",
+    ]
+
+
 def test_the_ledger_is_no_link(tmp_path: Path) -> None:
     """A zombie of the earlier attempt may still write to its own."""
     space = Workspace(tmp_path, "job_1")

@@ -1,0 +1,30 @@
+"""What a specification that names uploaded files means in its project."""
+
+from __future__ import annotations
+
+from api.deps import Caller, Parts
+from pruning_core.errors import DatasetNotFound
+from pruning_core.intake.userfiles import UserFile
+from pruning_core.spec.prune import PruneSpec
+from store import files
+
+
+def resolve(prune: PruneSpec, caller: Caller, parts: Parts) -> dict[str, UserFile]:
+    """Return the uploaded files that calibrate and evaluate, by the names that the specification gives them.
+
+    Raises:
+        DatasetNotFound: the project has no such file.
+    """
+    document = prune.model_dump(mode="json")
+    if not files.named(document):
+        return {}
+    with parts.database.read() as session:
+        found = files.of_prune(session, document, project=caller.project, artifacts=parts.artifacts)
+    calibrating = {task.name for task in prune.calibration.tasks}
+    for name in sorted(files.named(document) - found.keys()):
+        raise DatasetNotFound(
+            f"This project has no uploaded file {name.removeprefix(files.PREFIX)}.",
+            suggestions=("list them with GET /v1/files", "upload it with POST /v1/files"),
+            pointer="/prune/calibration" if name in calibrating else "/prune/evaluation/tasks",
+        )
+    return {name: UserFile.model_validate(facts) for name, facts in found.items()}

@@ -1,0 +1,233 @@
+"""Both models by the same yardstick: losses of texts, log-likelihoods of choices, and what the report says of the two."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from pruning_core.engine import significance
+from pruning_core.engine.calibration import Texts, Windows
+from pruning_core.engine.choices import Encoded, accuracy, score
+from pruning_core.engine.evaluate import exp_mean, token_losses
+from pruning_core.engine.model import StreamedModel
+from pruning_core.engine.progress import Tracker
+from pruning_core.engine.significance import Figures
+from pruning_core.intake.gates import check_gate
+from pruning_core.intake.sources import Sources
+from pruning_core.intake.tasks import evaluated
+from pruning_core.spec.evaluation import Gate
+from pruning_core.spec.prune import PruneSpec
+from pruning_core.spec.report import Accuracy, GateReport, Perplexity, Score
+
+
+@dataclass(frozen=True)
+class Yardsticks:
+    """What both models are measured by, per task."""
+
+    texts: Mapping[str, Windows]
+    questions: Mapping[str, Sequence[Encoded]]
+
+    @property
+    def tokens(self) -> int:
+        """How many tokens one measurement reads."""
+        asked = sum(question.size for task in self.questions.values() for question in task)
+        return asked + sum(windows.tokens for windows in self.texts.values())
+
+    @property
+    def digests(self) -> dict[str, str]:
+        """sha256 of each task's token ids."""
+        return {task: windows.digest for task, windows in self.texts.items()} | {
+            task: _digest(asked) for task, asked in self.questions.items()
+        }
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One model's losses per token and log-likelihoods per choice, per task."""
+
+    losses: Mapping[str, list[torch.Tensor]]
+    scores: Mapping[str, list[list[float]]]
+
+
+def yardsticks(spec: PruneSpec, texts: Texts, sources: Sources) -> Yardsticks:
+    """Return what a specification evaluates, read and tokenised."""
+    names = evaluated(spec, sources.files) if spec.evaluation.harness == "secateur" else ()
+    kinds = {name: sources.find(name).kind for name in names}
+    for gate in spec.gates:
+        check_gate(gate, kinds[gate.task])
+    return Yardsticks(
+        {name: texts.windows(name, spec.evaluation) for name in names if kinds[name] == "text"},
+        {
+            name: texts.questions(name, spec.evaluation)
+            for name in names
+            if kinds[name] == "multiple_choice"
+        },
+    )
+
+
+def measure(model: StreamedModel, by: Yardsticks, tracker: Tracker, key: str) -> Measured:
+    """Measure one model; `key` names its share of the progress."""
+    blocks, tasks = len(model.blocks), len(by.texts) + len(by.questions)
+    tracker.begin("evaluating", blocks * tasks, key=key)
+    steps = iter(range(1, blocks * tasks + 1))
+    losses = {
+        task: token_losses(
+            model, windows.groups, lambda _index: tracker.step(next(steps)), alive=tracker.alive
+        )
+        for task, windows in by.texts.items()
+    }
+    scores = {
+        task: score(model, asked, _steps(blocks, tracker, steps), alive=tracker.alive)
+        for task, asked in by.questions.items()
+    }
+    return Measured(losses, scores)
+
+
+def _steps(blocks: int, tracker: Tracker, steps: Iterator[int]) -> Callable[[float], None]:
+    """Return what turns a share that is done into one step per block."""
+    told = 0
+
+    def done(share: float) -> None:
+        nonlocal told
+        while told < int(share * blocks + 1e-6):
+            told += 1
+            tracker.step(next(steps))
+
+    return done
+
+
+def perplexities(
+    by: Yardsticks, dense: Measured | None, pruned: Measured
+) -> tuple[Perplexity, ...]:
+    """Return every text task's perplexity before and after."""
+    return tuple(
+        _perplexity(task, windows, dense.losses[task] if dense else None, pruned.losses[task])
+        for task, windows in by.texts.items()
+    )
+
+
+def _perplexity(
+    task: str,
+    windows: Windows,
+    dense: list[torch.Tensor] | None,
+    pruned: list[torch.Tensor],
+) -> Perplexity:
+    units = _units(windows)
+    after, tokens = _per_unit(pruned, units)
+    found = Perplexity(
+        task=task,
+        windows=windows.samples,
+        seq_len=windows.seq_len,
+        tokens=sum(one.numel() for one in pruned),
+        dense=None,
+        pruned=exp_mean(pruned),
+        pruned_interval=significance.perplexity_interval(after, tokens),
+        resampled="windows" if windows.units is None else "documents",
+        units=len(tokens),
+        digest=windows.digest,
+    )
+    if dense is None:
+        return found
+    before, _ = _per_unit(dense, units)
+    perplexity = exp_mean(dense)
+    return found.model_copy(
+        update={
+            "dense": perplexity,
+            "dense_interval": significance.perplexity_interval(before, tokens),
+            "ratio": found.pruned / perplexity,
+            "ratio_interval": significance.ratio_interval(before, after, tokens),
+        }
+    )
+
+
+def _units(windows: Windows) -> torch.Tensor:
+    """Return the unit of every predicted token, numbered from 0, in the order of the losses."""
+    if windows.units is None:
+        count, seq_len = windows.groups[0].shape
+        return torch.arange(count).repeat_interleave(seq_len - 1)
+    _, numbered = np.unique(windows.units[:, 1:].reshape(-1).numpy(), return_inverse=True)
+    return torch.from_numpy(numbered)
+
+
+def _per_unit(losses: Sequence[torch.Tensor], units: torch.Tensor) -> tuple[Figures, Figures]:
+    flat = torch.cat(list(losses)).numpy()
+    sums = np.bincount(units, weights=flat).astype(np.float64)
+    return sums, np.bincount(units).astype(np.float64)
+
+
+def accuracies(by: Yardsticks, dense: Measured | None, pruned: Measured) -> tuple[Accuracy, ...]:
+    """Return every multiple-choice task's accuracies before and after."""
+
+    def scored(task: str, asked: Sequence[Encoded], *, normalised: bool) -> Score:
+        judge = functools.partial(accuracy, asked, normalised=normalised)
+        before = judge(dense.scores[task]) if dense else None
+        return _score(before, judge(pruned.scores[task]))
+
+    return tuple(
+        Accuracy(
+            task=task,
+            items=len(asked),
+            acc=scored(task, asked, normalised=False),
+            acc_norm=scored(task, asked, normalised=True),
+            digest=_digest(asked),
+        )
+        for task, asked in by.questions.items()
+    )
+
+
+def _score(dense: list[bool] | None, pruned: list[bool]) -> Score:
+    items = len(pruned)
+    after = Score(
+        dense=None,
+        pruned=sum(pruned) / items,
+        pruned_interval=significance.wilson(sum(pruned), items),
+    )
+    if dense is None:
+        return after
+    lost = sum(was and not now for was, now in zip(dense, pruned, strict=True))
+    gained = sum(now and not was for was, now in zip(dense, pruned, strict=True))
+    return after.model_copy(
+        update={
+            "dense": sum(dense) / items,
+            "dense_interval": significance.wilson(sum(dense), items),
+            "lost": lost,
+            "gained": gained,
+            "p_value": significance.mcnemar(lost, gained),
+        }
+    )
+
+
+def gates(
+    asked: Iterable[Gate], texts: Iterable[Perplexity], choices: Iterable[Accuracy]
+) -> tuple[GateReport, ...]:
+    """Return what became of every gate."""
+    figures: dict[str, float | None] = {}
+    for text in texts:
+        figures |= {f"{text.task}.ppl": text.pruned, f"{text.task}.ppl_ratio": text.ratio}
+    for choice in choices:
+        for name, found in (("acc", choice.acc), ("acc_norm", choice.acc_norm)):
+            figures[f"{choice.task}.{name}"] = found.pruned
+            figures[f"{choice.task}.{name}_drop"] = (
+                None if found.dense is None else found.dense - found.pruned
+            )
+    return tuple(_gate(gate, figures[gate.metric]) for gate in asked)
+
+
+def _gate(gate: Gate, value: float | None) -> GateReport:
+    assert value is not None
+    low = gate.min is None or value >= gate.min
+    high = gate.max is None or value <= gate.max
+    return GateReport(
+        metric=gate.metric, min=gate.min, max=gate.max, value=value, passed=low and high
+    )
+
+
+def _digest(asked: Sequence[Encoded]) -> str:
+    content = [(one.sequences, one.starts, one.answer, one.lengths) for one in asked]
+    return "sha256:" + hashlib.sha256(json.dumps(content).encode()).hexdigest()

@@ -1,0 +1,93 @@
+"""Text sampled from the dense model itself: calibration without data (cf. Liu et al., arXiv 2305.17888, section 2.1).
+
+Run as `python -m pruning_core.engine.own_text FOLDER OUT COUNT LENGTH SEED DEVICE`, this file is the process that
+samples: it holds the whole model.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+
+from pruning_core.engine import helper
+from pruning_core.engine.files import replacing
+from pruning_core.errors import ModelInvalid
+
+BATCH = 8
+
+
+def sample(
+    folder: Path,
+    work: Path,
+    count: int,
+    length: int,
+    seed: int,
+    *,
+    model_digest: str,
+    device: torch.device,
+    alive: Callable[[], None] = lambda: None,
+) -> torch.Tensor:
+    """Return int64 [count, length]; what an earlier attempt sampled is used again.
+
+    Every sample begins with the tokenizer's first token, or with a random one where it has none, and goes on at
+    temperature 1 without a bound on the choice. No sample ends early.
+
+    Raises:
+        HostOutOfMemory, GpuOutOfMemory: the whole model does not fit.
+        ModelInvalid: stock transformers cannot sample from it.
+    """
+    asked = hashlib.sha256(json.dumps([model_digest, count, length, seed]).encode()).hexdigest()
+    path = work / f"self-{asked[:16]}.safetensors"
+    if not path.is_file():
+        work.mkdir(parents=True, exist_ok=True)
+        with replacing(path) as temporary:
+            arguments = (folder, temporary, count, length, seed, device)
+            try:
+                helper.run(__name__, *map(str, arguments), alive=alive)
+            except helper.HelperFailed as error:
+                raise ModelInvalid(f"no text can be sampled from the model: {error}") from None
+    return load_file(path)["tokens"]
+
+
+def _sample(folder: str, out: str, count: int, length: int, seed: int, device: str) -> None:
+    import transformers
+
+    from pruning_core.engine.tokenizing import beginning, load_tokenizer
+
+    begin = beginning(load_tokenizer(Path(folder)))
+    model: Any = transformers.AutoModelForCausalLM.from_pretrained(folder)
+    model = model.eval().to(device)
+    torch.manual_seed(seed)
+    first = torch.randint(model.config.get_text_config().vocab_size, (count, 1))
+    if begin is not None:
+        first.fill_(begin)
+    rows = [_continued(model, batch, length - 1) for batch in torch.split(first.to(device), BATCH)]
+    save_file({"tokens": torch.cat(rows)}, out)
+
+
+def _continued(model: Any, batch: torch.Tensor, count: int) -> torch.Tensor:
+    """Return the batch with `count` tokens more."""
+    ids: torch.Tensor = model.generate(
+        batch,
+        attention_mask=torch.ones_like(batch),
+        do_sample=True,
+        temperature=1.0,
+        top_k=0,
+        top_p=1.0,
+        min_new_tokens=count,
+        max_new_tokens=count,
+        pad_token_id=0,
+    )
+    return ids.cpu()
+
+
+if __name__ == "__main__":
+    _, asked_folder, asked_out, *numbers, asked_device = sys.argv
+    _sample(asked_folder, asked_out, *map(int, numbers), device=asked_device)

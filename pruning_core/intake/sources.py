@@ -1,0 +1,64 @@
+"""Where a run's data comes from, and what of it was read."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from pruning_core.intake.tasks import NO_FILES, Data, Files, Split, Task, find, load
+from pruning_core.spec.report import DataReport, Overlap
+
+
+@dataclass
+class Sources:
+    """Reads each split of a task once.
+
+    Attributes:
+        tasks_dir: The operator's tasks, or None.
+        files: Uploaded files by the name that a specification gives them, `file:<id>`.
+        cache_dir: Where downloads are kept; None for the hub library's own place.
+    """
+
+    tasks_dir: Path | None = None
+    files: Files = field(default_factory=lambda: NO_FILES)
+    cache_dir: Path | None = None
+    _read: dict[tuple[str, Split], Data] = field(default_factory=dict)
+
+    def find(self, name: str) -> Task:
+        """Return a task by name."""
+        return find(name, self.tasks_dir, self.files)
+
+    def data(self, name: str, split: Split, *, limit_bytes: int | None = None) -> Data:
+        """Return one split of a task; of a hub's corpus no more than `limit_bytes`."""
+        if (name, split) not in self._read:
+            task = self.find(name)
+            limit = limit_bytes if task.origin == "hub" else None
+            self._read[name, split] = load(task, split, cache_dir=self.cache_dir, limit_bytes=limit)
+        return self._read[name, split]
+
+    def reports(self) -> tuple[DataReport, ...]:
+        """Return what was read."""
+        return tuple(
+            DataReport(
+                task=name,
+                split=split,
+                origin=data.task.origin,
+                revision=data.revision,
+                items=len(data.items),
+                digest=data.digest,
+                licence=data.task.declaration.licence,
+            )
+            for (name, split), data in self._read.items()
+        )
+
+    def overlaps(self) -> tuple[Overlap, ...]:
+        """Return how many items of each evaluation split calibrate too."""
+        prints = {
+            key: {item.fingerprint for _, item in data.items} for key, data in self._read.items()
+        }
+        return tuple(
+            Overlap(calibration_task=name, evaluation_task=other, items=len(shared))
+            for (name, split), mine in prints.items()
+            for (other, part), others in prints.items()
+            if (split, part) == ("calibration", "eval") and (shared := mine & others)
+        )

@@ -1,0 +1,169 @@
+"""The report of a finished run: both models measured, and everything that was learned on the way."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+from pruning_core.engine import device as devices
+from pruning_core.engine import export, harness, verify
+from pruning_core.engine.files import replacing
+from pruning_core.engine.measure import accuracies, gates, measure, perplexities
+from pruning_core.engine.model import StreamedModel
+from pruning_core.engine.walk import Walk
+from pruning_core.intake.checkpoint import inspect
+from pruning_core.reporting import card, page
+from pruning_core.run import Run, versions
+from pruning_core.spec.base import digest
+from pruning_core.spec.patterns import NofM
+from pruning_core.spec.report import (
+    Accuracy,
+    BlockReport,
+    HarnessMetric,
+    Perplexity,
+    Report,
+    Timing,
+)
+
+MASKS_ONLY = (
+    "Zeros alone make a dense file no smaller and a forward pass no faster: element-wise masks are for study, "
+    "or for runtimes that exploit them. Structured methods shrink the model."
+)
+PERMUTED_MASK = (
+    "The zeros are n:m only in the channel order of channel_order.safetensors: for any kernel these files are an "
+    "unstructured sparse model. Use `permute: fold` for files that are n:m as stored."
+)
+
+
+def evaluate_dense(run: Run) -> None:
+    """Measure the dense model, where that is asked for."""
+    if not run.spec.evaluation.baseline:
+        return
+    if run.yardsticks.tokens:
+        model = StreamedModel(run.source, run.facts, run.device)
+        run.dense = measure(model, run.yardsticks, run.tracker, "evaluating_dense")
+    if run.spec.evaluation.harness == "lm_eval":
+        run.tracker.begin("evaluating", key="evaluating_dense")
+        run.harness_dense = _harness(run, run.source)
+
+
+def _harness(run: Run, folder: Path) -> list[harness.Row]:
+    return harness.evaluate(
+        folder,
+        run.spec.evaluation_tasks,
+        limit=run.spec.evaluation.items,
+        device=run.device,
+        include=run.sources.tasks_dir,
+        alive=run.tracker.alive,
+    )
+
+
+def report(
+    run: Run, fingerprint: str, walk: Walk, examined: verify.Examined, total_bytes: int
+) -> Report:
+    """Measure the result, write `report.json`, its page and the model card, and return it; the work folder goes.
+
+    Args:
+        run: The run.
+        fingerprint: Of all that decides the result's bytes.
+        walk: What was done to each block.
+        examined: What a fresh process made of the checkpoint.
+        total_bytes: Of the checkpoint's tensors.
+    """
+    texts, questions, others = _evaluate_pruned(run)
+    blocks = tuple(walk.ledger.blocks)
+    weights = sum(
+        matrix.shape[0] * matrix.shape[1] for block in blocks for matrix in block.matrices
+    )
+    zeros = sum(matrix.zeros for block in blocks for matrix in block.matrices)
+    run.tracker.end()
+    report = Report(
+        spec=run.spec,
+        spec_digest=digest(run.spec),
+        fingerprint=fingerprint,
+        model_digest=run.model_digest,
+        family=walk.model.family.name,
+        architecture=run.facts.architecture,
+        parameters=run.facts.parameters,
+        parameters_nonzero=run.facts.parameters - zeros,
+        bytes_before=run.facts.bytes,
+        bytes_after=total_bytes,
+        sparsity=zeros / weights,
+        sparsity_model=zeros / run.facts.parameters,
+        calibration=run.windows.report(run.spec.calibration.seed) if run.windows else None,
+        search=run.search,
+        ratios=walk.plan.ratios,
+        perplexity=texts,
+        accuracy=questions,
+        harness=others,
+        speed=examined.speed,
+        gates=gates(run.spec.gates, texts, questions),
+        data=run.sources.reports(),
+        overlaps=run.sources.overlaps(),
+        blocks=blocks,
+        resumed_blocks=walk.ledger.resumed,
+        timing=Timing(
+            phases=run.tracker.seconds, prune_over_forward=_prune_over_forward(run, walk)
+        ),
+        peak_memory_bytes=devices.peak_memory(run.device),
+        verification=examined.verification,
+        files=(),
+        versions=versions(),
+        device=devices.describe(run.device),
+        warnings=tuple(_warnings(run, blocks)),
+    )
+    licence = card.write(
+        report, base_model=run.base_model, source=run.source, checkpoint=run.checkpoint
+    )
+    files = export.manifest(run.checkpoint)
+    report = report.model_copy(update={"files": files, "licence": licence})
+    with replacing(run.out / "report.html") as temporary:
+        temporary.write_text(page.html(report), encoding="utf-8")
+    with replacing(run.out / "report.json") as temporary:
+        temporary.write_text(report.model_dump_json(indent=2), encoding="utf-8")
+    shutil.rmtree(run.work)
+    return report
+
+
+def _evaluate_pruned(
+    run: Run,
+) -> tuple[tuple[Perplexity, ...], tuple[Accuracy, ...], tuple[HarnessMetric, ...]]:
+    """Measure the files that the user gets, read back from disk."""
+    by = run.yardsticks
+    texts: tuple[Perplexity, ...] = ()
+    questions: tuple[Accuracy, ...] = ()
+    if by.tokens:
+        model = StreamedModel(run.checkpoint, inspect(run.checkpoint), run.device)
+        pruned = measure(model, by, run.tracker, "evaluating_pruned")
+        texts = perplexities(by, run.dense, pruned)
+        questions = accuracies(by, run.dense, pruned)
+    if run.spec.evaluation.harness == "lm_eval":
+        run.tracker.begin("evaluating", key="evaluating_pruned")
+        return texts, questions, harness.metrics(run.harness_dense, _harness(run, run.checkpoint))
+    return texts, questions, ()
+
+
+def _prune_over_forward(run: Run, walk: Walk) -> float | None:
+    """Compare the walk with its own plain forward passes, scaled to all blocks; None after a resume."""
+    if not walk.blocks_forwarded or walk.ledger.resumed:
+        return None
+    forward = walk.forward_seconds / walk.blocks_forwarded * run.facts.blocks
+    return round(sum(block.seconds for block in walk.ledger.blocks) / forward, 3)
+
+
+def _warnings(run: Run, blocks: tuple[BlockReport, ...]) -> Iterator[str]:
+    yield MASKS_ONLY
+    if not run.spec.needs_calibration:
+        yield f"{run.spec.method.name} reads no calibration data; the tasks named were not used."
+    if isinstance(run.spec.pattern, NofM) and run.spec.pattern.permute == "mask":
+        yield PERMUTED_MASK
+    if run.search is not None and run.search.kept_ria:
+        yield "The search found nothing better than RIA on its text; RIA's coefficients were used."
+    for found in run.sources.overlaps():
+        yield (
+            f"{found.items} items that {found.evaluation_task} evaluates calibrate too ({found.calibration_task}): "
+            "its figures may be too good."
+        )
+    for block in blocks:
+        yield from block.warnings
