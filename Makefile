@@ -15,7 +15,8 @@ demo: .venv/.demo ## Prune a small real model end to end: service, job, download
 	@$(BIN)/python -m secateur.demo
 
 test: lint ## The whole gate: format, lint, types, import rules, files, tests
-	$(BIN)/python -m pytest $(PYTEST_ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile tests/pruning_core $(PYTEST_ARGS)
+	$(BIN)/python -m pytest --ignore tests/pruning_core $(PYTEST_ARGS)
 
 lint: .venv/.dev ## The gate without the tests
 	$(BIN)/python -m ruff format --check .

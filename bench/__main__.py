@@ -24,6 +24,7 @@ from bench.model import smollm2
 from pruning_core.engine import device as devices
 from pruning_core.engine.calibration import Texts
 from pruning_core.intake.checkpoint import inspect
+from pruning_core.intake.sources import Sources
 from pruning_core.spec.calibration import Calibration
 
 TEXT = {"tasks": [{"name": "python_docs", "samples": 32}], "seq_len": 512}
@@ -78,7 +79,9 @@ def main() -> None:
     chosen = parser.parse_args()
     console, folder = Console(), smollm2()
     facts = inspect(folder)
-    windows = Texts(folder, facts, None).calibration(Calibration.model_validate(TEXT))[0].tokens
+    (windows,) = (
+        Texts(folder, facts, Sources()).calibration(Calibration.model_validate(TEXT))[0].groups
+    )
     with tempfile.TemporaryDirectory() as temporary:
         tokens = Path(temporary) / "tokens.npy"
         np.save(tokens, windows.numpy())

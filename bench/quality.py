@@ -25,6 +25,7 @@ from pruning_core.engine.calibration import Texts
 from pruning_core.engine.evaluate import perplexity
 from pruning_core.engine.model import StreamedModel
 from pruning_core.intake.checkpoint import inspect
+from pruning_core.intake.sources import Sources
 from pruning_core.pipeline import prune
 from pruning_core.spec.calibration import Calibration
 from pruning_core.spec.evaluation import Evaluation
@@ -143,13 +144,14 @@ def main() -> None:
         write()
         return
     folder = smollm2()
-    texts = Texts(folder, inspect(folder), settings.tasks_dir())
+    texts = Texts(folder, inspect(folder), Sources(settings.tasks_dir()))
     if chosen.tokens:
         tokens = torch.from_numpy(np.load(chosen.tokens)["tokens"]).long()[: chosen.windows]
     else:
         asked = {"tasks": [{"name": "wikitext2", "samples": chosen.windows}], "seq_len": 512}
-        tokens = texts.calibration(Calibration.model_validate(asked))[0].tokens
-    text = texts.evaluation("wikitext2", Evaluation(windows=chosen.evaluation, seq_len=2048)).tokens
+        tokens = texts.calibration(Calibration.model_validate(asked))[0].groups[0]
+    asked_text = Evaluation(windows=chosen.evaluation, seq_len=2048)
+    (text,) = texts.windows("wikitext2", asked_text).groups
     run(Bench(folder, tokens, text), chosen.table, chosen.only, chosen.skip)
 
 

@@ -28,6 +28,7 @@ from pruning_core.engine.model import StreamedModel
 from pruning_core.engine.searching import Judge, search
 from pruning_core.engine.stats import Stats
 from pruning_core.intake.checkpoint import inspect
+from pruning_core.intake.sources import Sources
 from pruning_core.search.pho import Proxy
 from pruning_core.search.space import RIA, kernel_at
 from pruning_core.spec.calibration import Calibration
@@ -45,7 +46,7 @@ class Bench:
 
     def __init__(self, folder: Path, windows: int, ratio: float) -> None:
         self.model = StreamedModel(folder, inspect(folder), devices.pick())
-        texts = Texts(folder, inspect(folder), settings.tasks_dir())
+        texts = Texts(folder, inspect(folder), Sources(settings.tasks_dir()))
         asked = {"tasks": [{"name": "wikitext2", "samples": windows}], "seq_len": 512}
         calibration = Calibration.model_validate(asked)
         self.windows, self.text = texts.calibration(calibration, held_out=SEARCH_WINDOWS)
@@ -56,7 +57,7 @@ class Bench:
         return PruneSpec.model_validate({"method": method, "sparsity": self.ratio})
 
     def states(self) -> Activations:
-        return Activations(self.model, self.windows.tokens)
+        return Activations(self.model, self.windows.groups)
 
     def pilot(self) -> dict[str, Any]:
         """Return every point's perplexity and proxies, and what correlates."""

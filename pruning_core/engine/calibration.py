@@ -94,10 +94,15 @@ class Texts:
         facts: Of that folder.
         sources: The data.
         own_text: Samples the dense model for the task `self`: count, length and seed to int64 [length] each.
+            None where nobody asks for it.
     """
 
     def __init__(
-        self, folder: Path, facts: CheckpointFacts, sources: Sources, own_text: OwnText
+        self,
+        folder: Path,
+        facts: CheckpointFacts,
+        sources: Sources,
+        own_text: OwnText | None = None,
     ) -> None:
         self._folder = folder
         self._facts = facts
@@ -146,6 +151,7 @@ class Texts:
         asked = spec.samples_of(task)
         wanted = (asked or DEFAULT_SAMPLES) + held_out
         if task.name == SELF_TASK:
+            assert self._own_text is not None
             samples = list(self._own_text(wanted, length, spec.seed))
         else:
             samples = self._samples(task.name, spec, length, wanted)

@@ -56,15 +56,16 @@ def sample(
     return load_file(path)["tokens"]
 
 
-def _sample(folder: str, out: str, count: int, length: int, seed: int, device: str) -> None:
+def _sample(folder: str, out: str, samples: str, tokens: str, seed: str, device: str) -> None:
     import transformers
 
     from pruning_core.engine.tokenizing import beginning, load_tokenizer
 
+    count, length = int(samples), int(tokens)
     begin = beginning(load_tokenizer(Path(folder)))
     model: Any = transformers.AutoModelForCausalLM.from_pretrained(folder)
     model = model.eval().to(device)
-    torch.manual_seed(seed)
+    torch.manual_seed(int(seed))
     first = torch.randint(model.config.get_text_config().vocab_size, (count, 1))
     if begin is not None:
         first.fill_(begin)
@@ -89,5 +90,4 @@ def _continued(model: Any, batch: torch.Tensor, count: int) -> torch.Tensor:
 
 
 if __name__ == "__main__":
-    _, asked_folder, asked_out, *numbers, asked_device = sys.argv
-    _sample(asked_folder, asked_out, *map(int, numbers), device=asked_device)
+    _sample(*sys.argv[1:])

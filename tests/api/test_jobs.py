@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import time
 from pathlib import Path
 from threading import Timer
@@ -32,7 +33,9 @@ def test_submit_echoes_the_whole_specification(client_on_both: TestClient) -> No
     prune = job["spec"]["prune"]
     assert prune["method"] == {"name": "wanda"}
     assert prune["pattern"] == {"name": "row"}
-    assert prune["calibration"]["tasks"] == [{"name": "python_docs", "samples": None}]
+    assert prune["calibration"]["tasks"] == [
+        {"name": "python_docs", "samples": None, "weight": None}
+    ]
     assert prune["calibration"]["seed"] == 42
     assert prune["evaluation"]["windows"] == 16
     assert job["spec_digest"].startswith("sha256:")
@@ -95,7 +98,7 @@ def test_replay_is_answered_even_when_the_model_has_gone(tmp_path: Path, service
     headers = {"Idempotency-Key": "a-key", "Authorization": f"Bearer {service.secret}"}
     with TestClient(Service(settings, service.database, service.secret).app()) as client:
         first = client.post("/v1/jobs", json=body, headers=headers)
-        (task / "calibration.jsonl").unlink()
+        shutil.rmtree(task)
         second = client.post("/v1/jobs", json=body, headers=headers)
         fresh = client.post(
             "/v1/jobs", json=body, headers={**headers, "Idempotency-Key": "another"}

@@ -38,11 +38,7 @@ def write(folder: Path, lines: Iterable[dict[str, Any]]) -> None:
         (folder / f"{split}.jsonl").write_text("\n".join(map(json.dumps, lines)))
 
 
-def no_text(_count: int, _length: int, _seed: int) -> list[torch.Tensor]:
-    raise AssertionError("nobody asked for text of the model's own")
-
-
-def texts(folder: Path, tasks_dir: Path, own: Callable[..., Any] = no_text) -> Texts:
+def texts(folder: Path, tasks_dir: Path, own: Callable[..., Any] | None = None) -> Texts:
     return Texts(folder, inspect(folder), Sources(tasks_dir), own)
 
 

@@ -21,6 +21,7 @@ from pruning_core.engine.searching import WORST, Judge, search
 from pruning_core.engine.stats import Stats
 from pruning_core.errors import DatasetTooSmall, NumericalFailure, PresetNotFound, ResumeMismatch
 from pruning_core.intake.checkpoint import inspect
+from pruning_core.intake.sources import Sources
 from pruning_core.methods import crepe
 from pruning_core.pipeline import prune
 from pruning_core.search.space import RIA
@@ -183,12 +184,14 @@ def test_search_text_is_calibration_text_that_calibration_does_not_use(
     text = "".join(chr(97 + place % 26) + chr(65 + place // 26) for place in range(52))
     line = json.dumps({"text": text})  # 104 tokens, no two windows of 8 alike
     (tmp_path / "mine" / "calibration.jsonl").write_text(line + "\n")
-    texts = Texts(dense("llama"), inspect(dense("llama")), tmp_path)
+    texts = Texts(dense("llama"), inspect(dense("llama")), Sources(tmp_path))
 
     def drawn(samples: int | None, held_out: int) -> list[set[tuple[int, ...]]]:
         fields = {"tasks": [{"name": "mine", "samples": samples}], "seq_len": 8}
         both = texts.calibration(Calibration.model_validate(fields), held_out=held_out)
-        return [{tuple(row) for row in windows.tokens.tolist()} for windows in both]
+        return [
+            {tuple(row) for group in windows.groups for row in group.tolist()} for windows in both
+        ]
 
     everything, nothing = drawn(None, 0)
     assert (len(everything), len(nothing)) == (13, 0)
@@ -197,7 +200,7 @@ def test_search_text_is_calibration_text_that_calibration_does_not_use(
         assert windows | others == everything
         assert (len(windows), len(others)) == (10, 3)
     assert drawn(4, 3)[0] == drawn(4, 0)[0]
-    with pytest.raises(DatasetTooSmall, match="13 windows of 8 tokens; 11 were asked for beside 3"):
+    with pytest.raises(DatasetTooSmall, match="13 samples of 8 tokens; 11 were asked for beside 3"):
         drawn(11, 3)
 
 
