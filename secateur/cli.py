@@ -31,6 +31,7 @@ app.add_typer(cli_files.app, name="files")
 JobId = Annotated[str, typer.Argument(metavar="JOB", help="The job's id")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for programs")]
 _N_OF_M = re.compile(r"^(?P<n>\d{1,4}):(?P<m>\d{1,4})$")
+_GATE = re.compile(r"^(?P<metric>[\w.:\-]+)\s*(?P<sign><=|>=)\s*(?P<bound>-?[\d.]+(e-?\d+)?)$")
 _LABEL = re.compile(r"^(?P<key>[^=]+)=(?P<value>.*)$")
 
 
@@ -78,6 +79,14 @@ def submit(
     samples: Annotated[int | None, typer.Option(help="Calibration windows per task")] = None,
     seq_len: Annotated[int | None, typer.Option(help="Tokens per calibration window")] = None,
     seed: Annotated[int | None, typer.Option(help="Decides which text is drawn")] = None,
+    evaluate: Annotated[
+        list[str] | None,
+        typer.Option(help="A task to measure before and after; repeatable. Unset: what calibrates"),
+    ] = None,
+    gate: Annotated[
+        list[str] | None,
+        typer.Option(help="A bound, else the job fails: 'wikitext2.ppl_ratio<=1.15'; repeatable"),
+    ] = None,
     eval_windows: Annotated[int | None, typer.Option(help="Windows for perplexity")] = None,
     eval_seq_len: Annotated[int | None, typer.Option(help="Tokens per such window")] = None,
     set_: Annotated[
@@ -94,7 +103,7 @@ def submit(
     as_json: AsJson = False,
 ) -> None:
     """Submit a job."""
-    prune: dict[str, Any] = {
+    asked: dict[str, Any] = {
         "method": {"name": method},
         "sparsity": sparsity,
         "pattern": _pattern(pattern),
@@ -103,16 +112,16 @@ def submit(
             "seq_len": seq_len,
             "seed": seed,
         },
-        "evaluation": {"windows": eval_windows, "seq_len": eval_seq_len},
+        "evaluation": {"tasks": evaluate or None, "windows": eval_windows, "seq_len": eval_seq_len},
+        "gates": [_gate(bound) for bound in gate or ()],
     }
     if samples is not None and not calibration:
         raise typer.BadParameter("--samples needs a --calibration task")
+    prune = _without_unset(asked)
     for assignment in set_ or ():
         _assign(prune, assignment)
     with Client() as client:
-        job = client.submit(
-            _model_ref(model), _without_unset(prune), name=name, labels=_labels(label)
-        )
+        job = client.submit(_model_ref(model), prune, name=name, labels=_labels(label))
         if wait:
             render.err.print(f"submitted {job.id}")
             _end(client, render.follow(client.follow(job.id)), as_json=as_json)
@@ -275,6 +284,16 @@ def _model_ref(model: str) -> str:
         return model
     path = Path(model).expanduser()
     return path.absolute().as_uri() if path.exists() else model
+
+
+def _gate(text: str) -> dict[str, Any]:
+    found = _GATE.match(text)
+    if found is None:
+        raise typer.BadParameter(f"--gate {text!r} is not METRIC<=NUMBER or METRIC>=NUMBER")
+    return {
+        "metric": found["metric"],
+        "max" if found["sign"] == "<=" else "min": float(found["bound"]),
+    }
 
 
 def _pattern(text: str | None) -> dict[str, Any] | str | None:

@@ -61,6 +61,26 @@ def test_every_option_reaches_the_specification(run: Run) -> None:
     assert prune["evaluation"]["seq_len"] == 64
 
 
+def test_tasks_and_gates_reach_the_specification(run: Run) -> None:
+    options = (
+        "--evaluate", "python_docs", "--gate", "python_docs.ppl_ratio<=1.5",
+        "--gate", "python_docs.ppl >= 2e0",
+    )  # fmt: skip
+    prune = json.loads(run(*SUBMIT, *options, "--json").stdout)["spec"]["prune"]
+    assert prune["evaluation"]["tasks"] == ["python_docs"]
+    assert prune["gates"] == [
+        {"metric": "python_docs.ppl_ratio", "min": None, "max": 1.5},
+        {"metric": "python_docs.ppl", "min": 2.0, "max": None},
+    ]
+
+
+def test_an_empty_list_can_be_set(run: Run) -> None:
+    prune = json.loads(run(*SUBMIT, "--set", "evaluation.tasks=[]", "--json").stdout)["spec"][
+        "prune"
+    ]
+    assert prune["evaluation"]["tasks"] == []
+
+
 def test_pattern_n_of_m(run: Run) -> None:
     done = run(*SUBMIT[:-2], "--pattern", "2:4", "--json")
     pattern = json.loads(done.stdout)["spec"]["prune"]["pattern"]
@@ -84,7 +104,14 @@ def test_error_is_one_readable_block(run: Run) -> None:
 
 
 @pytest.mark.parametrize(
-    "arguments", [("submit",), ("nothing",), (*SUBMIT, "--label", "x"), (*SUBMIT, "--samples", "4")]
+    "arguments",
+    [
+        ("submit",),
+        ("nothing",),
+        (*SUBMIT, "--label", "x"),
+        (*SUBMIT, "--samples", "4"),
+        (*SUBMIT, "--gate", "x<1"),
+    ],
 )
 def test_misuse_exits_with_2(run: Run, arguments: tuple[str, ...]) -> None:
     assert run(*arguments).returncode == 2
