@@ -161,7 +161,7 @@ def test_success_writes_everything_at_once(database: Database):
     held = claim(database)
     with database.write() as session:
         leases.record_resolved(session, job_id, held.epoch, {"model_commit": "c"})
-        reached = leases.succeed(
+        reached = leases.finish(
             session, job_id, held.epoch, report={"r": 1}, result={"x": 2}, artifacts=[FILE]
         )
     job = read(database, job_id)
@@ -267,7 +267,7 @@ WRITES: dict[str, Write] = {
     "heartbeat": lambda s, j, e: leases.heartbeat(s, j, e, lease_seconds=LEASE),
     "progress": lambda s, j, e: leases.record_progress(s, j, e, step(5, block=4)),
     "resolved": lambda s, j, e: leases.record_resolved(s, j, e, {"stale": True}),
-    "succeed": lambda s, j, e: leases.succeed(
+    "succeed": lambda s, j, e: leases.finish(
         s, j, e, report={}, result={}, artifacts=[FILE], preset=NewPreset("stale", {})
     ),
     "fail": lambda s, j, e: leases.fail(s, j, e, ERROR),
@@ -350,3 +350,23 @@ def test_a_rescued_job_rings_at_once(database: Database):
     assert due(database) == []
     rescue(database)
     assert due(database) == [job_id]
+
+
+def test_a_result_that_misses_a_gate_is_kept_with_its_error(database: Database) -> None:
+    job_id = submit(database)
+    held = claim(database)
+    error = {"code": "QUALITY_GATE_FAILED", "detail": "x"}
+    with database.write() as session:
+        reached = leases.finish(
+            session,
+            job_id,
+            held.epoch,
+            report={"r": 1},
+            result={"x": 2},
+            artifacts=[FILE],
+            error=error,
+        )
+    job = read(database, job_id)
+    assert (reached, job.status, job.error, job.report) == ("failed", "failed", error, {"r": 1})
+    with database.read() as session:
+        assert [row.path for row in artifacts.rows(session, job_id)] == [FILE.path]

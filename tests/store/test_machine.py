@@ -117,7 +117,7 @@ class JobMachine(RuleBasedStateMachine):
 
     @rule(attempt=attempts)
     def succeed(self, attempt: tuple[str, int]) -> None:
-        self.end(attempt, "succeeded", leases.succeed, report={}, result={}, artifacts=[])
+        self.end(attempt, "succeeded", leases.finish, report={}, result={}, artifacts=[])
 
     @rule(attempt=attempts)
     def fail(self, attempt: tuple[str, int]) -> None:

@@ -22,7 +22,7 @@ def finish(
     artifacts: Sequence[ArtifactRow] = (),
 ) -> str:
     with database.write() as session:
-        return leases.succeed(
+        return leases.finish(
             session,
             held.job_id,
             held.epoch,
