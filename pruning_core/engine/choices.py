@@ -24,7 +24,7 @@ from pruning_core.intake.tasks import Question
 
 ROW_TOKENS = 2048
 """Most of a row, unless one question needs more: attention to what a token may not see is wasted."""
-PASS_TOKENS = 1 << 17
+PASS_TOKENS = 1 << 16
 """Tokens on their way through the blocks at once; beyond it the blocks are read again."""
 
 
