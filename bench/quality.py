@@ -113,7 +113,7 @@ class Bench:
     def perplexity(self, folder: Path) -> float:
         """Return a model's perplexity on the text."""
         model = StreamedModel(folder, inspect(folder), devices.pick())
-        return perplexity(model, self.text, lambda _index: None)
+        return perplexity(model, self.text)
 
 
 def cells(which: str) -> dict[str, dict[str, Any]]:

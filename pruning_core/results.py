@@ -155,7 +155,7 @@ def _prune_over_forward(run: Run, walk: Walk) -> float | None:
 def _warnings(run: Run, blocks: tuple[BlockReport, ...]) -> Iterator[str]:
     yield MASKS_ONLY
     if not run.spec.needs_calibration:
-        yield f"{run.spec.method.name} reads no calibration data; the tasks named were not used."
+        yield f"{run.spec.method.name} reads no calibration data; the tasks named did not calibrate."
     if isinstance(run.spec.pattern, NofM) and run.spec.pattern.permute == "mask":
         yield PERMUTED_MASK
     if run.search is not None and run.search.kept_ria:

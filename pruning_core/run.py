@@ -87,12 +87,14 @@ def prepare(
         PruningError: something of it is missing, malformed or too small.
     """
     facts, device = inspect(model_dir), devices.pick()
+    if spec.evaluation.harness == "lm_eval":
+        harness.require()
     out.mkdir(parents=True, exist_ok=True)
     model_digest = _model_digest(model_dir, facts)
     own_text = functools.partial(
         sample,
         model_dir,
-        out / "work",
+        out,
         model_digest=model_digest,
         device=device,
         alive=observer.alive,
@@ -138,9 +140,8 @@ def _calibration(
 
 
 def _refuse_leaks(sources: Sources) -> None:
-    sizes = {report.task: report.items for report in sources.reports() if report.split == "eval"}
     for overlap in sources.overlaps():
-        if overlap.items == sizes[overlap.evaluation_task]:
+        if overlap.items == sources.distinct(overlap.evaluation_task, "eval"):
             raise DataLeakage(
                 f"Every item of the evaluation split of {overlap.evaluation_task!r} is in the calibration split of "
                 f"{overlap.calibration_task!r}: a figure measured on it would flatter the result."

@@ -31,7 +31,7 @@ app.add_typer(cli_files.app, name="files")
 JobId = Annotated[str, typer.Argument(metavar="JOB", help="The job's id")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for programs")]
 _N_OF_M = re.compile(r"^(?P<n>\d{1,4}):(?P<m>\d{1,4})$")
-_GATE = re.compile(r"^(?P<metric>[\w.:\-]+)\s*(?P<sign><=|>=)\s*(?P<bound>-?[\d.]+(e-?\d+)?)$")
+_GATE = re.compile(r"^(?P<metric>[\w.:\-]+)\s*(?P<sign><=|>=)\s*(?P<bound>\S+)$")
 _LABEL = re.compile(r"^(?P<key>[^=]+)=(?P<value>.*)$")
 
 
@@ -155,14 +155,14 @@ def list_jobs(
 
 @app.command()
 def show(job_id: JobId, as_json: AsJson = False) -> None:
-    """Show one job, with its report where it has succeeded."""
+    """Show one job, with its report where it left a result."""
     with Client() as client:
         job = client.get(job_id)
         if as_json:
             render.json_text(job.model_dump_json())
             return
         render.job(job)
-        if job.status == "succeeded":
+        if job.result is not None:
             render.report(client.report(job_id))
 
 
@@ -270,10 +270,10 @@ def presets(as_json: AsJson = False) -> None:
 
 
 def _end(client: Client, job: Job, *, as_json: bool) -> None:
-    """Show how the job ended; a job without a result is an error."""
+    """Show how the job ended; one that did not succeed is an error, after the report if it left one."""
     if as_json:
         render.json_text(job.model_dump_json())
-    elif job.status == "succeeded":
+    elif job.result is not None:
         render.job(job)
         render.report(client.report(job.id))
     job.raise_for_status()
@@ -290,10 +290,11 @@ def _gate(text: str) -> dict[str, Any]:
     found = _GATE.match(text)
     if found is None:
         raise typer.BadParameter(f"--gate {text!r} is not METRIC<=NUMBER or METRIC>=NUMBER")
-    return {
-        "metric": found["metric"],
-        "max" if found["sign"] == "<=" else "min": float(found["bound"]),
-    }
+    try:
+        bound = float(found["bound"])
+    except ValueError:
+        raise typer.BadParameter(f"--gate {text!r}: {found['bound']!r} is no number") from None
+    return {"metric": found["metric"], "max" if found["sign"] == "<=" else "min": bound}
 
 
 def _pattern(text: str | None) -> dict[str, Any] | str | None:

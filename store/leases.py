@@ -127,8 +127,8 @@ def finish(
     """
     job = _held(session, job_id, epoch)
     values = {"report": report, "result": result}
-    wanted = preset if job.cancel_requested_at is None and error is None else None
-    if wanted is not None and not presets.add(session, wanted, job=job):
+    wanted = preset if job.cancel_requested_at is None else None
+    if wanted is not None and (error is not None or not presets.add(session, wanted, job=job)):
         values = {key: _warned(document, wanted.name) for key, document in values.items()}
     if error is None:
         reached = end(session, job, "succeeded", actor=_owner(job), detail={}, **values)
@@ -276,8 +276,8 @@ def _waiting(what: Any, project: Any) -> Select[Any]:
 
 def _warned(document: dict[str, Any], name: str) -> dict[str, Any]:
     warning = (
-        f"The preset {name!r} was not stored: another job has taken the name since this one was "
-        "submitted. The coefficients are in the report."
+        f"The preset {name!r} was not stored: the job missed its gates, or another job has taken the name since "
+        "this one was submitted. The coefficients are in the report."
     )
     return {**document, "warnings": [*document.get("warnings", ()), warning]}
 

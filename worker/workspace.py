@@ -14,7 +14,7 @@ from worker.protocol import CHECKPOINT_FOLDER, REPORT_FILE, WORK_FOLDER
 LEDGER = f"{WORK_FOLDER}/ledger.json"
 BLOCKS = (f"{WORK_FOLDER}/block-*.safetensors",)
 RESULT = (f"{CHECKPOINT_FOLDER}/**/*", REPORT_PAGE)
-DECIDED = (f"{WORK_FOLDER}/decided.json", f"{WORK_FOLDER}/self-*.safetensors")
+DECIDED = (f"{WORK_FOLDER}/decided.json", "self-*.safetensors")
 """What was found before the first block: searches, allocations, text sampled from the model."""
 _EPOCH = re.compile(r"^e([0-9]+)$")
 

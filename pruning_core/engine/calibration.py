@@ -8,9 +8,10 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
+from jinja2 import TemplateError
 
 from pruning_core.engine.choices import Encoded, encode
 from pruning_core.engine.tokenizing import beginning, load_tokenizer
@@ -29,6 +30,7 @@ from pruning_core.spec.calibration import (
 from pruning_core.spec.evaluation import Evaluation
 from pruning_core.spec.report import CalibrationReport
 
+T = TypeVar("T")
 OwnText = Callable[[int, int, int], Iterable[torch.Tensor]]
 SEPARATOR = "\n\n"
 BYTES_PER_TOKEN = 16
@@ -131,11 +133,13 @@ class Texts:
         cut = self._cut(parts, length, spec.bos, f"The eval split of task {task!r}")
         tokens = cut.tokens[: spec.windows]
         units = cut.units[: spec.windows] if cut.units is not None else None
+        if units is not None and len(set(units.flatten().tolist())) < FEWEST_DOCUMENTS:
+            units = None
         return Windows((tokens,), {task: len(tokens)}, units)
 
     def questions(self, task: str, spec: Evaluation) -> list[Encoded]:
-        """Return the first items of a multiple-choice task's evaluation split."""
-        asked = questions(self._sources.data(task, "eval"))[: spec.items]
+        """Return items of a multiple-choice task's evaluation split, spread evenly over all that there are."""
+        asked = spread(questions(self._sources.data(task, "eval")), spec.items)
         return encode(self.tokenizer, asked, self._facts.max_positions)
 
     @property
@@ -185,7 +189,11 @@ class Texts:
             raise ModelInvalid(
                 "the tokenizer has no chat template", suggestions=("leave chat_template off",)
             )
-        return self._known(self.tokenizer.apply_chat_template(messages, return_dict=False))
+        try:
+            ids = self.tokenizer.apply_chat_template(messages, return_dict=False)
+        except TemplateError as error:
+            raise ModelInvalid(f"the chat template refuses a calibration item: {error}") from error
+        return self._known(ids)
 
     def _cut(self, parts: Sequence[str], length: int, bos: bool | None, what: str) -> _Cut:
         """Return the windows of the joined text."""
@@ -244,6 +252,12 @@ class Texts:
                 f"seq_len is {asked}, the model takes windows of at most {limit} tokens"
             )
         return asked or min(DEFAULT_SEQ_LEN, limit)
+
+
+def spread(items: Sequence[T], count: int | None) -> list[T]:
+    """Return `count` items at equal distances, in their order: files are often sorted by subject."""
+    wanted = len(items) if count is None else min(count, len(items))
+    return [items[index * len(items) // wanted] for index in range(wanted)]
 
 
 @dataclass(frozen=True)

@@ -16,16 +16,14 @@ import torch
 
 from pruning_core.engine import device as devices
 from pruning_core.engine.activations import Activations, Batch
-from pruning_core.engine.evaluate import LOGITS_PER_CHUNK
+from pruning_core.engine.evaluate import LOGITS_PER_CHUNK, PASS_TOKENS
 from pruning_core.engine.model import StreamedModel
 from pruning_core.engine.tokenizing import beginning
 from pruning_core.errors import DatasetInvalid, NumericalFailure
 from pruning_core.intake.tasks import Question
 
 ROW_TOKENS = 2048
-"""Most of a row, unless one question needs more: attention to what a token may not see is wasted."""
-PASS_TOKENS = 1 << 16
-"""Tokens on their way through the blocks at once; beyond it the blocks are read again."""
+"""Most of a row: attention to what a token may not see is wasted, and its mask grows with the square."""
 
 
 @dataclass(frozen=True)
@@ -140,13 +138,15 @@ def score(
         NumericalFailure: a log-likelihood is not finite.
     """
     found: list[list[float]] = [[0.0] * len(question.sequences) for question in questions]
-    passes = list(_passes(model, questions))
-    for number, rows in enumerate(passes):
+    done, total = 0.0, sum(question.size for question in questions)
+    for rows in _passes(model, questions):
+        share = sum(row.batch.tokens.numel() for row in rows) / total
         states = Activations(model, [row.batch for row in rows], alive=alive)
         for index in range(len(model.blocks)):
             with model.block(index) as block:
                 states.advance(index, block)
-            block_done((number + (index + 1) / len(model.blocks)) / len(passes))
+            block_done(min(1.0, done + share * (index + 1) / len(model.blocks)))
+        done += share
         for row, hidden in zip(rows, states.hidden, strict=True):
             for target, value in zip(row.targets, _sums(model, row, hidden), strict=True):
                 found[target.question][target.choice] = value
@@ -213,14 +213,17 @@ Member = tuple[int, tuple[int, ...]]
 def _filled(
     questions: Sequence[Encoded], capacity: int, window: int | None
 ) -> Iterator[list[Member]]:
-    """Yield what goes into each row, the longest first; a path beyond a sliding window goes alone, as any text does."""
+    """Yield what goes into each row, the longest first.
+
+    Where a path goes beyond a sliding window, or a mask would be too large, each choice goes alone as any text does.
+    """
     order = sorted(range(len(questions)), key=lambda index: -questions[index].size)
     row: list[Member] = []
     free = 0
     for index in order:
         question = questions[index]
         choices = tuple(range(len(question.sequences)))
-        if window is not None and question.longest > window:
+        if question.size > ROW_TOKENS or (window is not None and question.longest > window):
             for choice in choices:
                 yield [(index, (choice,))]
             continue

@@ -13,6 +13,8 @@ from pruning_core.engine.activations import Activations
 from pruning_core.engine.model import StreamedModel
 from pruning_core.errors import NumericalFailure
 
+PASS_TOKENS = 1 << 16
+"""Tokens on their way through the blocks at once; beyond it the blocks are read again."""
 LOGITS_PER_CHUNK = 1 << 25
 """Logits held at once: 128 MiB in float32."""
 
@@ -20,7 +22,7 @@ LOGITS_PER_CHUNK = 1 << 25
 def perplexity(
     model: StreamedModel,
     tokens: torch.Tensor | Sequence[torch.Tensor],
-    block_done: Callable[[int], None],
+    block_done: Callable[[float], None] = lambda _share: None,
     *,
     alive: Callable[[], None] = lambda: None,
     prepare: Callable[[int, nn.Module], None] = lambda _index, _block: None,
@@ -36,7 +38,7 @@ def perplexity(
 def token_losses(
     model: StreamedModel,
     tokens: torch.Tensor | Sequence[torch.Tensor],
-    block_done: Callable[[int], None],
+    block_done: Callable[[float], None] = lambda _share: None,
     *,
     alive: Callable[[], None] = lambda: None,
     prepare: Callable[[int, nn.Module], None] = lambda _index, _block: None,
@@ -46,21 +48,28 @@ def token_losses(
     Args:
         model: The model.
         tokens: int64 [windows, seq], or several of these; windows do not see each other.
-        block_done: Called with each block's index.
+        block_done: Called with the share that is done, after each block.
         alive: Called often in between.
         prepare: Called with each block before it is used, and free to change its weights for this once.
     """
-    states = Activations(model, tokens, alive=alive)
-    for index in range(len(model.blocks)):
-        with model.block(index) as block:
-            prepare(index, block)
-            states.advance(index, block)
-        block_done(index)
+    groups = [tokens] if isinstance(tokens, torch.Tensor) else tokens
+    parts = [
+        part
+        for group in groups
+        for part in torch.split(group, max(1, PASS_TOKENS // group.shape[1]))
+    ]
     losses = []
-    for batch, hiddens in zip(states.batches, states.hidden, strict=True):
-        for window, hidden in zip(batch.tokens, hiddens, strict=True):
-            losses.append(_losses(model, window[None], hidden[None]))
-            alive()
+    for number, part in enumerate(parts):
+        states = Activations(model, part, alive=alive)
+        for index in range(len(model.blocks)):
+            with model.block(index) as block:
+                prepare(index, block)
+                states.advance(index, block)
+            block_done((number + (index + 1) / len(model.blocks)) / len(parts))
+        for batch, hiddens in zip(states.batches, states.hidden, strict=True):
+            for window, hidden in zip(batch.tokens, hiddens, strict=True):
+                losses.append(_losses(model, window[None], hidden[None]))
+                alive()
     return losses
 
 

@@ -14,6 +14,7 @@ import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from difflib import get_close_matches
+from numbers import Real
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +54,15 @@ def available() -> bool:
     return importlib.util.find_spec("lm_eval") is not None
 
 
+def require() -> None:
+    """Raise HarnessUnavailable where the harness is not installed."""
+    if not available():
+        raise HarnessUnavailable(
+            'lm-evaluation-harness is not installed beside the worker: pip install "secateur[eval]"',
+            suggestions=("evaluate with the harness `secateur`",),
+        )
+
+
 def evaluate(
     folder: Path,
     tasks: Sequence[str],
@@ -77,11 +87,7 @@ def evaluate(
         DatasetUnreachable: a task's data cannot be fetched.
         HostOutOfMemory, GpuOutOfMemory, DiskFull: the machine did not let it.
     """
-    if not available():
-        raise HarnessUnavailable(
-            'lm-evaluation-harness is not installed beside the worker: pip install "secateur[eval]"',
-            suggestions=("evaluate with the harness `secateur`",),
-        )
+    require()
     request = {
         "folder": str(folder),
         "tasks": list(tasks),
@@ -228,7 +234,7 @@ def _rows(task: str, values: Mapping[str, Any]) -> list[Row]:
     rows = []
     for key, value in values.items():
         metric, comma, of = key.partition(",")
-        if not comma or metric.endswith("_stderr") or not isinstance(value, int | float):
+        if not comma or metric.endswith("_stderr") or not isinstance(value, Real):
             continue
         stderr = values.get(f"{metric}_stderr,{of}")
         rows.append(
@@ -236,7 +242,9 @@ def _rows(task: str, values: Mapping[str, Any]) -> list[Row]:
                 task=task,
                 metric=metric if of == "none" else key,
                 value=float(value),
-                stderr=stderr if isinstance(stderr, float) and math.isfinite(stderr) else None,
+                stderr=float(stderr)
+                if isinstance(stderr, Real) and math.isfinite(stderr)
+                else None,
                 items=items if isinstance(items, int) else None,
             )
         )

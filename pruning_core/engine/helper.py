@@ -34,12 +34,12 @@ def run(module: str, *arguments: str, alive: Callable[[], None] = lambda: None) 
                 alive()
     if process.returncode == 0:
         return output
+    if "OutOfMemoryError" in errors:
+        raise GpuOutOfMemory(f"{module} needs the whole model in the accelerator's memory.")
     if process.returncode < 0 or "can't allocate memory" in errors or "MemoryError" in errors:
         raise HostOutOfMemory(
             f"{module} needs the whole model in memory and was ended with status {process.returncode}."
         )
-    if "OutOfMemoryError" in errors:
-        raise GpuOutOfMemory(f"{module} needs the whole model in the accelerator's memory.")
     if "(os error 28)" in errors or "No space left on device" in errors:
         raise DiskFull(f"{module} found the disk full: free space and submit again.")
     raise HelperFailed((errors.strip().splitlines() or ["no message"])[-1])

@@ -78,7 +78,7 @@ def measure(model: StreamedModel, by: Yardsticks, tracker: Tracker, key: str) ->
     steps = iter(range(1, blocks * tasks + 1))
     losses = {
         task: token_losses(
-            model, windows.groups, lambda _index: tracker.step(next(steps)), alive=tracker.alive
+            model, windows.groups, _steps(blocks, tracker, steps), alive=tracker.alive
         )
         for task, windows in by.texts.items()
     }

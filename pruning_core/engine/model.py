@@ -111,8 +111,10 @@ class StreamedModel:
         with ExitStack() as stack:
             for block in self.blocks:
                 stack.enter_context(replaced_forward(block, lambda *_args, **_kwargs: hidden))
+            ids = tokens.to(self.device)
             output = self.model(
-                input_ids=tokens.to(self.device),
+                input_ids=ids,
+                position_ids=torch.zeros_like(ids),  # of embeddings that the given states replace
                 use_cache=False,
                 logits_to_keep=positions.to(self.device),
             )

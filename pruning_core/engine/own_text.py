@@ -25,7 +25,7 @@ BATCH = 8
 
 def sample(
     folder: Path,
-    work: Path,
+    out: Path,
     count: int,
     length: int,
     seed: int,
@@ -44,9 +44,8 @@ def sample(
         ModelInvalid: stock transformers cannot sample from it.
     """
     asked = hashlib.sha256(json.dumps([model_digest, count, length, seed]).encode()).hexdigest()
-    path = work / f"self-{asked[:16]}.safetensors"
+    path = out / f"self-{asked[:16]}.safetensors"
     if not path.is_file():
-        work.mkdir(parents=True, exist_ok=True)
         with replacing(path) as temporary:
             arguments = (folder, temporary, count, length, seed, device)
             try:
@@ -65,6 +64,8 @@ def _sample(folder: str, out: str, samples: str, tokens: str, seed: str, device:
     begin = beginning(load_tokenizer(Path(folder)))
     model: Any = transformers.AutoModelForCausalLM.from_pretrained(folder)
     model = model.eval().to(device)
+    plain: Any = transformers.GenerationConfig  # none of the penalties that models ship with
+    model.generation_config = plain(eos_token_id=model.generation_config.eos_token_id)
     torch.manual_seed(int(seed))
     first = torch.randint(model.config.get_text_config().vocab_size, (count, 1))
     if begin is not None:

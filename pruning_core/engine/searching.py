@@ -78,9 +78,7 @@ class Judge:
                     matrix.write(weight * keep, stored=self.model.dtype)
 
         try:
-            return perplexity(
-                self.model, self.text.groups, lambda _index: None, alive=self.alive, prepare=mask
-            )
+            return perplexity(self.model, self.text.groups, alive=self.alive, prepare=mask)
         except NumericalFailure:
             if (g, b, kernel) == RIA:
                 raise

@@ -11,8 +11,9 @@ from typing import Any
 
 from pruning_core.errors import DatasetInvalid
 
-MAX_LINE_BYTES = 1 << 26
+MAX_LINE_BYTES = 1 << 24
 """A whole corpus may be one line, a mistake should not be."""
+DEEP = 100
 _NOT_WORDS = re.compile(r"[\W_]+")
 _HELD_OUT_SHARE = 0.25
 
@@ -95,6 +96,8 @@ def parse(line: bytes, where: str) -> Item:
         raise DatasetInvalid(f"{where}: longer than {MAX_LINE_BYTES} bytes")
     try:
         content = json.loads(line.decode())
+        if line.count(b"[") + line.count(b"{") > DEEP:
+            json.dumps(content)  # what is read can be nested too deep to be written again
     except UnicodeDecodeError as error:
         raise DatasetInvalid(f"{where}: not UTF-8 (byte {error.start})") from None
     except (ValueError, RecursionError):

@@ -29,10 +29,10 @@ class Sources:
         return find(name, self.tasks_dir, self.files)
 
     def data(self, name: str, split: Split, *, limit_bytes: int | None = None) -> Data:
-        """Return one split of a task; of a hub's corpus no more than `limit_bytes`."""
+        """Return one split of a task; of a hub's corpus, and of a text to evaluate, no more than `limit_bytes`."""
         if (name, split) not in self._read:
             task = self.find(name)
-            limit = limit_bytes if task.origin == "hub" else None
+            limit = limit_bytes if task.origin == "hub" or split == "eval" else None
             self._read[name, split] = load(task, split, cache_dir=self.cache_dir, limit_bytes=limit)
         return self._read[name, split]
 
@@ -50,6 +50,10 @@ class Sources:
             )
             for (name, split), data in self._read.items()
         )
+
+    def distinct(self, name: str, split: Split) -> int:
+        """Return how many different items a split that was read has."""
+        return len({item.fingerprint for _, item in self._read[name, split].items})
 
     def overlaps(self) -> tuple[Overlap, ...]:
         """Return how many items of each evaluation split calibrate too."""

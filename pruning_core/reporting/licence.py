@@ -67,7 +67,7 @@ def _of_files(folder: Path) -> Licence | None:
     for name in _FILES:
         head = " ".join(_text(folder / name)[:_HEAD].lower().split())
         for pattern, identifier in _KNOWN:
-            if re.search(pattern, head):
+            if re.search(rf"\b(?:{pattern})\b", head):
                 return Licence(identifier)
     return None
 

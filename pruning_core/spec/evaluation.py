@@ -58,11 +58,11 @@ class Evaluation(Frozen):
     windows: int | None = Field(default=16, ge=1, le=65536)
     """Windows per text task, from the start of its text. `null`: all of them."""
     items: int | None = Field(default=400, ge=1, le=1_000_000)
-    """Items per multiple-choice task (or of lm_eval), in the order of the file. `null`: all of them."""
+    """Items per multiple-choice task, spread evenly over its file (of lm_eval: the first). `null`: all of them."""
     seq_len: int | None = Field(default=None, ge=8, le=131072)
     """Tokens per window. Unset: 2048, or the model's own limit where that is smaller."""
     bos: bool | None = None
-    """Begin every window with the tokenizer's first token. Unset: where the architecture needs it (Gemma), else the text alone does."""
+    """Begin every window with the tokenizer's first token. Unset: where the architecture needs it (Gemma), else the text alone does. Questions begin as the tokenizer begins any text."""
     baseline: bool = True
     """Measure the dense model too."""
     speed: bool | None = None

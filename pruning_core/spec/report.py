@@ -110,7 +110,7 @@ class Interval(Frozen):
 class Perplexity(Frozen):
     """exp of the mean negative log-likelihood over `tokens` predicted tokens of one task's evaluation split.
 
-    Intervals are bootstrapped over `units` documents, or windows where the text is fewer than ten documents.
+    Intervals are bootstrapped over `units` documents, or windows where those hold fewer than ten documents.
     """
 
     task: str
@@ -214,7 +214,7 @@ class DataReport(Frozen):
 
 
 class Overlap(Frozen):
-    """Items that calibrate and are evaluated too, by hash of their text in lower case without spaces and punctuation."""
+    """Items that stand in both splits, used or not, by hash of their text in lower case without spaces and punctuation."""
 
     calibration_task: str
     evaluation_task: str
@@ -270,7 +270,7 @@ class Report(Frozen):
     spec: PruneSpec
     spec_digest: str
     fingerprint: str
-    """sha256 over model files, specification, calibration tokens and library versions: equal fingerprints give equal bytes."""
+    """sha256 over model files, specification, calibration tokens and library versions: equal fingerprints give equal weights."""
     model_digest: str
     family: str
     architecture: str

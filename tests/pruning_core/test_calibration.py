@@ -12,7 +12,7 @@ import torch
 from pydantic import ValidationError
 
 from pruning_core.engine import own_text
-from pruning_core.engine.calibration import Texts, Windows
+from pruning_core.engine.calibration import Texts, Windows, spread
 from pruning_core.errors import DatasetTooSmall, ModelInvalid
 from pruning_core.intake.checkpoint import inspect
 from pruning_core.intake.sources import Sources
@@ -182,6 +182,20 @@ def test_every_token_knows_its_document(dense: Callable[[str], Path], tasks_dir:
         assert tokenizer.decode(inside).strip().startswith(f"document {number} ")
 
 
+def test_few_documents_in_the_windows_are_no_units(
+    dense: Callable[[str], Path], tasks_dir: Path
+) -> None:
+    found = texts(dense("llama"), tasks_dir).windows("texts", Evaluation(seq_len=16, windows=4))
+    assert found.units is None
+
+
+@pytest.mark.parametrize(
+    ("count", "chosen"), [(None, list(range(7))), (9, list(range(7))), (3, [0, 2, 4]), (1, [0])]
+)
+def test_items_are_spread_over_the_file(count: int | None, chosen: list[int]) -> None:
+    assert spread(list(range(7)), count) == chosen
+
+
 def test_what_is_held_out_calibrates_nothing(dense: Callable[[str], Path], tasks_dir: Path) -> None:
     asked = Calibration.model_validate(
         {"tasks": [{"name": "texts", "samples": 20}], "layout": "rows", "seq_len": 200}
@@ -198,6 +212,7 @@ def test_a_model_s_own_text_is_sampled_once_and_the_same_for_a_seed(
 ) -> None:
     def sampled(work: str, seed: int) -> torch.Tensor:
         device = torch.device("cpu")
+        (tmp_path / work).mkdir(exist_ok=True)
         return own_text.sample(
             dense("llama"), tmp_path / work, 3, 12, seed, model_digest="d", device=device
         )

@@ -56,6 +56,31 @@ def test_packed_questions_score_as_each_choice_alone(
             assert value == pytest.approx(expected, abs=2e-5)  # float32 in another order
 
 
+@pytest.mark.parametrize("model_type", ["gpt2", "opt"])
+@torch.no_grad()
+def test_a_row_may_be_longer_than_the_model_s_window(model_type: str, tmp_path: Path) -> None:
+    limit = {"gpt2": "n_positions", "opt": "max_position_embeddings"}[model_type]
+    folder = tiny.save(tmp_path / "m", model_type, **{limit: 16})
+    questions = [drawn(4, 6, seed) for seed in range(8)]
+    found = score(StreamedModel(folder, inspect(folder), CPU), questions)
+    alone = [score(StreamedModel(folder, inspect(folder), CPU), [one])[0] for one in questions]
+    torch.testing.assert_close(torch.tensor(found), torch.tensor(alone), rtol=0, atol=2e-5)
+
+
+@torch.no_grad()
+def test_choices_that_share_nothing_go_alone_where_their_mask_would_be_large(
+    dense: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = dense("llama")
+    model = StreamedModel(folder, inspect(folder), CPU)
+    one = Encoded(((5, 6, 7, 8), (9, 6, 7, 8), (10, 11, 12)), (1, 1, 1), 0, (1, 1, 1))
+    together = score(model, [one])
+    monkeypatch.setattr(choices, "ROW_TOKENS", 4)
+    torch.testing.assert_close(
+        torch.tensor(score(model, [one])), torch.tensor(together), rtol=0, atol=2e-5
+    )
+
+
 @torch.no_grad()
 def test_the_passes_do_not_matter(
     dense: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch

@@ -11,6 +11,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
+from pruning_core.engine.calibration import spread
 from pruning_core.errors import DataLeakage, DatasetInvalid
 from pruning_core.pipeline import prune
 from pruning_core.spec.report import Accuracy, Report
@@ -45,7 +46,7 @@ def tasks_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write(root / "texts", "calibration", texts[:12])
     write(root / "texts", "eval", texts[10:])
     write(root / "same", "calibration", texts[:12])
-    write(root / "same", "eval", texts[3:9])
+    write(root / "same", "eval", [*texts[3:9], texts[3]])
     return root
 
 
@@ -99,7 +100,7 @@ def right_answers(folder: Path) -> list[bool]:
     model = AutoModelForCausalLM.from_pretrained(folder).eval()
     tokenizer = tiny.tokenizer()
     answers = []
-    for asked in map(question, range(25)):
+    for asked in map(question, spread(range(30), 25)):
         prompt = tokenizer(f"Question: {asked['question']}\nAnswer:")["input_ids"]
         values = []
         for choice in asked["choices"]:

@@ -34,13 +34,11 @@ def test_what_was_decided_before_the_first_block_is_taken_over(tmp_path: Path) -
     space = Workspace(tmp_path, "job_1")
     first = space.prepare(1)
     (first / "work" / "decided.json").write_text("{}")
-    (first / "work" / "self-0a.safetensors").write_bytes(b"text")
-    (first / "work" / "self-0b.safetensors.tmp").write_bytes(b"half")
+    (first / "self-0a.safetensors").write_bytes(b"text")
+    (first / "self-0b.safetensors.tmp").write_bytes(b"half")
     second = space.prepare(2)
-    assert sorted(path.name for path in (second / "work").iterdir()) == [
-        "decided.json",
-        "self-0a.safetensors",
-    ]
+    assert sorted(path.name for path in second.iterdir()) == ["self-0a.safetensors", "work"]
+    assert [path.name for path in (second / "work").iterdir()] == ["decided.json"]
 
 
 def test_the_ledger_is_no_link(tmp_path: Path) -> None:
