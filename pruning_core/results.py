@@ -160,6 +160,9 @@ def _warnings(run: Run, blocks: tuple[BlockReport, ...]) -> Iterator[str]:
         yield PERMUTED_MASK
     if run.search is not None and run.search.kept_ria:
         yield "The search found nothing better than RIA on its text; RIA's coefficients were used."
+    asked = run.spec.evaluation
+    if asked.tasks != () and asked.harness == "secateur" and not run.yardsticks.tokens:
+        yield "No quality was measured: the calibration tasks have nothing to evaluate. Name evaluation.tasks."
     for found in run.sources.overlaps():
         yield (
             f"{found.items} items that {found.evaluation_task} evaluates calibrate too ({found.calibration_task}): "

@@ -109,14 +109,13 @@ def submit(
         "pattern": _pattern(pattern),
         "calibration": {
             "tasks": [{"name": task, "samples": samples} for task in calibration or ()],
+            "samples": None if calibration else samples,
             "seq_len": seq_len,
             "seed": seed,
         },
         "evaluation": {"tasks": evaluate or None, "windows": eval_windows, "seq_len": eval_seq_len},
         "gates": [_gate(bound) for bound in gate or ()],
     }
-    if samples is not None and not calibration:
-        raise typer.BadParameter("--samples needs a --calibration task")
     prune = _without_unset(asked)
     for assignment in set_ or ():
         _assign(prune, assignment)
@@ -170,12 +169,16 @@ def show(job_id: JobId, as_json: AsJson = False) -> None:
 def report(
     job_id: JobId,
     html: Annotated[
-        Path | None, typer.Option("--html", help="Write the page with plots to this file")
+        Path | None,
+        typer.Option("--html", help="Write the page with plots to this file, - for stdout"),
     ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Show what a job has won and lost."""
     with Client() as client:
+        if html == Path("-"):
+            render.json_text(client.report_page(job_id))
+            return
         if html is not None:
             html.write_text(client.report_page(job_id), encoding="utf-8")
             render.err.print(f"wrote {html}", markup=False)

@@ -45,7 +45,11 @@ def find_credentials(url: str | None = None, api_key: str | None = None) -> Cred
         raise ConfigurationError(
             "no server is known",
             code="NO_SERVER",
-            suggestions=("run `secateur serve`", "set SECATEUR_URL and SECATEUR_API_KEY"),
+            suggestions=(
+                "run `secateur serve`",
+                "set SECATEUR_DATA_DIR where it was started with --data-dir",
+                "set SECATEUR_URL and SECATEUR_API_KEY",
+            ),
         )
     if api_key is None:
         raise ConfigurationError(

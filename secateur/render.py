@@ -144,7 +144,13 @@ def report(content: Mapping[str, Any]) -> None:
     out.print(table)
     for gate in content.get("gates", ()):
         result, style = ("passed", "green") if gate["passed"] else ("missed", "red")
-        out.print(Text(f"gate {gate['metric']}: {gate['value']:.4g}, {result}", style=style))
+        asked = " and ".join(
+            f"{word} {gate[bound]:g}"
+            for bound, word in (("min", "at least"), ("max", "at most"))
+            if gate[bound] is not None
+        )
+        told = f"gate {gate['metric']}: {gate['value']:.4g}, {asked} was asked for: {result}"
+        out.print(Text(told, style=style))
     for warning in content["warnings"]:
         out.print(Text(f"note: {warning}", style="yellow"))
 
@@ -157,6 +163,10 @@ def _before_and_after(content: Mapping[str, Any]) -> Iterator[tuple[str, ...]]:
     for line in content["perplexity"]:
         name = f"perplexity, {line['task']} ({line['tokens']} tokens)"
         yield name, *_both(line, 1, "")
+        if line.get("ratio") is not None:
+            ratio = {"dense": None, "pruned": line["ratio"]}
+            interval = {"pruned_interval": line["ratio_interval"]}
+            yield f"pruned over dense, {line['task']}", *_both(ratio | interval, 1, "")
     for line in content.get("accuracy", ()):
         for measure in ("acc", "acc_norm"):
             p_value = line[measure]["p_value"]
@@ -178,10 +188,10 @@ def _both(figure: Mapping[str, Any], factor: float, unit: str) -> Iterator[str]:
         if value is None:
             yield "-"
         elif interval is None:
-            yield f"{factor * value:.3f}{unit}"
+            yield f"{factor * value:.4g}{unit}"
         else:
             low, high = factor * interval["low"], factor * interval["high"]
-            yield f"{factor * value:.3f}{unit} ({low:.3f} to {high:.3f})"
+            yield f"{factor * value:.4g}{unit} ({low:.4g} to {high:.4g})"
 
 
 def facts(lines: Iterable[tuple[str, object]]) -> None:

@@ -154,8 +154,8 @@ def of_prune(
 
 def named(prune: Mapping[str, Any]) -> set[str]:
     """Return every `file:<id>` among the tasks that calibrate and evaluate."""
-    calibrating = [task["name"] for task in prune["calibration"]["tasks"]]
-    names = (*calibrating, *(prune["evaluation"]["tasks"] or ()))
+    calibrating = [task["name"] for task in prune.get("calibration", {}).get("tasks", ())]
+    names = (*calibrating, *(prune.get("evaluation", {}).get("tasks") or ()))
     return {name for name in names if name.startswith(PREFIX)}
 
 

@@ -163,9 +163,11 @@ class Texts:
         count = min(DEFAULT_SAMPLES, room) if asked is None else asked
         if count > room or count < 1:
             beside = f" beside {held_out} held out for the search" if held_out else ""
+            each = "one for each item" if spec.layout == "rows" else f"of {length} tokens"
+            shorter = "the layout `packed`" if spec.layout == "rows" else "a shorter seq_len"
             raise DatasetTooSmall(
-                f"Task {task.name!r} gives {len(samples)} samples of {length} tokens; {count} were asked for{beside}.",
-                suggestions=(f"ask for at most {room} samples", "use a shorter seq_len"),
+                f"Task {task.name!r} gives {len(samples)} samples, {each}; {count} were asked for{beside}.",
+                suggestions=(f"ask for at most {room} samples", f"use {shorter}"),
             )
         order = torch.randperm(len(samples), generator=torch.Generator().manual_seed(spec.seed))
         mixed = [samples[index] for index in order.tolist()]

@@ -13,7 +13,7 @@ from pruning_core.reporting.licence import Licence
 from pruning_core.reporting.rendering import rendered
 from pruning_core.spec.patterns import NofM
 from pruning_core.spec.prune import PruneSpec
-from pruning_core.spec.report import Report
+from pruning_core.spec.report import GateReport, Report
 
 _MARKUP = re.compile(r"([\\`*_\[\]|#~$])")
 
@@ -76,6 +76,12 @@ def _results(report: Report) -> Iterator[EvalResult]:
         )
 
 
+def _missed(gate: GateReport) -> str:
+    bounds = {"at least": gate.min, "at most": gate.max}
+    asked = " and ".join(f"{word} {one:g}" for word, one in bounds.items() if one is not None)
+    return f"{gate.metric} is {gate.value:.4g}, {asked} was asked for"
+
+
 def _values(report: Report, base_model: str | None, found: Licence | None) -> dict[str, object]:
     return {
         "name": plain(_name(report, base_model)),
@@ -87,6 +93,7 @@ def _values(report: Report, base_model: str | None, found: Licence | None) -> di
         "sparsity_model": words.percent(report.sparsity_model),
         "calibration": _calibration(report),
         "rows": [*_rows(report)],
+        "missed_gates": [plain(_missed(gate)) for gate in report.gates if not gate.passed],
         "warnings": [plain(warning) for warning in report.warnings],
         "licence": plain(found.name or found.identifier) if found else None,
         "fingerprint": report.fingerprint,

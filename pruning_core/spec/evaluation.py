@@ -5,24 +5,32 @@ from __future__ import annotations
 import re
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, StringConstraints, model_validator
+from pydantic import Field, StringConstraints, field_validator, model_validator
 
 from pruning_core.spec.base import Frozen
-from pruning_core.spec.calibration import DATA_NAME
+from pruning_core.spec.calibration import DATA_NAME, FILE_PREFIX
 
-Measure = Literal["ppl", "ppl_ratio", "acc", "acc_norm", "acc_drop", "acc_norm_drop"]
+MEASURES = ("ppl", "ppl_ratio", "acc", "acc_norm", "acc_drop", "acc_norm_drop")
 EvaluationName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][\w.:\-]{0,127}$")]
 
 
 class Gate(Frozen):
     """A bound on one measured figure; where it does not hold, the job fails with its results kept."""
 
-    metric: str = Field(
-        pattern=r"^[A-Za-z0-9][\w.:\-]{0,127}\.(ppl|ppl_ratio|acc|acc_norm|acc_drop|acc_norm_drop)$"
-    )
+    metric: str = Field(min_length=3, max_length=160)
     """`<task>.<measure>`: `ppl`, `acc` and `acc_norm` of the pruned model; `ppl_ratio`, pruned over dense; `acc_drop` and `acc_norm_drop`, dense minus pruned."""
     min: float | None = None
     max: float | None = None
+
+    @field_validator("metric")
+    @classmethod
+    def _known(cls, value: str) -> str:
+        task, _, measure = value.rpartition(".")
+        if not task or measure not in MEASURES:
+            raise ValueError(
+                f"{value!r} is not `<task>.<measure>`; measures: {', '.join(MEASURES)}"
+            )
+        return value
 
     @model_validator(mode="after")
     def _bounds(self) -> Self:
@@ -73,6 +81,8 @@ class Evaluation(Frozen):
         if self.harness == "lm_eval":
             if not self.tasks:
                 raise ValueError("harness lm_eval needs the names of its tasks")
+            if any(name.startswith(FILE_PREFIX) for name in self.tasks):
+                raise ValueError("harness lm_eval reads no uploaded files")
             return self
         for name in self.tasks or ():
             if not re.match(DATA_NAME, name):

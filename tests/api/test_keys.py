@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 from fastapi.testclient import TestClient
+from ulid import ULID
 
 from store import keys
 from store.tables import ApiKey
@@ -16,8 +17,14 @@ KEYED = [
     ("POST", "/v1/jobs/{job_id}/cancel", "jobs:write"),
     ("GET", "/v1/jobs/{job_id}/events", "jobs:read"),
     ("GET", "/v1/jobs/{job_id}/report", "jobs:read"),
+    ("GET", "/v1/jobs/{job_id}/report.html", "jobs:read"),
     ("GET", "/v1/jobs/{job_id}/manifest", "jobs:read"),
     ("GET", "/v1/jobs/{job_id}/artifacts/{path}", "artifacts:read"),
+    ("POST", "/v1/files", "jobs:write"),
+    ("GET", "/v1/files", "jobs:read"),
+    ("GET", "/v1/files/{file_id}", "jobs:read"),
+    ("GET", "/v1/files/{file_id}/content", "artifacts:read"),
+    ("DELETE", "/v1/files/{file_id}", "jobs:write"),
     ("GET", "/v1/methods", None),
     ("GET", "/v1/methods/{name}", None),
     ("GET", "/v1/tasks", None),
@@ -26,7 +33,8 @@ KEYED = [
 
 
 def filled(path: str, job_id: str) -> str:
-    return path.format(job_id=job_id, path="config.json", name="wanda")
+    file_id = f"file_{ULID()}"
+    return path.format(job_id=job_id, file_id=file_id, path="config.json", name="wanda")
 
 
 @pytest.fixture

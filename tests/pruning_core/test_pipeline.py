@@ -287,7 +287,7 @@ def test_more_samples_than_the_text_fills_are_refused_with_what_there_is(
     folder: Path, tmp_path: Path
 ) -> None:
     calibration = {"tasks": [{"name": "python_docs", "samples": 60_000}], "seq_len": 256}
-    with pytest.raises(DatasetTooSmall, match=r"gives \d+ samples of 256 tokens; 60000"):
+    with pytest.raises(DatasetTooSmall, match=r"gives \d+ samples, of 256 tokens; 60000"):
         prune(folder, spec(calibration=calibration), tmp_path)
 
 

@@ -200,7 +200,9 @@ def test_search_text_is_calibration_text_that_calibration_does_not_use(
         assert windows | others == everything
         assert (len(windows), len(others)) == (10, 3)
     assert drawn(4, 3)[0] == drawn(4, 0)[0]
-    with pytest.raises(DatasetTooSmall, match="13 samples of 8 tokens; 11 were asked for beside 3"):
+    with pytest.raises(
+        DatasetTooSmall, match="13 samples, of 8 tokens; 11 were asked for beside 3"
+    ):
         drawn(11, 3)
 
 

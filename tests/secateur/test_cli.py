@@ -74,6 +74,13 @@ def test_tasks_and_gates_reach_the_specification(run: Run) -> None:
     ]
 
 
+def test_samples_without_a_task_are_those_of_the_default(run: Run) -> None:
+    calibration = json.loads(run(*SUBMIT, "--samples", "4", "--json").stdout)["spec"]["prune"][
+        "calibration"
+    ]
+    assert (calibration["tasks"][0]["name"], calibration["samples"]) == ("python_docs", 4)
+
+
 def test_an_empty_list_can_be_set(run: Run) -> None:
     prune = json.loads(run(*SUBMIT, "--set", "evaluation.tasks=[]", "--json").stdout)["spec"][
         "prune"
@@ -109,7 +116,6 @@ def test_error_is_one_readable_block(run: Run) -> None:
         ("submit",),
         ("nothing",),
         (*SUBMIT, "--label", "x"),
-        (*SUBMIT, "--samples", "4"),
         (*SUBMIT, "--gate", "x<1"),
     ],
 )
