@@ -188,10 +188,15 @@ def _both(figure: Mapping[str, Any], factor: float, unit: str) -> Iterator[str]:
         if value is None:
             yield "-"
         elif interval is None:
-            yield f"{factor * value:.4g}{unit}"
+            yield f"{_rounded(factor * value)}{unit}"
         else:
-            low, high = factor * interval["low"], factor * interval["high"]
-            yield f"{factor * value:.4g}{unit} ({low:.4g} to {high:.4g})"
+            low, high = (_rounded(factor * interval[end]) for end in ("low", "high"))
+            yield f"{_rounded(factor * value)}{unit} ({low} to {high})"
+
+
+def _rounded(value: float) -> str:
+    """Return four digits that mean something, and no exponent."""
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
 
 
 def facts(lines: Iterable[tuple[str, object]]) -> None:

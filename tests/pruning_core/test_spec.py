@@ -24,7 +24,7 @@ def test_the_one_line_job_is_expanded_in_full() -> None:
     assert echoed["allocation"] == {"name": "uniform"}
     assert (echoed["refinement"], echoed["reconstruction"]) == ([], None)
     assert echoed["pattern"] == {"name": "row"}
-    assert echoed["calibration"]["tasks"] == [{"name": "c4", "samples": None}]
+    assert echoed["calibration"]["tasks"] == [{"name": "c4", "samples": None, "weight": None}]
     assert PruneSpec.model_validate(echoed) == spec
     assert digest(PruneSpec.model_validate(echoed)) == digest(spec)
 

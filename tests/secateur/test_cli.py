@@ -135,7 +135,7 @@ def test_submit_and_wait_shows_the_report(run: Run, service: Service) -> None:
     with_timer.join()
     assert done.returncode == 0, done.stderr
     assert "succeeded" in done.stdout
-    assert "12.250" in done.stdout
+    assert "12.25" in done.stdout
     assert "zeros alone make nothing smaller or faster" in done.stdout
 
 
