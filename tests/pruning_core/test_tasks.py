@@ -513,8 +513,10 @@ def hub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[HubServer]:
     write(root / "bad" / "key.jsonl", [{"text": "x"}, {"title": "x"}])
     (root / "bad" / "line.jsonl").write_text('{"text": "x"}\n{"text"\n')
     (root / "bad" / "torn.jsonl.gz").write_bytes(gzip.compress(b'{"text": "x"}\n' * 99)[:-20])
-    (root / "bad" / "bomb.jsonl.gz").write_bytes(gzip.compress(b'{"text": "x"}\n' + bytes(1 << 25)))
-    (root / "bad" / "lines.json.gz").write_bytes(gzip.compress(b"\n" * (1 << 25)))
+    (root / "bad" / "bomb.jsonl.gz").write_bytes(
+        gzip.compress(b'{"text": "x"}\n' + bytes((1 << 24) - 100))
+    )
+    (root / "bad" / "lines.json.gz").write_bytes(gzip.compress((b" " * (1 << 20) + b"\n") * 16))
     (root / "bad" / "torn.parquet").write_bytes(b"PAR1 and no more")
     with serving(repos) as server:
         yield server
