@@ -41,7 +41,7 @@ def _conditions(key: str) -> str:
 
 def _methods(cells: Cells) -> str:
     found = {key: cell for key, cell in cells.items() if " | " in key}
-    amounts = list(dict.fromkeys(key.split(" | ")[1] for key in found))
+    amounts = sorted({key.split(" | ")[1] for key in found}, key=lambda one: (":" in one, one))
     names = list(dict.fromkeys(key.split(" | ")[0] for key in found))
     rows = [["dense", *[_perplexity(cells.get("dense"))] * len(amounts)]]
     rows += [
