@@ -57,10 +57,8 @@ EXTRAS: dict[str, dict[str, Any]] = {
     "CRePE 50 %, PHO's coefficients": {
         "method": {
             "name": "crepe",
-            "alpha": 1.1907,
-            "beta": 0.5619,
-            "gamma": 0.2474,
-            "kernel": 9,
+            "alpha": 1.3588,
+            "beta": 0.6412,
         },
         "sparsity": 0.5,
     },

@@ -84,7 +84,7 @@ class SearchReport(Frozen):
     seconds_searching: float
     """Of trying candidates."""
     seconds_checking: float
-    """Of the perplexities of RIA and the best candidate, where the search itself measured none."""
+    """Of the perplexities of RIA and of the best candidate, with and without its neighbourhood term, where the search itself measured none."""
     windows: int
     digest: str
     """sha256 of the search text's token ids."""

@@ -17,7 +17,7 @@ from pruning_core.engine.activations import Activations
 from pruning_core.engine.calibration import Texts, Windows
 from pruning_core.engine.model import StreamedModel
 from pruning_core.engine.patterns import Selector
-from pruning_core.engine.searching import WORST, Judge, search
+from pruning_core.engine.searching import WORST, Judge, search, with_coefficients
 from pruning_core.engine.stats import Stats
 from pruning_core.errors import DatasetTooSmall, NumericalFailure, PresetNotFound, ResumeMismatch
 from pruning_core.intake.checkpoint import inspect
@@ -164,7 +164,12 @@ def test_a_search_keeps_ria_unless_its_text_prefers_what_was_found(
         assert found.perplexity_found == pytest.approx(
             stock_perplexity(folder, used(found)), rel=1e-4
         )
-    if params["name"] == "hill_climb":
+    if params["name"] == "pho":
+        best = min(found.trials, key=lambda trial: trial.value)
+        for g in (best.g, 0.0):
+            point = with_coefficients(CRePE(), g, best.b, best.kernel)
+            assert found.perplexity_found <= stock_perplexity(folder, point) * (1 + 1e-4)
+    else:
         values = [trial.value for trial in found.trials]
         assert values[0] == found.perplexity_ria
         assert found.perplexity_found == min(values)
