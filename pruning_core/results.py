@@ -165,8 +165,8 @@ def _warnings(run: Run, blocks: tuple[BlockReport, ...]) -> Iterator[str]:
         yield "No quality was measured: the calibration tasks have nothing to evaluate. Name evaluation.tasks."
     for found in run.sources.overlaps():
         yield (
-            f"{found.items} items that {found.evaluation_task} evaluates calibrate too ({found.calibration_task}): "
-            "its figures may be too good."
+            f"{found.items} items of the evaluation split of {found.evaluation_task} are in the calibration split of "
+            f"{found.calibration_task} too: its figures may be too good."
         )
     for block in blocks:
         yield from block.warnings

@@ -19,6 +19,7 @@ from pruning_core.engine.activations import Activations, Batch
 from pruning_core.engine.evaluate import LOGITS_PER_CHUNK, PASS_TOKENS
 from pruning_core.engine.model import StreamedModel
 from pruning_core.engine.tokenizing import beginning
+from pruning_core.engine.walk import forward
 from pruning_core.errors import DatasetInvalid, NumericalFailure
 from pruning_core.intake.tasks import Question
 
@@ -142,10 +143,11 @@ def score(
     for rows in _passes(model, questions):
         share = sum(row.batch.tokens.numel() for row in rows) / total
         states = Activations(model, [row.batch for row in rows], alive=alive)
-        for index in range(len(model.blocks)):
-            with model.block(index) as block:
-                states.advance(index, block)
+
+        def told(index: int, done: float = done, share: float = share) -> None:
             block_done(min(1.0, done + share * (index + 1) / len(model.blocks)))
+
+        forward(model, states, told)
         done += share
         for row, hidden in zip(rows, states.hidden, strict=True):
             for target, value in zip(row.targets, _sums(model, row, hidden), strict=True):

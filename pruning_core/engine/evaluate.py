@@ -11,6 +11,7 @@ from torch.nn import functional
 
 from pruning_core.engine.activations import Activations
 from pruning_core.engine.model import StreamedModel
+from pruning_core.engine.walk import forward
 from pruning_core.errors import NumericalFailure
 
 PASS_TOKENS = 1 << 16
@@ -61,11 +62,11 @@ def token_losses(
     losses = []
     for number, part in enumerate(parts):
         states = Activations(model, part, alive=alive)
-        for index in range(len(model.blocks)):
-            with model.block(index) as block:
-                prepare(index, block)
-                states.advance(index, block)
+
+        def told(index: int, number: int = number) -> None:
             block_done((number + (index + 1) / len(model.blocks)) / len(parts))
+
+        forward(model, states, told, prepare)
         for batch, hiddens in zip(states.batches, states.hidden, strict=True):
             for window, hidden in zip(batch.tokens, hiddens, strict=True):
                 losses.append(_losses(model, window[None], hidden[None]))

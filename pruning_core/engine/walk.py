@@ -1,6 +1,6 @@
 """The walk: block by block, record statistics with dense weights, prune, store, and go on with pruned outputs.
 
-`observe` is the same walk through the dense model, for what is decided before it.
+`observe` is the same walk through the dense model, for what is decided before it; `forward` only moves states on.
 """
 
 from __future__ import annotations
@@ -114,6 +114,20 @@ class Walk:
         devices.synchronize(self.model.device)
         self.forward_seconds += time.perf_counter() - started
         self.blocks_forwarded += 1
+
+
+def forward(
+    model: StreamedModel,
+    states: Activations,
+    block_done: Callable[[int], None],
+    prepare: Callable[[int, nn.Module], None] = lambda _index, _block: None,
+) -> None:
+    """Move the states through all blocks; `prepare` may change a block's weights for this once."""
+    for index in range(len(model.blocks)):
+        with model.block(index) as block:
+            prepare(index, block)
+            states.advance(index, block)
+        block_done(index)
 
 
 def observe(

@@ -162,7 +162,10 @@ def test_data_and_its_overlap_are_named(run: tuple[Report, Watcher, Path]) -> No
         "texts",
         2,
     )
-    assert any("2 items that texts evaluates calibrate too" in line for line in report.warnings)
+    assert any(
+        "2 items of the evaluation split of texts are in the calibration" in line
+        for line in report.warnings
+    )
 
 
 def test_progress_reaches_the_end_in_order(run: tuple[Report, Watcher, Path]) -> None:
