@@ -196,3 +196,15 @@ class HubUnavailable(PruningError):
 
     code = "HUB_UNAVAILABLE"
     retryable = True
+
+
+class UnitsUnsupported(UserError):
+    """Units of this kind cannot be removed from this architecture, or not by this method."""
+
+    code = "METHOD_UNSUPPORTED_FOR_ARCH"
+
+
+class SizeUnreachable(UserError):
+    """No legal size of the model comes near the amount asked for; the message names those that there are."""
+
+    code = "SIZE_UNREACHABLE"

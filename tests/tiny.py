@@ -32,12 +32,32 @@ _LOCAL_AND_GLOBAL = {
 _OVERRIDES: dict[str, dict[str, Any]] = {
     "gemma2": _LOCAL_AND_GLOBAL | {"query_pre_attn_scalar": 8},
     "gemma3_text": _LOCAL_AND_GLOBAL | {"query_pre_attn_scalar": 8},
+    "gpt_oss": _LOCAL_AND_GLOBAL
+    | {
+        "num_local_experts": 4,
+        "num_experts_per_tok": 2,
+        "rope_parameters": {
+            "rope_type": "yarn",
+            "rope_theta": 150_000.0,
+            "factor": 32.0,
+            "original_max_position_embeddings": 8,
+            "truncate": False,
+        },
+    },
     "mistral": {"sliding_window": 8},
     "mixtral": {"num_local_experts": 4, "num_experts_per_tok": 2},
     "opt": {"ffn_dim": 48, "word_embed_proj_dim": 16},
     "phi": {"partial_rotary_factor": 0.5},
     "qwen2": {"tie_word_embeddings": True},
     "qwen3": {"head_dim": 8},
+    "qwen3_moe": {
+        "head_dim": 8,
+        "intermediate_size": 64,  # of no block: all are sparse
+        "moe_intermediate_size": 48,
+        "num_experts": 4,
+        "num_experts_per_tok": 2,
+        "norm_topk_prob": True,
+    },
 }
 _GPT2 = {
     "vocab_size": VOCAB,

@@ -20,7 +20,7 @@ class Matrix:
 
     Attributes:
         name: Module path within the block, with `[part]` for a part of a fused module.
-        module: Linear ([out, in]) or Conv1D ([in, out]).
+        module: Linear or one expert's view of a stack ([out, in]), or Conv1D ([in, out]).
         start: First output row.
         stop: Row after the last.
     """
@@ -36,6 +36,12 @@ class Matrix:
         weight: torch.Tensor = self.module.weight.data  # type: ignore[assignment]
         oriented = weight.T if isinstance(self.module, Conv1D) else weight
         return oriented[self.start : self.stop]
+
+    @property
+    def bias(self) -> torch.Tensor | None:
+        """The bias of its rows, [out], sharing memory with the module; None where it has none."""
+        whole: torch.Tensor | None = self.module.bias  # type: ignore[assignment]
+        return None if whole is None else whole.data[self.start : self.stop]
 
     @property
     def shape(self) -> tuple[int, int]:

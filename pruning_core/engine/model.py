@@ -13,6 +13,7 @@ from transformers import CONFIG_MAPPING, AutoModelForCausalLM
 
 from pruning_core.engine.blocks import Call, Recorder, replaced_forward
 from pruning_core.engine.device import compute_dtype
+from pruning_core.engine.experts import unfuse
 from pruning_core.engine.tensors import DTYPES, TensorFiles
 from pruning_core.errors import ModelInvalid
 from pruning_core.families import family_of
@@ -26,21 +27,23 @@ class StreamedModel:
         folder: Hugging Face folder.
         facts: What `inspect(folder)` returned.
         device: Where to compute.
+        eager: Compute attention so that its probabilities can be seen.
     """
 
-    def __init__(self, folder: Path, facts: CheckpointFacts, device: torch.device) -> None:
+    def __init__(
+        self, folder: Path, facts: CheckpointFacts, device: torch.device, *, eager: bool = False
+    ) -> None:
         self.device = device
         self.family = family_of(facts.model_type)
         self.files = TensorFiles(folder, facts, self.family)
         self.stored_dtype = _weight_dtype(facts)
         self.dtype = compute_dtype(self.stored_dtype, device)
-        self.model: Any = _skeleton(facts, self.dtype, device)
+        self.model: Any = _skeleton(facts, self.dtype, device, eager=eager)
         self.config: Any = self.model.config
         self.blocks: list[nn.Module] = list(self.model.get_submodule(self.family.blocks))
-        if self.family.prepare is not None:
-            with torch.device("meta"):
-                for block in self.blocks:
-                    self.family.prepare(block, self.config)
+        with torch.device("meta"):
+            for block in self.blocks:
+                unfuse(block, self.family, self.config)
         self._empty = [block.state_dict() for block in self.blocks]
         self._load_rest()
 
@@ -153,12 +156,15 @@ def _weight_dtype(facts: CheckpointFacts) -> torch.dtype:
     return DTYPES[max((name for name in counts if name in DTYPES), key=counts.__getitem__)]
 
 
-def _skeleton(facts: CheckpointFacts, dtype: torch.dtype, device: torch.device) -> Any:
+def _skeleton(
+    facts: CheckpointFacts, dtype: torch.dtype, device: torch.device, *, eager: bool
+) -> Any:
     """Build the model without memory for parameters; buffers that no checkpoint stores are computed."""
     try:
         config = CONFIG_MAPPING[facts.model_type].from_dict(dict(facts.config))
         with torch.device("meta"):
-            model: Any = AutoModelForCausalLM.from_config(config, dtype=dtype)  # type: ignore[no-untyped-call]
+            chosen = {"attn_implementation": "eager"} if eager else {}
+            model: Any = AutoModelForCausalLM.from_config(config, dtype=dtype, **chosen)  # type: ignore[no-untyped-call]
     except Exception as error:
         raise ModelInvalid(f"transformers refuses config.json: {error}") from error
     for name, buffer in list(model.named_non_persistent_buffers()):

@@ -17,6 +17,7 @@ from pruning_core.engine.plan import Plan
 from pruning_core.engine.prune_matrix import Ordering, prune_matrix
 from pruning_core.engine.record import record
 from pruning_core.engine.stats import Stats
+from pruning_core.families.base import Place
 from pruning_core.spec.report import MatrixReport
 
 NEVER_REACHED = "block {}, {}: the calibration text never reached its input; its weights were compared without activations"
@@ -65,11 +66,8 @@ class BlockPruner:
                     self._prune(matrix, stats)
 
     def weights(self) -> dict[str, nn.Parameter]:
-        """Return the pruned modules' weights by stored name; parts of a fused one share it."""
-        return {
-            self._stored(matrix).partition("[")[0]: matrix.module.get_parameter("weight")
-            for matrix in self.matrices.values()
-        }
+        """Return the parameters that hold pruned matrices, by stored name; several matrices may share one."""
+        return dict(self._parameter(self._place(one).weight) for one in self.matrices.values())
 
     def changed(self) -> dict[str, torch.Tensor]:
         """Return every tensor of the block that is no longer the source's, by stored name."""
@@ -83,7 +81,8 @@ class BlockPruner:
     def _statistics(self, groups: Sequence[InputGroup]) -> list[Stats]:
         if self.calibration is None or not self.plan.needs:
             return [Stats(tokens=0) for _ in groups]
-        found = record(self.index, self.module, groups, self.calibration, self.plan.needs)
+        needs = [self.plan.needs] * len(groups)
+        found = record(self.index, self.module, groups, self.calibration, needs)
         return [self._usable(*pair) for pair in zip(groups, found, strict=True)]
 
     def _usable(self, group: InputGroup, stats: Stats) -> Stats:
@@ -109,7 +108,8 @@ class BlockPruner:
             self.orders[name] = ordering.order
         else:
             for module in ordering.folding.reorder_writers(ordering.order):
-                self._moved[self._bias_name(module)] = module.get_parameter("bias")
+                writer = next(one for one in self.matrices.values() if one.module is module)
+                self._moved.update([self._parameter(self._place(writer).bias)])
 
     def _ordering(self, matrix: Matrix, stats: Stats) -> Ordering | None:
         """Return the order of a matrix's channels, where the pattern permutes them and this matrix allows it."""
@@ -125,15 +125,17 @@ class BlockPruner:
         choose = channel_order if found is None else found.order
         return Ordering(choose(score, pattern.n, pattern.m), score, found)
 
-    def _bias_name(self, module: nn.Module) -> str:
-        """Return the stored name of a pruned module's bias."""
-        matrix = next(one for one in self.matrices.values() if one.module is module)
-        return self._stored(matrix).partition("[")[0].removesuffix("weight") + "bias"
+    def _place(self, matrix: Matrix) -> Place:
+        return self.model.family.place(matrix.name)
+
+    def _parameter(self, name: str) -> tuple[str, nn.Parameter]:
+        """Return a parameter of the block with its stored name."""
+        stored = self.model.files.stored_name(self.model.block_prefix(self.index) + name)
+        assert stored is not None
+        return stored, self.module.get_parameter(name)
 
     def _stored(self, matrix: Matrix) -> str:
         """Return a matrix's name in the checkpoint, with its part's in brackets."""
-        path, bracket, part = matrix.name.partition("[")
-        prefix = self.model.block_prefix(self.index)
-        stored = self.model.files.stored_name(f"{prefix}{path}.weight")
-        assert stored is not None
-        return stored + bracket + part
+        place = self._place(matrix)
+        stored, _ = self._parameter(place.weight)
+        return f"{stored}[{place.part}]" if place.part else stored

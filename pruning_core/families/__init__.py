@@ -7,11 +7,11 @@ from pruning_core.families.base import Family
 from pruning_core.families.gemma import GEMMA
 from pruning_core.families.gpt2 import GPT2
 from pruning_core.families.llama import LLAMA
-from pruning_core.families.moe import MIXTRAL
+from pruning_core.families.moe import GPT_OSS, MIXTRAL, QWEN3_MOE
 from pruning_core.families.opt import OPT
 from pruning_core.families.phi import PHI, PHI3
 
-FAMILIES: tuple[Family, ...] = (LLAMA, GEMMA, OPT, GPT2, PHI, PHI3, MIXTRAL)
+FAMILIES: tuple[Family, ...] = (LLAMA, GEMMA, OPT, GPT2, PHI, PHI3, MIXTRAL, QWEN3_MOE, GPT_OSS)
 
 
 def family_of(model_type: str) -> Family:

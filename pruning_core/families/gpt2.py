@@ -4,7 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
-from pruning_core.families.base import Family, Fold, Parts
+from pruning_core.families.base import (
+    HEADS_TIED,
+    LAYER_NORM,
+    Attention,
+    Family,
+    FeedForward,
+    FixedWhen,
+    Parts,
+)
 
 
 def _qkv(config: Any) -> Parts:
@@ -16,9 +24,31 @@ GPT2 = Family(
     model_types=("gpt2",),
     blocks="transformer.h",
     inputs=(("attn.c_attn",), ("attn.c_proj",), ("mlp.c_fc",), ("mlp.c_proj",)),
-    folds=(
-        Fold("attn.c_proj", ("attn.c_attn[v]",), heads=True),
-        Fold("mlp.c_proj", ("mlp.c_fc",)),
-    ),
+    attention=Attention("attn.c_attn[q]", "attn.c_attn[k]", "attn.c_attn[v]", "attn.c_proj"),
+    feedforward=FeedForward(("mlp.c_fc",), "mlp.c_proj"),
+    norms=("ln_1", "ln_2"),
+    outside={
+        "transformer.wte.weight": ("vocabulary", "hidden"),
+        "transformer.wpe.weight": (None, "hidden"),
+        "transformer.ln_f.weight": ("hidden",),
+        "transformer.ln_f.bias": ("hidden",),
+        "lm_head.weight": ("vocabulary", "hidden"),
+    },
+    norm="layer",
     fused={"attn.c_attn": _qkv},
+    transposed=True,
+    width_keys={
+        "hidden": "n_embd",
+        "neurons": "n_inner",
+        "layers": "n_layer",
+        "vocabulary": "vocab_size",
+    },
+    fixed={"hidden": LAYER_NORM, "kv_groups": HEADS_TIED},
+    fixed_when=(
+        FixedWhen(
+            ("scale_attn_by_inverse_layer_idx",),
+            ("layers",),
+            "`scale_attn_by_inverse_layer_idx` divides each block's attention by the block's number, which would change",
+        ),
+    ),
 )

@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
-from pruning_core.families.base import Family, Fold
+from pruning_core.families.base import OUTSIDE, Attention, Family, FeedForward
 
-ATTENTION = (
+ATTENTION_INPUTS = (
     ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"),
     ("self_attn.o_proj",),
 )
-GATED_MLP = (("mlp.gate_proj", "mlp.up_proj"), ("mlp.down_proj",))
-ATTENTION_FOLD = Fold("self_attn.o_proj", ("self_attn.v_proj",), heads=True)
-GATED_MLP_FOLD = Fold("mlp.down_proj", ("mlp.gate_proj", "mlp.up_proj"))
+MLP_INPUTS = (("mlp.gate_proj", "mlp.up_proj"), ("mlp.down_proj",))
+ATTENTION = Attention(
+    "self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "self_attn.o_proj"
+)
+MLP = FeedForward(("mlp.gate_proj", "mlp.up_proj"), "mlp.down_proj")
+NORMS = ("input_layernorm", "post_attention_layernorm")
 
 LLAMA = Family(
     name="llama",
     model_types=("llama", "mistral", "qwen2", "qwen3"),
     blocks="model.layers",
-    inputs=(*ATTENTION, *GATED_MLP),
-    folds=(ATTENTION_FOLD, GATED_MLP_FOLD),
+    inputs=(*ATTENTION_INPUTS, *MLP_INPUTS),
+    attention=ATTENTION,
+    feedforward=MLP,
+    norms=NORMS,
+    outside=OUTSIDE,
+    heads_divide_width=frozenset({"llama"}),
 )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -77,8 +78,17 @@ def inspect(folder: Path, *, root: Path | None = None) -> CheckpointFacts:
         raise ModelInvalid(f"{folder.name} is neither a model folder nor a .gguf file")
     if root is not None:
         _check_links(folder, root)
-    config = configs.read_config(folder)
-    tensors, files = _tensors(folder)
+    return facts_of(configs.read_config(folder), *_tensors(folder))
+
+
+def facts_of(
+    config: dict[str, Any], tensors: dict[str, TensorFacts], files: dict[str, str]
+) -> CheckpointFacts:
+    """Return the facts of a checkpoint of which configuration and headers are read.
+
+    Raises:
+        ModelInvalid, UnsupportedModel: they contradict each other, or the weights are no floats.
+    """
     _check_against_config(config, tensors)
     return CheckpointFacts(
         model_type=config["model_type"],
@@ -112,11 +122,30 @@ def _check_links(folder: Path, root: Path) -> None:
 def _tensors(folder: Path) -> tuple[dict[str, TensorFacts], dict[str, str]]:
     """Return facts and file of every tensor; with an index, of those that it assigns."""
     index = _index(folder)
-    names = [SINGLE] if index is None else sorted(set(index.values()))
+    return assigned({name: read_header(folder / name) for name in shards(index)}, index)
+
+
+def shards(index: dict[str, str] | None) -> list[str]:
+    """Return the files that hold the tensors."""
+    return [SINGLE] if index is None else sorted(set(index.values()))
+
+
+def assigned(
+    headers: Mapping[str, Mapping[str, TensorFacts]], index: dict[str, str] | None
+) -> tuple[dict[str, TensorFacts], dict[str, str]]:
+    """Return facts and file of every tensor; with an index, of those that it assigns.
+
+    Args:
+        headers: Tensors by name, by file.
+        index: File of every tensor; None for a single file.
+
+    Raises:
+        ModelInvalid: a tensor is not where the index says.
+    """
     tensors: dict[str, TensorFacts] = {}
     files: dict[str, str] = {}
-    for name in names:
-        for tensor, facts in read_header(folder / name).items():
+    for name, header in headers.items():
+        for tensor, facts in header.items():
             if index is None or index.get(tensor) == name:
                 tensors[tensor], files[tensor] = facts, name
     missing = sorted(set(index or ()) - set(tensors))
@@ -132,7 +161,11 @@ def _index(folder: Path) -> dict[str, str] | None:
         UnsafePickle, ModelInvalid: there are no safetensors.
     """
     if (folder / INDEX).is_file():
-        return _weight_map(folder)
+        index = parse_index((folder / INDEX).read_bytes())
+        for file in shards(index):
+            if not (folder / file).is_file():
+                raise ModelInvalid(f"{INDEX} names {file}, which is missing")
+        return index
     if (folder / SINGLE).is_file():
         return None
     if any(next(folder.glob(pattern), None) for pattern in _PICKLES):
@@ -145,9 +178,14 @@ def _index(folder: Path) -> dict[str, str] | None:
     raise ModelInvalid(f"{folder.name} has no {SINGLE} and no {INDEX}")
 
 
-def _weight_map(folder: Path) -> dict[str, str]:
+def parse_index(raw: bytes) -> dict[str, str]:
+    """Return the file of every tensor.
+
+    Raises:
+        ModelInvalid: it cannot be read, or names what is no safetensors file of the folder.
+    """
     try:
-        files = json.loads((folder / INDEX).read_bytes())["weight_map"]
+        files = json.loads(raw)["weight_map"]
     except (ValueError, KeyError, TypeError, RecursionError):
         raise ModelInvalid(f"{INDEX} has no readable weight_map") from None
     if not isinstance(files, dict) or not files:
@@ -157,8 +195,6 @@ def _weight_map(folder: Path) -> dict[str, str]:
             raise ModelInvalid(
                 f"{INDEX} names {file!r}, which is no safetensors file of the folder"
             )
-        if not (folder / file).is_file():
-            raise ModelInvalid(f"{INDEX} names {file}, which is missing")
     return files
 
 

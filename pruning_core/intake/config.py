@@ -7,11 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from pruning_core.errors import ModelInvalid, UnsupportedModel
+from pruning_core.families import family_of
 
-# One entry per family table in `pruning_core.families`; a test holds the two together.
-SUPPORTED_MODEL_TYPES = frozenset(
-    {"gemma2", "gemma3_text", "gpt2", "llama", "mistral", "mixtral", "opt", "phi", "phi3", "qwen2", "qwen3"}
-)  # fmt: skip
 MAX_CONFIG_BYTES = 5_000_000
 # `auto_map` names Python files, the others may name kernels on a hub; keys with an underscore
 # reach into transformers' internals.
@@ -19,10 +16,10 @@ _NAMES_CODE = {"auto_map", "attn_implementation", "experts_implementation"}
 
 _BOUNDS = {
     "hidden_size": 65_536, "n_embd": 65_536, "word_embed_proj_dim": 65_536,
-    "intermediate_size": 1_048_576, "ffn_dim": 1_048_576, "n_inner": 1_048_576,
+    "intermediate_size": 1_048_576, "moe_intermediate_size": 1_048_576, "ffn_dim": 1_048_576, "n_inner": 1_048_576,
     "num_hidden_layers": 1_024, "n_layer": 1_024,
     "num_attention_heads": 1_024, "num_key_value_heads": 1_024, "n_head": 1_024, "head_dim": 4_096,
-    "num_local_experts": 1_024, "num_experts_per_tok": 1_024,
+    "num_local_experts": 1_024, "num_experts": 1_024, "num_experts_per_tok": 1_024,
     "vocab_size": 4_194_304,
     "max_position_embeddings": 134_217_728, "n_positions": 134_217_728, "sliding_window": 134_217_728,
 }  # fmt: skip
@@ -39,10 +36,20 @@ def read_config(folder: Path) -> dict[str, Any]:
     path = folder / "config.json"
     if not path.is_file():
         raise ModelInvalid(f"{folder.name} has no config.json: it is no Hugging Face model folder")
-    if path.stat().st_size > MAX_CONFIG_BYTES:
+    with path.open("rb") as file:
+        return parse_config(file.read(MAX_CONFIG_BYTES + 1))
+
+
+def parse_config(raw: bytes) -> dict[str, Any]:
+    """Return the cleaned content of a `config.json`.
+
+    Raises:
+        ModelInvalid, UnsupportedModel: as `read_config`.
+    """
+    if len(raw) > MAX_CONFIG_BYTES:
         raise ModelInvalid(f"config.json is larger than {MAX_CONFIG_BYTES} bytes")
     try:
-        config = json.loads(path.read_bytes())
+        config = json.loads(raw)
     except (ValueError, RecursionError) as error:
         raise ModelInvalid(f"config.json cannot be read: {error}") from None
     if not isinstance(config, dict):
@@ -58,15 +65,17 @@ def read_config(folder: Path) -> dict[str, Any]:
 
 def _check_architecture(config: dict[str, Any]) -> None:
     model_type = config.get("model_type")
-    if not isinstance(model_type, str) or model_type not in SUPPORTED_MODEL_TYPES:
-        known = ", ".join(sorted(SUPPORTED_MODEL_TYPES))
-        raise UnsupportedModel(
-            f"model_type {model_type!r} is not supported; supported are: {known}"
-        )
+    family = family_of(str(model_type))
     if config.get("quantization_config"):
         raise UnsupportedModel(
             "The weights are quantised; pruning needs the float checkpoint that they were made from."
         )
+    for key, alike in family.uniform.items():
+        if config.get(key) not in (alike, None):
+            raise UnsupportedModel(
+                f"config.json: {key} is {config[key]!r}; {model_type} models are supported whose blocks are all "
+                f"alike ({key} {alike!r})"
+            )
 
 
 def _check_sizes(config: dict[str, Any]) -> None:

@@ -14,6 +14,7 @@ from typing import Any
 
 from pruning_core.errors import ModelInvalid
 
+PREFIX_BYTES = 8
 MAX_HEADER_BYTES = 25_000_000
 MAX_TENSORS = 200_000
 DTYPE_BYTES = {
@@ -49,25 +50,40 @@ def read_header(path: Path) -> dict[str, TensorFacts]:
     """
     size = path.stat().st_size
     with path.open("rb") as file:
-        prefix = file.read(8)
-        length = int.from_bytes(prefix, "little")
-        if len(prefix) < 8 or length > size - 8:
-            raise ModelInvalid(f"{path.name} is truncated: its header is longer than the file")
-        if length > MAX_HEADER_BYTES:
-            raise ModelInvalid(
-                f"{path.name} has a header of {length} bytes; {MAX_HEADER_BYTES} are allowed"
-            )
-        raw = file.read(length)
+        length = header_length(path.name, file.read(PREFIX_BYTES), size)
+        return parse_header(path.name, file.read(length), size)
+
+
+def header_length(name: str, prefix: bytes, size: int) -> int:
+    """Return how long the header of a file is that begins with these bytes and has this size.
+
+    Raises:
+        ModelInvalid: it is longer than the file, or than what is read here.
+    """
+    length = int.from_bytes(prefix[:PREFIX_BYTES], "little")
+    if len(prefix) < PREFIX_BYTES or length > size - PREFIX_BYTES:
+        raise ModelInvalid(f"{name} is truncated: its header is longer than the file")
+    if length > MAX_HEADER_BYTES:
+        raise ModelInvalid(f"{name} has a header of {length} bytes; {MAX_HEADER_BYTES} are allowed")
+    return length
+
+
+def parse_header(name: str, raw: bytes, size: int) -> dict[str, TensorFacts]:
+    """Return the tensors that the header of a file of this size lists.
+
+    Raises:
+        ModelInvalid: it contradicts itself or the file's size.
+    """
     try:
         header = json.loads(raw, object_pairs_hook=_unique)
     except (ValueError, RecursionError) as error:
-        raise ModelInvalid(f"{path.name} has no readable header: {error}") from None
+        raise ModelInvalid(f"{name} has no readable header: {error}") from None
     if not isinstance(header, dict):
-        raise ModelInvalid(f"{path.name} has no readable header: it is no JSON object")
+        raise ModelInvalid(f"{name} has no readable header: it is no JSON object")
     header.pop("__metadata__", None)
     if len(header) > MAX_TENSORS:
-        raise ModelInvalid(f"{path.name} lists {len(header)} tensors; {MAX_TENSORS} are allowed")
-    return _checked(path.name, header, 8 + length, size)
+        raise ModelInvalid(f"{name} lists {len(header)} tensors; {MAX_TENSORS} are allowed")
+    return _checked(name, header, PREFIX_BYTES + len(raw), size)
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -226,12 +226,12 @@ def reordered(model: StreamedModel) -> Iterator[tuple[str, torch.Tensor]]:
     for index in range(len(model.blocks)):
         with model.block(index) as block:
             matrices = matrices_of(model, block)
-            stored = {f"{name.name.partition('[')[0]}.weight" for name in matrices}
-            paths = {module: path for path, module in block.named_modules()}
+            stored = {model.family.place(matrix.name).weight for matrix in matrices}
+            biases = {one.module: model.family.place(one.name).bias for one in matrices}
             for seed, fold in enumerate(foldings(model, matrices)):
                 order = random_order(fold, seed)
                 fold.reader.view.copy_(fold.reader.view[:, order])
-                stored |= {f"{paths[module]}.bias" for module in fold.reorder_writers(order)}
+                stored |= {biases[module] for module in fold.reorder_writers(order)}
             state = block.state_dict()
             for name in stored:
                 found = model.files.stored_name(model.block_prefix(index) + name)

@@ -1,0 +1,279 @@
+"""`Layout`: which units every stored tensor of a checkpoint is made of, axis by axis; read from headers alone."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from types import SimpleNamespace
+from typing import Any, Literal
+
+from pruning_core.errors import ModelInvalid
+from pruning_core.families.base import EXPERT, Axis, Family
+from pruning_core.intake.headers import DTYPE_BYTES, TensorFacts
+from pruning_core.spec.unit_methods import UnitKind
+
+Role = Literal["embedding", "head", "norm", "final_norm"]
+"""Tensors that a cut of the residual stream rescales."""
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """How many units of each kind there are, or are kept: of one block for neurons and key-value groups."""
+
+    hidden: int
+    neurons: int
+    kv_groups: int
+    layers: int
+    vocabulary: int
+
+    def of(self, kind: UnitKind) -> int:
+        """Return the number of one kind."""
+        return int(getattr(self, kind))
+
+
+@dataclass(frozen=True)
+class Span:
+    """A run of an axis: `units` units of `each` consecutive entries."""
+
+    kind: UnitKind
+    units: int
+    each: int
+
+
+Spans = tuple[Span, ...]
+
+
+@dataclass(frozen=True)
+class TensorLayout:
+    """One stored tensor.
+
+    Attributes:
+        block: Its block; None outside the blocks.
+        part: Its feed-forward among the block's: an expert's number, else empty.
+        stacked: Experts along axis 0, each with neurons of its own; 0 where the tensor holds no more than one.
+        axes: Runs of units that cover an axis from its start to its end; empty where nothing can be cut.
+        role: What it is, where a cut of the residual stream rescales it.
+    """
+
+    block: int | None
+    part: str
+    axes: tuple[Spans, ...]
+    role: Role | None = None
+    stacked: int = 0
+
+
+class Layout:
+    """The units of one checkpoint.
+
+    Args:
+        family: Of the model.
+        config: Content of `config.json`.
+        tensors: What the headers say, by stored name.
+
+    Raises:
+        ModelInvalid: a tensor's size contradicts the configuration.
+    """
+
+    def __init__(
+        self, family: Family, config: Mapping[str, Any], tensors: Mapping[str, TensorFacts]
+    ) -> None:
+        self.family = family
+        self.model_type = str(config["model_type"])
+        self.fixed = family.fixed_in(config)
+        self.heads = _heads(config)
+        self._facts = {self.module_name(stored): facts for stored, facts in tensors.items()}
+        self.head_dim = self._head_dim()
+        self.kv_heads = self._kv_heads(config)
+        self.sizes = Sizes(
+            hidden=self._width("hidden", config),
+            neurons=self._neurons(),
+            kv_groups=self.kv_heads,
+            layers=self._width("layers", config),
+            vocabulary=self._width("vocabulary", config),
+        )
+        self._matrices = dict(self._matrix_axes(config))
+        self._stacks = self._stacked_axes()
+        self.tensors = {
+            stored: self._layout(self.module_name(stored), facts.shape)
+            for stored, facts in tensors.items()
+        }
+        self._counted = Counter(
+            (one.block is not None, self._lengths(stored), DTYPE_BYTES[tensors[stored].dtype])
+            for stored, one in self.tensors.items()
+        )
+
+    @property
+    def query_heads_per_group(self) -> int:
+        """Query heads that share one key-value head."""
+        return self.heads // self.kv_heads
+
+    def parameters(self, sizes: Sizes) -> int:
+        """Return the parameters of the model cut to these sizes."""
+        return sum(count for count, _ in self._counts(sizes))
+
+    def bytes(self, sizes: Sizes) -> int:
+        """Return the bytes of its tensors."""
+        return sum(count * width for count, width in self._counts(sizes))
+
+    def module_name(self, stored: str) -> str:
+        """Return the parameter's name in the causal model; checkpoints of a base model lack its prefix."""
+        for inside, other in self.family.file_names:
+            stored = stored.replace(other, inside)
+        root = self.family.blocks.partition(".")[0]
+        return stored if stored.startswith((f"{root}.", "lm_head.")) else f"{root}.{stored}"
+
+    def block_of(self, name: str) -> tuple[int, str] | None:
+        """Return the block of a parameter of the causal model and its name within, or None."""
+        head, _, rest = name.removeprefix(f"{self.family.blocks}.").partition(".")
+        inside = name.startswith(f"{self.family.blocks}.") and head.isdigit()
+        return (int(head), rest) if inside else None
+
+    def _counts(self, sizes: Sizes) -> list[tuple[int, int]]:
+        """Return elements and bytes per element of every kind of tensor, all of one kind together."""
+        found = []
+        for (in_block, lengths, width), count in self._counted.items():
+            elements = math.prod(
+                fixed + sum(span.each * sizes.of(span.kind) for span in spans)
+                for fixed, spans in lengths
+            )
+            share = count * sizes.layers // self.sizes.layers if in_block else count
+            found.append((elements * share, width))
+        return found
+
+    def _lengths(self, stored: str) -> tuple[tuple[int, Spans], ...]:
+        """Return the length of each axis that cannot be cut, and the runs of those that can."""
+        shape = self._facts[self.module_name(stored)].shape
+        axes = self.tensors[stored].axes
+        return tuple(
+            (0 if spans else length, spans) for length, spans in zip(shape, axes, strict=True)
+        )
+
+    def _width(self, kind: UnitKind, config: Mapping[str, Any]) -> int:
+        return int(config[self.family.width_keys[kind]])
+
+    def _block_shape(self, matrix: str) -> tuple[int, ...] | None:
+        """Return the shape of the first block's tensor that holds a matrix, as [out, in]."""
+        name = self.family.place(matrix.replace("*", "0")).weight
+        facts = self._facts.get(f"{self.family.blocks}.0.{name}")
+        if facts is None or len(facts.shape) < 2:
+            return None
+        shape = facts.shape[-2:]
+        return shape[::-1] if self.family.transposed or name in self.family.stacked else shape
+
+    def _head_dim(self) -> int:
+        output = self._block_shape(self.family.attention.output)
+        if output is None or output[1] % self.heads:
+            raise ModelInvalid(f"{self.family.attention.output} does not fit {self.heads} heads")
+        return output[1] // self.heads
+
+    def _kv_heads(self, config: Mapping[str, Any]) -> int:
+        keys = self.family.attention.keys
+        shape = self._block_shape(keys)
+        if shape is None or "[" in keys:
+            return int(config.get("num_key_value_heads") or self.heads)
+        return shape[0] // self.head_dim
+
+    def _neurons(self) -> int:
+        shape = self._block_shape(self.family.feedforward.output)
+        if shape is None:
+            raise ModelInvalid(f"the files lack {self.family.feedforward.output} of block 0")
+        return shape[1]
+
+    def _matrix_axes(self, config: Mapping[str, Any]) -> list[tuple[str, tuple[Spans, Spans]]]:
+        """Return rows and columns of every module that holds matrices."""
+        family = self.family
+        sized = SimpleNamespace(
+            **{**config, "num_key_value_heads": self.kv_heads, "head_dim": self.head_dim}
+        )
+        hidden = (Span("hidden", self.sizes.hidden, 1),)
+        queries = (Span("kv_groups", self.kv_heads, self.query_heads_per_group * self.head_dim),)
+        keys = (Span("kv_groups", self.kv_heads, self.head_dim),)
+        neurons = (Span("neurons", self.sizes.neurons, 1),)
+        attention, mlp = family.attention, family.feedforward
+        rows = {attention.queries: queries, attention.keys: keys, attention.values: keys}
+        rows |= dict.fromkeys(mlp.inputs, neurons)
+        columns = {attention.output: queries, mlp.output: neurons}
+        found: list[tuple[str, tuple[Spans, Spans]]] = []
+        for path in (path for group in family.inputs for path in group):
+            parts = family.fused[path](sized) if path in family.fused else ()
+            names = [f"{path}[{part}]" for part, _ in parts] or [path]
+            spans = tuple(span for name in names for span in rows.get(name, hidden))
+            found.append((path, (spans, columns.get(path, hidden))))
+        return found
+
+    def _stacked_axes(self) -> dict[str, tuple[Spans, ...]]:
+        """Return the axes of the parameters that hold matrices of all experts, and of their biases."""
+        found: dict[str, tuple[Spans, ...]] = {}
+        for name, matrices in self.family.stacked.items():
+            rows, columns = self._matrices[matrices[0]]
+            in_turn = tuple(replace(span, each=span.each * len(matrices)) for span in rows)
+            found[name] = ((), columns, in_turn)
+            found[f"{name}_bias"] = ((), in_turn)
+        return found
+
+    def _layout(self, name: str, shape: tuple[int, ...]) -> TensorLayout:
+        place = self.block_of(name)
+        if place is None:
+            axes = self._outside(name, shape)
+            return TensorLayout(None, "", axes, self._role(name))
+        block, within = place
+        if within in self._stacks:
+            return self._stack(block, within, name, shape)
+        expert = EXPERT.search(within)
+        part = expert[0] if expert else ""
+        path, _, leaf = EXPERT.sub("*", within).rpartition(".")
+        role: Role | None = None
+        axes = tuple(() for _ in shape)
+        if path in self._matrices:
+            rows, columns = self._matrices[path]
+            both = (columns, rows) if self.family.transposed else (rows, columns)
+            axes = both if leaf == "weight" else (rows,)
+        elif path in self.family.norms:
+            axes = ((Span("hidden", self.sizes.hidden, 1),),)
+            role = "norm" if leaf == "weight" else None
+        elif path in self.family.routers and leaf == "weight":
+            axes = ((), (Span("hidden", self.sizes.hidden, 1),))
+        elif within in self.family.attention.per_head:
+            axes = ((Span("kv_groups", self.kv_heads, self.query_heads_per_group),),)
+        self._check(name, shape, axes)
+        return TensorLayout(block, part, axes, role)
+
+    def _stack(self, block: int, within: str, name: str, shape: tuple[int, ...]) -> TensorLayout:
+        axes = self._stacks[within]
+        self._check(name, shape, axes)
+        return TensorLayout(block, "", axes, stacked=shape[0])
+
+    def _outside(self, name: str, shape: tuple[int, ...]) -> tuple[Spans, ...]:
+        kinds: tuple[Axis, ...] = self.family.outside.get(name, tuple(None for _ in shape))
+        return tuple(
+            (Span(kind, length, 1),) if kind and length == self.sizes.of(kind) else ()
+            for kind, length in zip(kinds, shape, strict=True)
+        )
+
+    def _role(self, name: str) -> Role | None:
+        kinds = self.family.outside.get(name)
+        if kinds == ("hidden",):
+            return "final_norm" if name.endswith(".weight") else None
+        if kinds == ("vocabulary", "hidden"):
+            return "head" if name.startswith("lm_head.") else "embedding"
+        return None
+
+    @staticmethod
+    def _check(name: str, shape: tuple[int, ...], axes: tuple[Spans, ...]) -> None:
+        if len(shape) != len(axes):
+            raise ModelInvalid(f"{name} has {len(shape)} axes where its family has {len(axes)}")
+        for length, spans in zip(shape, axes, strict=True):
+            found = sum(span.units * span.each for span in spans)
+            if spans and found != length:
+                raise ModelInvalid(
+                    f"{name} has shape {list(shape)}; config.json calls for {found} where it has {length}"
+                )
+
+
+def _heads(config: Mapping[str, Any]) -> int:
+    for key in ("num_attention_heads", "n_head"):
+        if isinstance(config.get(key), int):
+            return int(config[key])
+    raise ModelInvalid("config.json does not say how many attention heads there are")
