@@ -14,8 +14,16 @@ from worker.protocol import CHECKPOINT_FOLDER, REPORT_FILE, WORK_FOLDER
 LEDGER = f"{WORK_FOLDER}/ledger.json"
 BLOCKS = (f"{WORK_FOLDER}/block-*.safetensors",)
 RESULT = (f"{CHECKPOINT_FOLDER}/**/*", REPORT_PAGE)
-DECIDED = (f"{WORK_FOLDER}/decided.json", "self-*.safetensors")
-"""What was found before the first block: searches, allocations, text sampled from the model."""
+DECIDED = (
+    f"{WORK_FOLDER}/decided.json",
+    f"{WORK_FOLDER}/units.safetensors",
+    f"{WORK_FOLDER}/recovery/recovery-*",
+    "self-*.safetensors",
+)
+"""What was found before the first block (searches, allocations, units, text sampled from the model), and training's state."""
+TRAINING_REPORT = f"{WORK_FOLDER}/recovery/recovered.json"
+"""The last file that a finished training writes."""
+TRAINED = (f"{WORK_FOLDER}/recovery/recovered*", f"{WORK_FOLDER}/recovery/recovered/**/*")
 _EPOCH = re.compile(r"^e([0-9]+)$")
 
 
@@ -55,11 +63,14 @@ class Workspace:
 
 
 def _adopt(source: Path, target: Path) -> bool:
-    """Take over the finished blocks or the finished result of an earlier attempt; tell whether there was anything.
+    """Take over the finished blocks, training or result of an earlier attempt; tell whether there was anything.
 
     A list is copied before the files that it lists are linked: those are complete and never change.
     """
     adopted = _link_all(source, target, DECIDED)
+    if (source / TRAINING_REPORT).is_file():
+        _link_all(source, target, TRAINED)
+        adopted = True
     for listing, patterns in ((LEDGER, BLOCKS), (REPORT_FILE, RESULT)):
         if not (source / listing).is_file():
             continue
@@ -70,7 +81,9 @@ def _adopt(source: Path, target: Path) -> bool:
 
 
 def _link_all(source: Path, target: Path, patterns: Iterable[str]) -> bool:
-    files = [file for pattern in patterns for file in source.glob(pattern) if file.is_file()]
+    """Link what is complete: a zombie may still write to a file that ends in `.tmp`."""
+    found = (file for pattern in patterns for file in source.glob(pattern))
+    files = [file for file in found if file.is_file() and file.suffix != ".tmp"]
     for file in files:
         _link(file, target / file.relative_to(source))
     return bool(files)

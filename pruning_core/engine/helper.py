@@ -18,6 +18,8 @@ class HelperFailed(Exception):
 def run(module: str, *arguments: str, alive: Callable[[], None] = lambda: None) -> str:
     """Return what `python -m module` prints; call `alive` every few seconds meanwhile.
 
+    Whatever `alive` raises ends the process.
+
     Raises:
         HelperFailed: the module failed.
         HostOutOfMemory, GpuOutOfMemory, DiskFull: the machine did not let it.
@@ -31,7 +33,11 @@ def run(module: str, *arguments: str, alive: Callable[[], None] = lambda: None) 
                 output, errors = process.communicate(timeout=LOOK_SECONDS)
                 break
             except subprocess.TimeoutExpired:
-                alive()
+                try:
+                    alive()
+                except BaseException:
+                    process.kill()
+                    raise
     if process.returncode == 0:
         return output
     if "OutOfMemoryError" in errors:

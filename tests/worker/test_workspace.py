@@ -41,6 +41,31 @@ def test_what_was_decided_before_the_first_block_is_taken_over(tmp_path: Path) -
     assert [path.name for path in (second / "work").iterdir()] == ["decided.json"]
 
 
+def recovery(folder: Path, *names: str) -> None:
+    for name in names:
+        path = folder / "work" / "recovery" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(name)
+
+
+def taken(folder: Path) -> set[str]:
+    root = folder / "work" / "recovery"
+    return {path.relative_to(root).as_posix() for path in root.rglob("*") if path.is_file()}
+
+
+def test_a_finished_training_is_taken_over_whole_or_not_at_all(tmp_path: Path) -> None:
+    space = Workspace(tmp_path, "job_1")
+    first = space.prepare(1)
+    begun = ("recovery-job.json", "recovery-state.safetensors")
+    ended = ("recovered/model.safetensors", "recovered/sub/a.json", "recovered-probe.safetensors")
+    recovery(first, *begun, *ended)
+    recovery(first, "recovery-state.safetensors.tmp", "recovered.tmp/model.safetensors")
+    second = space.prepare(2)
+    assert taken(second) == set(begun)
+    recovery(second, *ended, "recovered.json", "recovered.json.tmp", "recovered.tmp/a")
+    assert taken(space.prepare(3)) == {*begun, *ended, "recovered.json"}
+
+
 def test_the_ledger_is_no_link(tmp_path: Path) -> None:
     """A zombie of the earlier attempt may still write to its own."""
     space = Workspace(tmp_path, "job_1")
