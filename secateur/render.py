@@ -22,9 +22,18 @@ from rich.table import Table
 from rich.text import Text
 
 from secateur.errors import ApiError, SecateurError
-from secateur.models import Job
+from secateur.models import Axis, Inspection, Job
 
 PIPED_WIDTH = 200
+MAX_LISTED = 8
+"""Longer lists of sizes are shown by their ends."""
+UNITS = {
+    "hidden": "residual dimensions",
+    "neurons": "neurons per feed-forward",
+    "kv_groups": "key-value groups per block",
+    "layers": "blocks",
+    "vocabulary": "tokens",
+}
 
 out = Console(soft_wrap=True, highlight=False)
 if not out.is_terminal:
@@ -133,15 +142,30 @@ def amount(prune: Mapping[str, Any]) -> str:
     pattern = prune.get("pattern", {})
     if pattern.get("name") == "n:m":
         return f"{pattern.get('n')}:{pattern.get('m')} kept"
+    if pattern.get("name") == "units":
+        return _units_asked(prune) + (", zeroed" if pattern.get("mode") == "zero" else "")
     return f"{100 * prune.get('sparsity', 0):g} % per {pattern.get('name')}"
 
 
+def _units_asked(prune: Mapping[str, Any]) -> str:
+    """Return how much of the model a job removes whole: a share, down to a budget, or by the method's threshold."""
+    if prune.get("sparsity") is not None:
+        return f"{100 * prune['sparsity']:g} % of the model"
+    for unit, size in (prune.get("budget") or {}).items():
+        if size is not None:
+            return f"to {size:,} {unit}"
+    return "by threshold"
+
+
 def report(content: Mapping[str, Any]) -> None:
-    """Show before and after, how the gates went, and every warning."""
+    """Show before and after, what fine-tuning gained, how the gates went, and every warning."""
     table = Table("", "before", "after", "p-value")
     for line in _before_and_after(content):
         table.add_row(*map(Text, line))
     out.print(table)
+    recovery = content.get("recovery")
+    if recovery:
+        out.print(Text(_recovery(recovery)))
     for gate in content.get("gates", ()):
         result, style = ("passed", "green") if gate["passed"] else ("missed", "red")
         asked = " and ".join(
@@ -157,16 +181,9 @@ def report(content: Mapping[str, Any]) -> None:
 
 def _before_and_after(content: Mapping[str, Any]) -> Iterator[tuple[str, ...]]:
     """Yield what every report has, and what newer ones add; the p-value where there is a test."""
-    yield "bytes", f"{content['bytes_before']:,}", f"{content['bytes_after']:,}"
-    nonzero = f"{content['parameters_nonzero']:,}"
-    yield "parameters not zero", f"{content['parameters']:,}", nonzero
+    yield from _sizes(content)
     for line in content["perplexity"]:
-        name = f"perplexity, {line['task']} ({line['tokens']} tokens)"
-        yield name, *_both(line, 1, "")
-        if line.get("ratio") is not None:
-            ratio = {"dense": None, "pruned": line["ratio"]}
-            interval = {"pruned_interval": line["ratio_interval"]}
-            yield f"pruned over dense, {line['task']}", *_both(ratio | interval, 1, "")
+        yield from _perplexity(line)
     for line in content.get("accuracy", ()):
         for measure in ("acc", "acc_norm"):
             p_value = line[measure]["p_value"]
@@ -179,6 +196,49 @@ def _before_and_after(content: Mapping[str, Any]) -> Iterator[tuple[str, ...]]:
     for phase, pruned in speed.get("pruned", {}).items():
         dense = speed["dense"][phase] if speed["dense"] else None
         yield f"{phase}, tokens per second", *_both({"dense": dense, "pruned": pruned}, 1, "")
+
+
+def _shrinks(content: Mapping[str, Any]) -> bool:
+    """Return whether units went; reports of old have none."""
+    pattern = content.get("spec", {}).get("pattern", {})
+    return bool(pattern.get("name") == "units" and pattern.get("mode") == "remove")
+
+
+def _sizes(content: Mapping[str, Any]) -> Iterator[tuple[str, ...]]:
+    bytes_before, before = content["bytes_before"], content["parameters"]
+    if not _shrinks(content):
+        yield "bytes", f"{bytes_before:,}", f"{content['bytes_after']:,}"
+        yield "parameters not zero", f"{before:,}", f"{content['parameters_nonzero']:,}"
+    else:
+        yield "bytes", f"{bytes_before:,}", _fewer(bytes_before, content["bytes_after"])
+        yield "parameters", f"{before:,}", _fewer(before, content["parameters_after"])
+    for size in content.get("sizes", ()):
+        after = f"{size['after']:,}" + ("" if _shrinks(content) else " not zeroed")
+        yield UNITS.get(size["kind"], size["kind"]), f"{size['before']:,}", after
+
+
+def _fewer(before: int, after: int) -> str:
+    return f"{after:,} ({100 * (1 - after / before):.3g} % fewer)"
+
+
+def _perplexity(line: Mapping[str, Any]) -> Iterator[tuple[str, ...]]:
+    name = f"perplexity, {line['task']} ({line['tokens']} tokens)"
+    yield name, *_both(line, 1, "")
+    if line.get("ratio") is not None:
+        ratio = {"dense": None, "pruned": line["ratio"]}
+        interval = {"pruned_interval": line["ratio_interval"]}
+        yield f"pruned over dense, {line['task']}", *_both(ratio | interval, 1, "")
+    if line.get("bits_per_byte_pruned") is not None:
+        bits = {model: line[f"bits_per_byte_{model}"] for model in ("dense", "pruned")}
+        yield f"bits per byte, {line['task']}", *_both(bits, 1, "")
+
+
+def _recovery(recovery: Mapping[str, Any]) -> str:
+    """Return what fine-tuning gained in one line."""
+    before, after = (_rounded(recovery[name]) for name in ("loss_before", "loss_after"))
+    told = f"fine-tuned ({recovery['method']}): validation loss {before} before, {after} after"
+    undone = "" if recovery["best_step"] else "; nothing beat the pruned model, which was kept"
+    return f"{told}, {recovery['steps']:,} steps, stopped by {recovery['stopped']}{undone}"
 
 
 def _both(figure: Mapping[str, Any], factor: float, unit: str) -> Iterator[str]:
@@ -197,6 +257,56 @@ def _both(figure: Mapping[str, Any], factor: float, unit: str) -> Iterator[str]:
 def _rounded(value: float) -> str:
     """Return four digits that mean something, and no exponent."""
     return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
+
+
+def inspection(found: Inspection) -> None:
+    """Show what a model is, the sizes that it can be cut to, and the methods that can do so."""
+    commit = f" at {found.commit}" if found.commit else ""
+    tied = "tied" if found.tied_embeddings else "not tied"
+    shared = f"{found.query_heads_per_group} for each key-value head"
+    facts(
+        (
+            ("model", f"{found.ref}{commit}"),
+            ("architecture", f"{found.architecture} (family {found.family})"),
+            ("parameters", f"{found.parameters:,}"),
+            ("bytes", f"{found.bytes:,} ({found.dtype})"),
+            ("blocks", found.blocks),
+            ("query heads", f"{found.query_heads} of {found.head_dim} channels, {shared}"),
+            ("embeddings", f"{tied}; windows of at most {found.max_positions:,} tokens"),
+        )
+    )
+    out.print()
+    columns = ("units", "now", "parameters each", "most that can go", "can be kept")
+    rows(columns, (line for axis in found.axes for line in _axis_lines(axis)))
+    out.print()
+    for axis in found.axes:
+        told = axis.rule if axis.removable else f"none can go: {axis.reason}"
+        out.print(Text(f"{axis.title}: {told}"))
+    out.print()
+    methods = ((m.name, " ".join(m.units) or "none", m.reason or "") for m in found.methods)
+    rows(("method", "can remove", "cannot"), methods)
+
+
+def _axis_lines(axis: Axis) -> Iterator[Sequence[object]]:
+    """Yield a line for every `multiple_of`; those after the first have the sizes alone."""
+    each = (axis.title, f"{axis.size:,}", f"{axis.unit_parameters:,}")
+    if not axis.removable:
+        yield *each, "-", "all"
+        return
+    sizes = [_kept_text(kept) for kept in axis.kept]
+    yield *each, f"{axis.largest_share:.1%}", sizes[0]
+    for further in sizes[1:]:
+        yield "", "", "", "", further
+
+
+def _kept_text(kept: Mapping[str, Any]) -> str:
+    multiple = "" if kept["multiple_of"] is None else f"multiples of {kept['multiple_of']}: "
+    listed = kept["sizes"]
+    if listed is None or len(listed) > MAX_LISTED:
+        step = f", in steps of {kept['step']:,}" if kept["step"] else f", {kept['count']:,} sizes"
+        return f"{multiple}{kept['from']:,} to {kept['to']:,}{step}"
+    each = (f"{one['size']:,} (-{one['share']:.1%})" for one in listed)
+    return multiple + (", ".join(each) or "none")
 
 
 def facts(lines: Iterable[tuple[str, object]]) -> None:

@@ -70,12 +70,13 @@ def result(report: Report) -> dict[str, Any]:
     """Return the short form of the report that the job itself shows."""
     return {
         "params_before": report.parameters,
-        "params_after": report.parameters,
+        "params_after": report.parameters_after,
         "params_nonzero": report.parameters_nonzero,
         "bytes_before": report.bytes_before,
         "bytes_after": report.bytes_after,
         "achieved_sparsity": report.sparsity,
         "quality": _quality(report),
+        **_recovery(report),
         "speed": {"prune_over_forward": report.timing.prune_over_forward, **_throughput(report)},
         "gates": [gate.model_dump() for gate in report.gates],
         "loads_in": report.verification.loads_in,
@@ -102,6 +103,15 @@ def _quality(report: Report) -> dict[str, dict[str, float | None]]:
         }
         found.setdefault(figure.task, {}).update(both)
     return found
+
+
+def _recovery(report: Report) -> dict[str, dict[str, float]]:
+    """Return what fine-tuning gained, where there was any."""
+    found = report.recovery
+    if found is None:
+        return {}
+    losses = {"loss_before": found.loss_before, "loss_after": found.loss_after}
+    return {"recovery": {**losses, "steps": found.steps}}
 
 
 def _throughput(report: Report) -> dict[str, float]:

@@ -8,12 +8,12 @@ from pathlib import Path
 
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
-from pruning_core.reporting import licence, words
+from pruning_core.reporting import licence, units, words
 from pruning_core.reporting.licence import Licence
 from pruning_core.reporting.rendering import rendered
 from pruning_core.spec.patterns import NofM
-from pruning_core.spec.prune import PruneSpec
-from pruning_core.spec.report import GateReport, Report
+from pruning_core.spec.recovery import RecoveryReport
+from pruning_core.spec.report import CalibrationReport, GateReport, Report
 
 _MARKUP = re.compile(r"([\\`*_\[\]|#~$])")
 
@@ -43,21 +43,32 @@ def _data(report: Report, base_model: str | None, found: Licence | None) -> Mode
         license_link=found.link if found else None,
         library_name="transformers",
         pipeline_tag="text-generation",
-        tags=["pruned", "sparse", report.spec.method.name, _amount_tag(report.spec)],
+        tags=["pruned", *_tags(report)],
         model_name=_name(report, base_model),
         eval_results=[*_results(report)] or None,
     )
 
 
-def _amount_tag(spec: PruneSpec) -> str:
-    if isinstance(spec.pattern, NofM):
-        return f"{spec.pattern.n}-of-{spec.pattern.m}"
-    return f"sparsity-{100 * spec.ratio:.4g}"
+def _tags(report: Report) -> tuple[str, ...]:
+    """Return what the hub can find the model by; its achieved share is for the name alone."""
+    name = report.spec.method.name
+    if report.spec.units is None:
+        return ("sparse", name, _amount_tag(report))
+    return ("structured-pruning", name) if units.shrinks(report.spec) else (name,)
+
+
+def _amount_tag(report: Report) -> str:
+    pattern = report.spec.pattern
+    if report.spec.units is not None:
+        return f"{100 * report.sparsity:.3g}pct"
+    if isinstance(pattern, NofM):
+        return f"{pattern.n}-of-{pattern.m}"
+    return f"sparsity-{100 * report.spec.ratio:.4g}"
 
 
 def _name(report: Report, base_model: str | None) -> str:
     base = base_model.rpartition("/")[2] if base_model else report.architecture
-    return f"{base}-{report.spec.method.name}-{_amount_tag(report.spec)}"
+    return f"{base}-{report.spec.method.name}-{_amount_tag(report)}"
 
 
 def _results(report: Report) -> Iterator[EvalResult]:
@@ -87,11 +98,11 @@ def _values(report: Report, base_model: str | None, found: Licence | None) -> di
         "name": plain(_name(report, base_model)),
         "done": plain(words.what_was_done(report)),
         "base_model": plain(base_model) if base_model else None,
-        "amount": plain(words.amount(report.spec)),
+        "amount": plain(words.amount(report)),
         "method": plain(report.spec.method.name),
-        "sparsity": words.percent(report.sparsity),
-        "sparsity_model": words.percent(report.sparsity_model),
-        "calibration": _calibration(report),
+        "facts": [*_facts(report)],
+        "shrinks": units.shrinks(report.spec),
+        "retokenized": units.retokenized(report),
         "rows": [*_rows(report)],
         "missed_gates": [plain(_missed(gate)) for gate in report.gates if not gate.passed],
         "warnings": [plain(warning) for warning in report.warnings],
@@ -101,12 +112,35 @@ def _values(report: Report, base_model: str | None, found: Licence | None) -> di
     }
 
 
-def _calibration(report: Report) -> str | None:
-    used = report.calibration
-    if used is None:
-        return None
+def _facts(report: Report) -> Iterator[tuple[str, str]]:
+    """Yield what the table at the top says beside method and amount."""
+    if units.shrinks(report.spec):
+        yield "parameters", f"{report.parameters:,} before, {report.parameters_after:,} after"
+    elif not units.zeroes(report.spec):
+        yield "zeros in the pruned matrices", words.percent(report.sparsity)
+    if not units.shrinks(report.spec):
+        yield "zeros among all parameters", words.percent(report.sparsity_model)
+    if report.calibration is not None:
+        yield "calibration", _calibration(report.calibration)
+    if report.recovery is not None:
+        yield "fine-tuning", plain(_tuning(report, report.recovery))
+
+
+def _calibration(used: CalibrationReport) -> str:
     tasks = ", ".join(f"{task} ({samples:,} samples)" for task, samples in used.tasks.items())
     return plain(f"{tasks}; {used.tokens:,} tokens, seed {used.seed}")
+
+
+def _tuning(report: Report, found: RecoveryReport) -> str:
+    asked = report.spec.recovery
+    tasks = asked.tasks if asked is not None else None
+    named = tasks or tuple(report.calibration.tasks if report.calibration else ())
+    text = f" on {words.listed(named)}" if named else ""
+    teacher = ", distilled from the dense model" if found.distilled else ""
+    change = f"from {words.number(found.loss_before)} to {words.number(found.loss_after)}"
+    gain = f"loss {change} on held-out windows" if found.best_step else "without gain, so undone"
+    steps = words.counted(found.steps, "step")
+    return f"{found.method}, {steps}, {found.tokens:,} tokens{text}{teacher}; {gain}"
 
 
 def _rows(report: Report) -> Iterator[tuple[str, ...]]:
@@ -119,6 +153,10 @@ def _rows(report: Report) -> Iterator[tuple[str, ...]]:
             words.with_interval(one.pruned, one.pruned_interval),
             words.judged_ratio(one),
         )
+        if one.bits_per_byte_pruned is not None:
+            dense = words.with_interval(one.bits_per_byte_dense, None)
+            pruned = words.number(one.bits_per_byte_pruned)
+            yield (plain(one.task), "bits per byte", dense, pruned, "")
     for task in report.accuracy:
         for measure, score in (("acc", task.acc), ("acc\\_norm", task.acc_norm)):
             yield (

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 from typing import Any
@@ -11,12 +11,23 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
-from pruning_core.reporting import words
+from pruning_core.reporting import units, words
 from pruning_core.reporting.drawing import DENSE, INK, MARKERS, PRUNED, SERIES, Plot, draw
-from pruning_core.spec.report import Accuracy, Interval, MatrixReport, Report, Score, SearchReport
+from pruning_core.spec.recovery import RecoveryReport
+from pruning_core.spec.report import (
+    Accuracy,
+    Interval,
+    MatrixReport,
+    Report,
+    Score,
+    SearchReport,
+    UnitReport,
+)
 
 LINES_HEIGHT = 3.4
 LONGEST_LABEL = 22
+SHORT_LABEL = 18
+"""Characters of a legend's entry, four of which stand abreast."""
 WIDEST_LINEAR_SPREAD = 20.0
 """Above this ratio of largest to smallest, small bars vanish: points on a logarithmic axis instead."""
 _NARROWEST_SPAN = 0.1
@@ -51,6 +62,8 @@ def plots(report: Report) -> tuple[Plot, ...]:
         for plot in (
             _sparsity(report),
             _error(report),
+            _unit_share(report),
+            _unit_error(report),
             *_comparisons(report),
             _trials(report.search),
             _ratios(report),
@@ -68,13 +81,27 @@ def kind_of(name: str) -> str:
 
 def by_kind(report: Report, value: Callable[[MatrixReport], float | None]) -> Lines:
     """Return the mean over the matrices of each kind in each block; more than one are experts."""
+    return _means(
+        (kind_of(matrix.name), block.block, value(matrix))
+        for block in report.blocks
+        for matrix in block.matrices
+    )
+
+
+def units_by_kind(report: Report, value: Callable[[UnitReport], float | None]) -> Lines:
+    """Return the mean over the units of each kind in each block; a kind is more than once there where experts are."""
+    return _means(
+        (units.NAMES[unit.kind], block.block, value(unit))
+        for block in report.blocks
+        for unit in block.units
+    )
+
+
+def _means(values: Iterable[tuple[str, int, float | None]]) -> Lines:
     found: dict[str, dict[int, list[float]]] = {}
-    for block in report.blocks:
-        for matrix in block.matrices:
-            measured = value(matrix)
-            if measured is not None:
-                kinds = found.setdefault(kind_of(matrix.name), {})
-                kinds.setdefault(block.block, []).append(measured)
+    for kind, block, measured in values:
+        if measured is not None:
+            found.setdefault(kind, {}).setdefault(block, []).append(measured)
     return {
         kind: {block: fmean(values) for block, values in blocks.items()}
         for kind, blocks in found.items()
@@ -93,9 +120,27 @@ def _error(report: Report) -> Plot | None:
     return _lines("error", "Relative output error by block", label, lines)
 
 
+def _unit_share(report: Report) -> Plot | None:
+    """Draw what each block loses, where that differs."""
+    lines = units_by_kind(report, lambda unit: 100 * unit.removed / unit.of)
+    if all(len(set(line.values())) == 1 for line in lines.values()):
+        return None
+    done = "removed" if units.shrinks(report.spec) else "zeroed"
+    return _lines("unit-share", f"Units {done} by block", f"units {done} (%)", lines, unit=" %")
+
+
+def _unit_error(report: Report) -> Plot | None:
+    """Draw the error of what reads the units, and what it was before that was fitted."""
+    before = units_by_kind(report, lambda unit: unit.error_before_refit)
+    lines = units_by_kind(report, lambda unit: unit.error)
+    lines |= {f"{kind}, before the fit": line for kind, line in before.items()}
+    return _lines("unit-error", "Relative output error by block", "relative output error", lines)
+
+
 def _lines(name: str, title: str, label: str, lines: Lines, *, unit: str = "") -> Plot | None:
     if not lines:
         return None
+    abreast = 4 if max(map(len, lines)) <= SHORT_LABEL else 2
 
     def paint(axes: Axes) -> None:
         for number, (kind, line) in enumerate(lines.items()):
@@ -104,9 +149,9 @@ def _lines(name: str, title: str, label: str, lines: Lines, *, unit: str = "") -
         axes.set_ylabel(label)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         _widen(axes)
-        axes.figure.legend(loc="outside lower center", ncols=4)
+        axes.figure.legend(loc="outside lower center", ncols=abreast)
 
-    rows_of_legend = -(-len(lines) // 4)
+    rows_of_legend = -(-len(lines) // abreast)
     return draw(
         name, title, _said_of(label, lines, unit), LINES_HEIGHT + 0.2 * rows_of_legend, paint
     )
@@ -146,15 +191,12 @@ def _said_of(label: str, lines: Lines, unit: str) -> str:
 
 
 def _comparisons(report: Report) -> Iterator[Plot | None]:
-    yield _bars(
-        "perplexity",
-        "Perplexity before and after",
-        "perplexity (lower is better)",
-        [
-            Row(one.task, one.dense, one.pruned, one.dense_interval, one.pruned_interval)
-            for one in report.perplexity
-        ],
-    )
+    perplexity = "perplexity (lower is better)"
+    rows = [
+        Row(one.task, one.dense, one.pruned, one.dense_interval, one.pruned_interval)
+        for one in report.perplexity
+    ]
+    yield _bars("perplexity", "Perplexity before and after", perplexity, rows)
     scores: tuple[tuple[str, str, Callable[[Accuracy], Score]], ...] = (
         ("acc", "Accuracy before and after", lambda one: one.acc),
         ("acc-norm", "Accuracy by length-normalised likelihood", lambda one: one.acc_norm),
@@ -293,3 +335,31 @@ def _ratios(report: Report) -> Plot | None:
         f"highest {words.number(high)} % (block {shares.index(high)}), {words.number(target)} % of the model as a whole."
     )
     return draw("ratios", "Ratio per block", alternative, LINES_HEIGHT, paint)
+
+
+def recovery(report: RecoveryReport) -> Plot | None:
+    """Draw training and validation loss over the steps of fine-tuning, and what was kept."""
+    if not report.history:
+        return None
+    steps = [point.step for point in report.history]
+    training = [point.training_loss for point in report.history]
+    validation = [report.loss_before, *(point.validation_loss for point in report.history)]
+
+    def paint(axes: Axes) -> None:
+        look: dict[str, Any] = {"markersize": 4.5, "linewidth": 1.4}
+        axes.plot(steps, training, color=SERIES[0], marker=MARKERS[0], label="training", **look)
+        axes.plot(
+            [0, *steps], validation, color=SERIES[1], marker=MARKERS[1], label="validation", **look
+        )
+        axes.axvline(report.best_step, color=INK, linewidth=1.2, linestyle="--", label="kept")
+        axes.set_xlabel("step")
+        axes.set_ylabel("loss (lower is better)")
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.figure.legend(loc="outside lower center", ncols=3)
+
+    alternative = (
+        f"Line plot of training and validation loss over {report.steps:,} steps. Validation loss: "
+        f"{words.number(report.loss_before)} before, {words.number(min(validation))} at its lowest, "
+        f"{words.number(validation[-1])} at the end; the weights of step {report.best_step:,} were kept."
+    )
+    return draw("recovery", "Loss while fine-tuning", alternative, LINES_HEIGHT, paint)

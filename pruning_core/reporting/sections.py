@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 
-from pruning_core.reporting import words
+from pruning_core.reporting import units, words
 from pruning_core.reporting.drawing import Plot
-from pruning_core.reporting.plots import by_kind, plots
+from pruning_core.reporting.plots import by_kind, plots, recovery, units_by_kind
+from pruning_core.spec.recovery import RecoveryReport
 from pruning_core.spec.report import (
     DataReport,
     GateReport,
@@ -15,14 +16,29 @@ from pruning_core.spec.report import (
     Report,
     Score,
     SearchReport,
+    SizeReport,
     SpeedReport,
+    UnitReport,
 )
+from pruning_core.spec.unit_methods import GOA
 
 NOT_MEASURED = "n/a"
 CHANCE_NOTE = (
     "Intervals are 95 % intervals. “Within chance” means that the difference is no larger than repeated "
     "measurements on other texts or questions of the same kind would show by themselves."
 )
+OTHER_TOKENS_NOTE = (
+    "Tokens were removed, so the two models split the same text differently: the pruned model's loss is spread over "
+    "the dense model's tokens of that text, so that both perplexities count the same. Bits per byte say it without tokens."
+)
+DENSE_TARGET_NOTE = (
+    "Errors are against the dense model's own outputs, so they include what earlier blocks changed."
+)
+STOPPED = {
+    "budget": "its budget was spent",
+    "patience": "validation no longer improved",
+    "time": "its time was up",
+}
 
 
 @dataclass(frozen=True)
@@ -78,7 +94,9 @@ def sections(report: Report) -> tuple[Section, ...]:
         _size_and_speed(report),
         Section("plots", "Plots", plots=plots(report)),
         _matrices(report),
+        _units(report),
         _search(report.search),
+        _recovery(report),
         _samples(report),
         _data(report),
         _reproducibility(report),
@@ -104,8 +122,10 @@ def _table(
 
 def _quality(report: Report) -> Section:
     tables = (*_gates(report.gates), *_perplexity(report), *_accuracy(report), *_harness(report))
-    notes = (CHANCE_NOTE,) if report.perplexity or report.accuracy else ()
-    return Section("quality", "Quality before and after", notes, tables)
+    notes = [CHANCE_NOTE] if report.perplexity or report.accuracy else []
+    if report.perplexity and units.retokenized(report):
+        notes.append(OTHER_TOKENS_NOTE)
+    return Section("quality", "Quality before and after", tuple(notes), tables)
 
 
 def _gates(gates: Sequence[GateReport]) -> Iterator[Table]:
@@ -124,7 +144,10 @@ def _gates(gates: Sequence[GateReport]) -> Iterator[Table]:
 
 
 def _perplexity(report: Report) -> Iterator[Table]:
-    columns = ("Task", "Dense", "Pruned", "Pruned over dense", "In words", "Tokens", "Resampled")
+    columns = (
+        "Task", "Dense", "Pruned", "Pruned over dense", "In words", "Bits per byte, dense",
+        "Bits per byte, pruned", "Tokens", "Resampled",
+    )  # fmt: skip
     rows = [
         (
             one.task,
@@ -132,6 +155,8 @@ def _perplexity(report: Report) -> Iterator[Table]:
             words.with_interval(one.pruned, one.pruned_interval),
             words.with_interval(one.ratio, one.ratio_interval),
             words.judged_ratio(one),
+            words.with_interval(one.bits_per_byte_dense, None),
+            words.with_interval(one.bits_per_byte_pruned, None),
             f"{one.tokens:,}",
             _resampled(one),
         )
@@ -192,17 +217,67 @@ def _with_error(value: float | None, error: float | None) -> str:
 
 
 def _size_and_speed(report: Report) -> Section:
+    sized = _shrunk(report) if units.shrinks(report.spec) else _with_zeros(report)
+    tables = (*sized, *_cut(report), *_speed(report.speed))
+    return Section("size-and-speed", "Size and speed", tables=tables)
+
+
+def _with_zeros(report: Report) -> Iterator[Table]:
     removed = report.parameters - report.parameters_nonzero
+    in_matrices = "" if units.zeroes(report.spec) else words.percent(report.sparsity)
     rows = (
         ("Parameters", f"{report.parameters:,}"),
         ("Parameters that are not zero", f"{report.parameters_nonzero:,}"),
         ("Zeros among all parameters", f"{removed:,} ({words.percent(report.sparsity_model)})"),
-        ("Zeros among the weights of the pruned matrices", words.percent(report.sparsity)),
+        ("Zeros among the weights of the pruned matrices", in_matrices),
         ("Weights on disk, dense", words.size(report.bytes_before)),
         ("Weights on disk, pruned", words.size(report.bytes_after)),
     )
-    tables = (*_table("Size", ("", ""), rows), *_speed(report.speed))
-    return Section("size-and-speed", "Size and speed", tables=tables)
+    yield from _table("Size", ("", ""), _filled(rows))
+
+
+def _shrunk(report: Report) -> Iterator[Table]:
+    """Yield the size of a model that lost whole units."""
+    parameters = (report.parameters, report.parameters_after)
+    on_disk = (report.bytes_before, report.bytes_after)
+    rows = [
+        (
+            name,
+            shown(before),
+            shown(after),
+            f"{shown(before - after)} {words.tied(f'({words.percent(1 - after / before)})')}",
+        )
+        for name, (before, after), shown in (
+            ("Parameters", parameters, _counted),
+            ("Weights on disk", on_disk, words.size),
+        )
+    ]
+    yield from _table("Size", ("Figure", "Dense", "Pruned", "Removed"), rows)
+
+
+def _counted(number: float) -> str:
+    return f"{number:,.0f}"
+
+
+def _cut(report: Report) -> Iterator[Table]:
+    """Yield how many units of each kind went; zeroed ones take no parameters away."""
+    shrinks = units.shrinks(report.spec)
+    rows = [_cut_of(size, shrinks=shrinks) for size in report.sizes]
+    done = "Removed" if shrinks else "Zeroed"
+    columns = ("Units", "Dense", "Left", done, "Parameters that this alone takes")
+    yield from _table(f"{done} units by kind", columns, rows)
+
+
+def _cut_of(size: SizeReport, *, shrinks: bool) -> tuple[str, ...]:
+    per = {"neurons": " per feed-forward", "kv_groups": " per block"}.get(size.kind, "")
+    removed = size.before - size.after
+    return (
+        units.NAMES[size.kind] + per,
+        f"{size.before:,}",
+        f"{size.after:,}",
+        f"{removed:,} {words.tied(f'({words.percent(removed / size.before)})')}",
+        f"{size.parameters_removed:,}" if shrinks else "",
+    )
 
 
 def _speed(speed: SpeedReport | None) -> Iterator[Table]:
@@ -263,6 +338,104 @@ def _reconstructed(report: Report) -> Iterator[Folded]:
     columns = ("Block", "Steps", "Loss before", "Loss after")
     for table in _table("Block reconstruction: mean squared error on held-out text", columns, rows):
         yield Folded("What training each block gained", table)
+
+
+def _units(report: Report) -> Section:
+    tables = (*_units_of_blocks(report), *_whole_blocks(report))
+    notes = (DENSE_TARGET_NOTE,) if _against_dense(report) else ()
+    return Section("units", "Units", notes, tables)
+
+
+def _against_dense(report: Report) -> bool:
+    """Return whether read-outs were fitted to, and compared with, the dense model's outputs."""
+    refit, method = report.spec.refit, report.spec.method
+    rebuilt = isinstance(method, GOA) and method.reconstruct
+    fitted = rebuilt or (refit is not None and refit.target == "dense")
+    return fitted and any(block.units for block in report.blocks)
+
+
+def _units_of_blocks(report: Report) -> Iterator[Table]:
+    errors = units_by_kind(report, lambda unit: unit.error)
+    before = units_by_kind(report, lambda unit: unit.error_before_refit)
+    found: dict[str, list[UnitReport]] = {}
+    for block in report.blocks:
+        for unit in block.units:
+            found.setdefault(units.NAMES[unit.kind], []).append(unit)
+    blocks = units_by_kind(report, lambda unit: unit.removed)
+    rows = [
+        (
+            kind,
+            f"{len(blocks[kind]):,}",
+            _span([unit.removed for unit in parts], _counted),
+            _span([unit.of for unit in parts], _counted),
+            _span(errors.get(kind, {}).values(), words.number),
+            _span(before.get(kind, {}).values(), words.number),
+        )
+        for kind, parts in found.items()
+    ]
+    done = "Removed" if units.shrinks(report.spec) else "Zeroed"
+    columns = (
+        "Kind",
+        "Blocks",
+        done,
+        "Of",
+        "Relative output error",
+        "Before what is left was fitted",
+    )
+    yield from _table("Units within blocks: range over the blocks", columns, rows)
+
+
+def _whole_blocks(report: Report) -> Iterator[Table]:
+    done = "removed" if units.shrinks(report.spec) else "zeroed"
+    if report.removed_blocks:
+        runs = ", ".join(_runs(report.removed_blocks))
+        rows = ((f"Blocks {done}, counted from 0", runs),)
+        yield from _table(f"Whole blocks {done}", ("", ""), rows, is_text=True)
+
+
+def _runs(numbers: Sequence[int]) -> Iterator[str]:
+    """Yield ascending numbers with neighbours taken together: `3`, `7 to 9`."""
+    starts = [one for one in numbers if one - 1 not in numbers]
+    ends = [one for one in numbers if one + 1 not in numbers]
+    for start, end in zip(starts, ends, strict=True):
+        yield str(start) if start == end else f"{start} to {end}"
+
+
+def _recovery(report: Report) -> Section:
+    found = report.recovery
+    if found is None:
+        return Section("recovery", "Recovery")
+    kept = f"those of step {found.best_step:,}" if found.best_step else "the pruned model's"
+    losses = "weighted with the distance to the dense model" if found.distilled else "per token"
+    rows = (
+        ("Method", found.method),
+        ("Validation loss of the pruned model", words.number(found.loss_before)),
+        ("Validation loss after fine-tuning", words.number(found.loss_after)),
+        ("Steps", f"{found.steps:,}"),
+        ("Passes over the training text", words.given(found.epochs)),
+        ("Stopped because", STOPPED[found.stopped]),
+        ("Weights kept", kept),
+        ("Distilled from the dense model", "yes" if found.distilled else "no"),
+        ("Training windows", f"{found.windows:,} ({found.tokens:,} tokens)"),
+        ("Validation windows", f"{found.validation_windows:,}"),
+        ("Precision of products", found.precision),
+        ("Time", words.seconds(found.seconds)),
+    )
+    caption = f"What fine-tuning gained; loss is negative log-likelihood, {losses}"
+    drawn = recovery(found)
+    return Section(
+        "recovery",
+        "Recovery",
+        notes=_without_gain(found),
+        tables=(*_table(caption, ("", ""), rows),),
+        plots=() if drawn is None else (drawn,),
+    )
+
+
+def _without_gain(found: RecoveryReport) -> tuple[str, ...]:
+    if found.best_step:
+        return ()
+    return ("No step of fine-tuning beat the pruned model, which was handed on as it was.",)
 
 
 def _search(search: SearchReport | None) -> Section:
@@ -359,6 +532,8 @@ def _digests(report: Report) -> Iterator[Folded]:
         rows.append(("calibration tokens", report.calibration.digest))
     if report.search is not None:
         rows.append(("search tokens", report.search.digest))
+    if report.recovery is not None:
+        rows.append(("fine-tuning tokens", report.recovery.digest))
     for table in _table("sha256 of all text", ("Text", "Digest"), rows, is_text=True):
         yield Folded("Digests of the data", table)
 

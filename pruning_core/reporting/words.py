@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import math
 import unicodedata
+from collections.abc import Sequence
 
-from pruning_core.spec.composition import Uniform
+from pruning_core.reporting import units
+from pruning_core.reporting.units import Cut
+from pruning_core.spec.composition import Refinement, Refit, Uniform
 from pruning_core.spec.methods import CRePE
 from pruning_core.spec.patterns import NofM
 from pruning_core.spec.prune import PruneSpec
+from pruning_core.spec.recovery import RecoveryReport
 from pruning_core.spec.report import Interval, Perplexity, Report, Score
+from pruning_core.spec.unit_methods import GOA
 
 DIGITS = 4
 CHANCE = 0.05
@@ -43,6 +48,16 @@ def given(value: float | None) -> str:
 def percent(share: float) -> str:
     """Return a share as per cent, without digits that say nothing."""
     return tied(f"{100 * share:.{DIGITS}g} %")
+
+
+def about(share: float) -> str:
+    """Return a share as per cent, with as many digits as a sentence bears."""
+    return tied(f"{100 * share:.3g} %")
+
+
+def listed(parts: Sequence[str]) -> str:
+    """Return an enumeration: `a, b and c`."""
+    return " and ".join(filter(None, (", ".join(parts[:-1]), *parts[-1:])))
 
 
 def size(count: int) -> str:
@@ -109,21 +124,71 @@ def judged_ratio(measured: Perplexity) -> str:
     return "better, beyond chance" if interval.high < 1 else WITHIN_CHANCE
 
 
-def amount(spec: PruneSpec) -> str:
+def amount(report: Report) -> str:
     """Return how much is removed, and within what."""
+    spec = report.spec
+    if spec.units is not None:
+        done = "" if units.shrinks(spec) else " zeroed"
+        return f"{about(report.sparsity)} of the parameters{done} ({_asked(spec)})"
     if isinstance(spec.pattern, NofM):
         return f"{spec.pattern.n}:{spec.pattern.m}, {percent(spec.ratio)} removed"
     scope = "row" if spec.pattern.name == "row" else "matrix"
     return f"{percent(spec.ratio)}, compared within each {scope}"
 
 
+def _asked(spec: PruneSpec) -> str:
+    if spec.sparsity is not None:
+        return f"{percent(spec.sparsity)} asked for"
+    if spec.budget is None:
+        return "as the method's threshold decides"
+    if spec.budget.bytes is not None:
+        return f"a model of {tied(f'{spec.budget.bytes:,} bytes')} asked for"
+    return f"a model of {spec.budget.parameters:,} parameters asked for"
+
+
 def what_was_done(report: Report) -> str:
     """Return one sentence: method, amount, model, and what came on top."""
     spec = report.spec
     model = f"a {report.family} model ({report.architecture})"
-    sentence = f"{spec.method.name} removed {_removed(spec)} of {model}"
-    extras = _extras(spec)
-    return f"{sentence}, {', '.join(extras)}." if extras else f"{sentence}."
+    removed = f"removed {_removed(spec)} of {model}" if spec.units is None else _cut(report, model)
+    return f"{', '.join((f'{spec.method.name} {removed}', *_extras(report)))}."
+
+
+def _cut(report: Report, model: str) -> str:
+    """Return what became of a model that lost whole units."""
+    done = "removed" if units.shrinks(report.spec) else "zeroed"
+    sentence = f"{done} {about(report.sparsity)} of the parameters of {model}"
+    parts = listed(_parts(report))
+    return f"{sentence}: {parts}" if parts else sentence
+
+
+def _parts(report: Report) -> list[str]:
+    """Return what went of each kind, those of the same blocks together."""
+    by_place: dict[str, list[str]] = {}
+    for cut in units.cuts(report):
+        by_place.setdefault(_place(report, cut), []).append(_share_of(cut))
+    parts = [listed(kinds) + place for place, kinds in by_place.items()]
+    if units.single_rows(report.spec):
+        parts.append("quiet rows and columns of single matrices")
+    return parts
+
+
+def _share_of(cut: Cut) -> str:
+    name = units.NAMES[cut.kind]
+    if cut.uniform and cut.kind in units.FEW:
+        return f"{cut.removed:,} of {cut.of:,} {name}"
+    return f"{about(cut.removed / cut.of)} of the {name}"
+
+
+def _place(report: Report, cut: Cut) -> str:
+    """Return which blocks lose units of a kind; nothing where they are the whole model's."""
+    if cut.kind == "hidden" and units.own_masks(report.spec):
+        return ", others in every block"
+    if cut.blocks is None:
+        return ""
+    if cut.blocks < len(report.blocks):
+        return f" of {cut.blocks:,} of {len(report.blocks):,} blocks"
+    return " of every block" if cut.uniform else " of all blocks together"
 
 
 def _removed(spec: PruneSpec) -> str:
@@ -136,19 +201,38 @@ def _removed(spec: PruneSpec) -> str:
     return f"{percent(spec.ratio)} of the weights in {each}"
 
 
-def _extras(spec: PruneSpec) -> list[str]:
+def _extras(report: Report) -> list[str]:
+    spec = report.spec
     search = spec.method.search if isinstance(spec.method, CRePE) else None
     found = [
         f"with coefficients searched by {search.name}" if search else "",
         ""
         if isinstance(spec.allocation, Uniform)
         else f"with a ratio per block set by {spec.allocation.name}",
-        f"refined by {' and '.join(step.name for step in spec.refinement)}"
-        if spec.refinement
+        "with every module fitted to the dense model's outputs (reconstruct)"
+        if isinstance(spec.method, GOA) and spec.method.reconstruct
         else "",
+        _refined(spec.refinement),
         "with each block then trained on the dense block's output" if spec.reconstruction else "",
+        "" if report.recovery is None else _tuned(report.recovery),
     ]
     return [extra for extra in found if extra]
+
+
+def _refined(steps: Sequence[Refinement]) -> str:
+    if any(isinstance(step, Refit) for step in steps):
+        return "with what is left of the read-outs fitted to that (refit)"
+    return f"refined by {' and '.join(step.name for step in steps)}" if steps else ""
+
+
+def _tuned(recovery: RecoveryReport) -> str:
+    gain = "" if recovery.best_step else " without gain"
+    return f"then fine-tuned{gain} ({recovery.method}, {counted(recovery.steps, 'step')})"
+
+
+def counted(count: int, noun: str) -> str:
+    """Return a number and what it counts, in the plural but for one."""
+    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
 
 
 def printable(text: str) -> str:

@@ -7,6 +7,7 @@ from typing import Any
 
 from pruning_core.spec.base import digest
 from pruning_core.spec.prune import PruneSpec
+from pruning_core.spec.recovery import RecoveryPoint, RecoveryReport
 from pruning_core.spec.report import (
     Accuracy,
     BlockReport,
@@ -23,10 +24,12 @@ from pruning_core.spec.report import (
     Report,
     Score,
     SearchReport,
+    SizeReport,
     SpeedReport,
     Throughput,
     Timing,
     TrialReport,
+    UnitReport,
     Verification,
 )
 
@@ -156,6 +159,7 @@ def report(spec: dict[str, Any] | None = None, **changes: Any) -> Report:
         "family": "llama",
         "architecture": "LlamaForCausalLM",
         "parameters": 134_515_008,
+        "parameters_after": 134_515_008,
         "parameters_nonzero": 81_427_776,
         "bytes_before": 269_030_016,
         "bytes_after": 269_030_016,
@@ -245,3 +249,140 @@ def full(count: int = 30, **changes: Any) -> Report:
         ),
     }  # fmt: skip
     return report(SEARCHED, **everything | changes)
+
+
+def unit_blocks(
+    count: int, removed: dict[str, tuple[int, int]], *, refit: bool = False
+) -> tuple[BlockReport, ...]:
+    """Blocks that lose whole units: by kind, how many of how many."""
+    draw = random.Random(2)
+    return tuple(
+        block.model_copy(
+            update={
+                "matrices": (),
+                "units": tuple(
+                    UnitReport(
+                        kind=kind,
+                        of=whole,
+                        removed=lost,
+                        digest=f"sha256:{SHA}",
+                        error=0.1 + 0.05 * draw.random(),
+                        error_before_refit=0.3 + 0.1 * draw.random() if refit else None,
+                    )
+                    for kind, (lost, whole) in removed.items()
+                ),
+            }
+        )
+        for block in blocks(count, error=False)
+    )
+
+
+def shrunk(spec: dict[str, Any], removed: int, **changes: Any) -> Report:
+    """A report of a model that lost `removed` parameters with whole units."""
+    whole = 134_515_008
+    least: dict[str, Any] = {
+        "parameters": whole,
+        "parameters_after": whole - removed,
+        "parameters_nonzero": whole - removed,
+        "bytes_before": 2 * whole,
+        "bytes_after": 2 * (whole - removed),
+        "sparsity": removed / whole,
+        "sparsity_model": removed / whole,
+        "warnings": (),
+    }
+    return report(spec, **least | changes)
+
+
+def fine_tuned(*, best_step: int = 80, distilled: bool = False) -> RecoveryReport:
+    return RecoveryReport(
+        method="full",
+        steps=120,
+        epochs=1.5,
+        seconds=93.5,
+        windows=640,
+        tokens=327_680,
+        validation_windows=71,
+        loss_before=3.4321,
+        loss_after=3.0123 if best_step else 3.4321,
+        best_step=best_step,
+        stopped="patience",
+        history=tuple(
+            RecoveryPoint(step=step, training_loss=3.5 - step / 400, validation_loss=loss)
+            for step in range(20, 121, 20)
+            for loss in ((3.0123 if best_step else 3.45) + abs(step - best_step) / 500,)
+        ),
+        distilled=distilled,
+        precision="fp32",
+        digest=f"sha256:{SHA}",
+    )
+
+
+def refitted(count: int = 30, **changes: Any) -> Report:
+    """Heads and neurons removed, and what is left of the read-outs fitted."""
+    spec = {"method": "goa", "sparsity": 0.2, "refinement": ["refit"], "recovery": {"steps": 120}}
+    least: dict[str, Any] = {
+        "sizes": (
+            SizeReport(kind="neurons", before=1536, after=1184, parameters_removed=18_247_680),
+            SizeReport(kind="kv_groups", before=3, after=2, parameters_removed=8_847_360),
+        ),
+        "blocks": unit_blocks(count, {"kv_groups": (1, 3), "neurons": (352, 1536)}, refit=True),
+        "recovery": fine_tuned(),
+        "perplexity": (perplexity("python_docs", 9.8765, 13.4321),),
+        "speed": SpeedReport(
+            dense=Throughput(prefill=1834.2, decode=27.13),
+            pruned=Throughput(prefill=2240.9, decode=33.01),
+            prompt_tokens=512,
+            new_tokens=64,
+        ),
+    }
+    return shrunk(spec, 27_095_040, **least | changes)
+
+
+def without_layers(**changes: Any) -> Report:
+    """Whole blocks removed."""
+    least: dict[str, Any] = {
+        "sizes": (SizeReport(kind="layers", before=30, after=25, parameters_removed=17_697_600),),
+        "removed_blocks": (4, 20, 21, 22, 27),
+        "blocks": unit_blocks(30, {}),
+    }
+    return shrunk({"method": "layer_drop", "sparsity": 0.13}, 17_697_600, **least | changes)
+
+
+def without_tokens(**changes: Any) -> Report:
+    """Neurons and tokens removed as a threshold decides, then fine-tuned in vain."""
+    method = {"name": "contextual", "parts": ["activation", "embedding"], "relative": 0.1}
+    spec = {"method": method, "recovery": {}, "calibration": ["python_docs"]}
+    bits = {"bits_per_byte_dense": 1.2345, "bits_per_byte_pruned": 1.3579}
+    least: dict[str, Any] = {
+        "sizes": (
+            SizeReport(kind="neurons", before=1536, after=1528, parameters_removed=414_720),
+            SizeReport(kind="vocabulary", before=49152, after=18152, parameters_removed=17_856_000),
+        ),
+        "blocks": unit_blocks(30, {"neurons": (8, 1536)}),
+        "recovery": fine_tuned(best_step=0),
+        "perplexity": (perplexity("python_docs", 9.8765, 13.4321).model_copy(update=bits),),
+    }
+    return shrunk(spec, 18_270_720, **least | changes)
+
+
+def zeroed(**changes: Any) -> Report:
+    """Neurons and single rows zeroed, not the same number in every block."""
+    method = {"name": "contextual", "relative": 0.1}
+    spec = {"method": method, "pattern": {"name": "units", "mode": "zero"}}
+    more = unit_blocks(3, {"neurons": (24, 1536)})[2]
+    least: dict[str, Any] = {
+        "parameters_nonzero": 120_515_008,
+        "sparsity": 0.1041,
+        "sparsity_model": 0.1041,
+        "blocks": (*unit_blocks(2, {"neurons": (8, 1536)}), more),
+    }
+    return report(spec, **least | changes)
+
+
+def masked_residual(**changes: Any) -> Report:
+    """Residual dimensions zeroed, others in every block."""
+    method = {"name": "diet", "granularity": "per_layer"}
+    spec = {"method": method, "sparsity": 0.2, "pattern": {"name": "units", "mode": "zero"}}
+    size = SizeReport(kind="hidden", before=576, after=460, parameters_removed=27_000_000)
+    least: dict[str, Any] = {"sparsity": 0.2, "sizes": (size,), "blocks": unit_blocks(30, {})}
+    return report(spec, **least | changes)

@@ -41,7 +41,13 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         warnings=(reports.HOSTILE,),
     )
     wide = reports.full(80, perplexity=(reports.perplexity("a" * 100, 9.0, 1e6),))
-    made = {"full": reports.full(), "least": reports.report(), "hostile": hostile, "wide": wide}
+    made = {
+        "full": reports.full(),
+        "least": reports.report(),
+        "hostile": hostile,
+        "wide": wide,
+        "units": reports.refitted(),
+    }
     for name, report in made.items():
         (folder / f"{name}.html").write_text(report_page.html(report), encoding="utf-8")
     return {name: folder / f"{name}.html" for name in made}
@@ -67,7 +73,7 @@ def opened(
     return page, seen
 
 
-@pytest.mark.parametrize("name", ["full", "least", "hostile", "wide"])
+@pytest.mark.parametrize("name", ["full", "least", "hostile", "wide", "units"])
 @pytest.mark.parametrize(
     ("theme", "width"), [("light", DESK), ("dark", DESK), ("light", PHONE), ("dark", PHONE)]
 )

@@ -23,6 +23,7 @@ from pruning_core.spec.report import GateReport, Interval, Report, SpeedReport, 
 from tests.pruning_core import reports
 from tests.pruning_core.reports import HOSTILE
 
+FINE_TUNING = "What fine-tuning gained; loss is negative log-likelihood, per token"
 XHTML = "{http://www.w3.org/1999/xhtml}"
 LARGEST_PAGE = 1_500_000
 
@@ -76,6 +77,23 @@ SHAPES: dict[str, Report] = {
         },
     ),
     "huge": HUGE,
+    "refitted": reports.refitted(),
+    "without layers": reports.without_layers(),
+    "without tokens": reports.without_tokens(),
+    "zeroed": reports.zeroed(),
+    "masked residual": reports.masked_residual(),
+}
+SENTENCES = {
+    "refitted": "goa removed 20.1 % of the parameters of a llama model (LlamaForCausalLM): 22.9 % of the neurons "
+    "and 1 of 3 key-value groups of every block, with what is left of the read-outs fitted to that (refit), "
+    "then fine-tuned (full, 120 steps).",
+    "without layers": "layer_drop removed 13.2 % of the parameters of a llama model (LlamaForCausalLM): 5 of 30 blocks.",
+    "without tokens": "contextual removed 13.6 % of the parameters of a llama model (LlamaForCausalLM): "
+    "0.521 % of the neurons of every block and 63.1 % of the tokens, then fine-tuned without gain (full, 120 steps).",
+    "zeroed": "contextual zeroed 10.4 % of the parameters of a llama model (LlamaForCausalLM): "
+    "0.868 % of the neurons of all blocks together and quiet rows and columns of single matrices.",
+    "masked residual": "diet zeroed 20 % of the parameters of a llama model (LlamaForCausalLM): "
+    "20.1 % of the residual dimensions, others in every block.",
 }
 
 
@@ -214,6 +232,144 @@ def test_full_page_has_everything_in_order() -> None:
     ]  # fmt: skip
 
 
+def plain(text: str) -> str:
+    return text.replace("\N{NO-BREAK SPACE}", " ")
+
+
+@pytest.mark.parametrize("shape", SENTENCES)
+def test_one_sentence_says_which_units_went(shape: str) -> None:
+    assert plain(words.what_was_done(SHAPES[shape])) == SENTENCES[shape]
+
+
+def test_units_of_some_blocks_are_said_to_be_of_those() -> None:
+    blocks = reports.unit_blocks(8, {"neurons": (8, 64)})
+    spared = reports.unit_blocks(8, {})
+    report = reports.zeroed(blocks=(*spared[:4], *blocks[4:6], *spared[6:]))
+    assert "12.5 % of the neurons of 2 of 8 blocks" in plain(words.what_was_done(report))
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({"sparsity": 0.2}, "20.1 % of the parameters (20 % asked for)"),
+        (
+            {"budget": {"parameters": 107_000_000}},
+            "20.1 % of the parameters (a model of 107,000,000 parameters asked for)",
+        ),
+        (
+            {"budget": {"bytes": 214_000_000}},
+            "20.1 % of the parameters (a model of 214,000,000 bytes asked for)",
+        ),
+        (
+            {"method": {"name": "contextual", "absolute": 0.1}},
+            "20.1 % of the parameters (as the method's threshold decides)",
+        ),
+        (
+            {"sparsity": 0.2, "pattern": {"name": "units", "mode": "zero"}},
+            "20.1 % of the parameters zeroed (20 % asked for)",
+        ),
+    ],
+)
+def test_amount_of_units(changes: dict[str, Any], expected: str) -> None:
+    report = reports.shrunk({"method": "goa"} | changes, 27_095_040)
+    assert plain(words.amount(report)) == expected
+
+
+def shown_text(shape: str) -> str:
+    return plain(text_of(found(parsed(shown(shape)), "body")[0]))
+
+
+def rows_of(shape: str, caption: str) -> list[list[str]]:
+    """The rows of one table, its heads included."""
+    (table,) = [
+        one
+        for one in found(parsed(shown(shape)), "table")
+        if text_of(found(one, "caption")[0]) == caption
+    ]
+    return [
+        [plain(text_of(cell)) for cell in row if str(cell.tag).endswith(("}td", "}th"))]
+        for row in found(table, "tr")
+    ]
+
+
+def test_page_of_removed_units_says_how_much_smaller_the_model_is() -> None:
+    assert rows_of("refitted", "Size") == [
+        ["Figure", "Dense", "Pruned", "Removed"],
+        ["Parameters", "134,515,008", "107,419,968", "27,095,040 (20.14 %)"],
+        ["Weights on disk", "257 MiB", "205 MiB", "51.7 MiB (20.14 %)"],
+    ]
+    kinds = rows_of("refitted", "Removed units by kind")
+    assert kinds[1:] == [
+        ["neurons per feed-forward", "1,536", "1,184", "352 (22.92 %)", "18,247,680"],
+        ["key-value groups per block", "3", "2", "1 (33.33 %)", "8,847,360"],
+    ]
+    columns, groups, neurons = rows_of("refitted", "Units within blocks: range over the blocks")
+    assert columns[-2:] == ["Relative output error", "Before what is left was fitted"]
+    assert groups[:4] == ["key-value groups", "30", "1", "3"]
+    assert neurons[:4] == ["neurons", "30", "352", "1,536"]
+    assert neurons[-1].startswith("0.3")
+    headings = [text_of(one) for one in found(parsed(shown("refitted")), "h2")]
+    assert "Units" in headings
+    assert "Matrices" not in headings
+    assert [plot.title for plot in plots(SHAPES["refitted"])] == [
+        "Relative output error by block", "Perplexity before and after",
+    ]  # fmt: skip
+
+
+def test_page_of_zeroed_units_takes_nothing_away() -> None:
+    assert rows_of("masked residual", "Zeroed units by kind") == [
+        ["Units", "Dense", "Left", "Zeroed"],
+        ["residual dimensions", "576", "460", "116 (20.14 %)"],
+    ]
+    text = shown_text("zeroed")
+    assert "Parameters that are not zero" in text
+    assert "pruned matrices" not in text
+    assert [plot.title for plot in plots(SHAPES["zeroed"])] == [
+        "Units zeroed by block", "Relative output error by block",
+    ]  # fmt: skip
+
+
+def test_page_names_the_blocks_that_went() -> None:
+    assert rows_of("without layers", "Whole blocks removed") == [
+        ["Blocks removed, counted from 0", "4, 20 to 22, 27"]
+    ]
+
+
+def test_errors_against_the_dense_model_are_said_to_be() -> None:
+    refit = {"name": "refit", "target": "dense"}
+    spec = {"method": "goa", "sparsity": 0.2, "refinement": [refit]}
+    blocks = reports.unit_blocks(2, {"neurons": (8, 64)}, refit=True)
+    text = page.html(reports.shrunk(spec, 1000, blocks=blocks))
+    assert "they include what earlier blocks changed" in text
+    assert "they include what earlier blocks changed" not in shown("refitted")
+
+
+def test_perplexities_count_the_dense_model_s_tokens_where_tokens_were_removed() -> None:
+    columns, row = rows_of("without tokens", "Perplexity: lower is better")
+    assert columns[3] == "Pruned over dense"
+    assert {"1.234", "1.358"} <= set(row)
+    assert "spread over the dense model's tokens of that text" in shown_text("without tokens")
+
+
+def test_page_shows_what_fine_tuning_gained() -> None:
+    facts = dict(rows_of("refitted", FINE_TUNING))  # type: ignore[arg-type]
+    assert facts["Validation loss of the pruned model"] == "3.432"
+    assert facts["Validation loss after fine-tuning"] == "3.012"
+    assert facts["Stopped because"] == "validation no longer improved"
+    assert facts["Weights kept"] == "those of step 80"
+    assert facts["Distilled from the dense model"] == "no"
+    titles = [text_of(one) for one in found(parsed(shown("refitted")), "h3")]
+    assert "Loss while fine-tuning" in titles
+    assert "No step of fine-tuning beat the pruned model" in shown_text("without tokens")
+    assert "fine-tuning tokens" in shown_text("refitted")
+
+
+def test_masks_too_can_be_fine_tuned() -> None:
+    spec = {"method": "magnitude", "sparsity": 0.5, "recovery": {}}
+    report = reports.report(spec, recovery=reports.fine_tuned())
+    assert "then fine-tuned (full, 120 steps)." in page.html(report)
+
+
 def test_least_page_leaves_out_what_it_has_not() -> None:
     tree = parsed(shown("least"))
     headings = [text_of(one) for one in found(tree, "h2")]
@@ -332,6 +488,7 @@ def test_every_report_makes_a_card_that_the_hub_can_read(
     assert "<script" not in made.text
     assert "base_model" not in made.data.to_dict()
     assert "Look it up" in made.text
+    assert ("sparse" in made.data.tags) == (report.spec.units is None)
     results = made.data.eval_results or []
     assert len(results) == len(report.perplexity) + 2 * len(report.accuracy)
 
@@ -351,6 +508,43 @@ def test_card_carries_model_licence_and_figures(folders: tuple[Path, Path]) -> N
     assert "run as fast as before" in text
     for line in text.splitlines():
         assert not line.startswith("| ") or line.count(" |") in (2, 5)
+
+
+def test_card_of_a_smaller_model_says_so(folders: tuple[Path, Path]) -> None:
+    made = written(SHAPES["refitted"], folders, "org/model")
+    assert made.data.model_name == "model-goa-20.1pct"
+    assert made.data.tags == ["pruned", "structured-pruning", "goa"]
+    text = plain(made.text)
+    assert "| amount | 20.1 % of the parameters (20 % asked for) |" in text
+    assert "| parameters | 134,515,008 before, 107,419,968 after |" in text
+    assert "| fine-tuning | full, 120 steps, 327,680 tokens; loss from 3.432 to 3.012 on" in text
+    assert "the tensors are smaller" in text
+    assert "as large as before" not in text
+    assert "zeros" not in text
+    assert "token\\_map" not in text
+
+
+def test_card_of_other_tokens_warns_of_mixing_them(folders: tuple[Path, Path]) -> None:
+    made = written(SHAPES["without tokens"], folders)
+    text = plain(made.text)
+    assert "never mix its ids with the base model's: `token_map.json`" in text
+    assert "| python\\_docs | bits per byte | 1.234 | 1.358 |  |" in text
+    assert "count the base model's tokens of the same text for both" in text
+    assert "without gain, so undone" in text
+
+
+def test_card_says_what_a_model_was_distilled_from(folders: tuple[Path, Path]) -> None:
+    trained = reports.fine_tuned(best_step=0, distilled=True)
+    text = plain(written(reports.refitted(recovery=trained), folders).text)
+    assert "distilled from the dense model; without gain, so undone" in text
+
+
+def test_card_of_zeroed_units_promises_no_smaller_files(folders: tuple[Path, Path]) -> None:
+    made = written(SHAPES["masked residual"], folders)
+    assert made.data.tags == ["pruned", "diet"]
+    assert "as large as before" in made.text
+    assert "zeros among all parameters" in made.text
+    assert "pruned matrices" not in made.text
 
 
 @pytest.mark.parametrize(

@@ -6,9 +6,12 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from pruning_core.spec.prune import PruneSpec
+from pruning_core.spec.report import Report
 from secateur import render
 from secateur.config import child_environment
 from tests.api.jobs import REPORT, Service
@@ -62,3 +65,52 @@ def test_everything_measured_is_in_the_table(capsys: pytest.CaptureFixture[str])
         "gate python_docs.ppl_ratio: 1.36, at most 1.5 was asked for: passed",
     ):  # fmt: skip
         assert expected in text, expected
+
+
+def shown(report: Report) -> str:
+    with render.out.capture() as captured:
+        render.report(report.model_dump(mode="json"))
+    return captured.get()
+
+
+def test_a_smaller_model_is_shown_as_one() -> None:
+    text = shown(reports.refitted())
+    for expected in (
+        "107,419,968 (20.1 % fewer)", "214,839,936 (20.1 % fewer)", "neurons per feed-forward", "1,184",
+        "key-value groups per block",
+        "fine-tuned (full): validation loss 3.432 before, 3.012 after, 120 steps, stopped by patience",
+    ):  # fmt: skip
+        assert expected in text, expected
+    assert "parameters not zero" not in text
+
+
+def test_bits_per_byte_stand_beside_perplexities_where_tokens_were_removed() -> None:
+    text = shown(reports.without_tokens())
+    assert "bits per byte" in text
+    assert "pruned over dense" in text
+
+
+def test_zeroed_units_are_no_smaller_model() -> None:
+    text = shown(reports.masked_residual())
+    assert "parameters not zero" in text
+    assert "460 not zeroed" in text
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({"method": "wanda", "sparsity": 0.5}, "50 % per row"),
+        ({"method": "wanda", "pattern": {"name": "n:m", "n": 2, "m": 4}}, "2:4 kept"),
+        ({"method": "goa", "sparsity": 0.2}, "20 % of the model"),
+        ({"method": "goa", "budget": {"parameters": 10**8}}, "to 100,000,000 parameters"),
+        ({"method": "goa", "budget": {"bytes": 10**8}}, "to 100,000,000 bytes"),
+        ({"method": {"name": "contextual", "absolute": 0.0}}, "by threshold"),
+        (
+            {"method": "diet", "sparsity": 0.2, "pattern": {"name": "units", "mode": "zero"}},
+            "20 % of the model, zeroed",
+        ),
+    ],
+)
+def test_amount_asked_for(changes: dict[str, Any], expected: str) -> None:
+    spec = PruneSpec.model_validate(changes)
+    assert render.amount(spec.model_dump(mode="json")) == expected
