@@ -13,7 +13,7 @@ from api import handlers, openapi
 from api.broker_probe import BrokerProbe
 from api.deps import Parts
 from api.middleware import BodyLimit, RequestContext
-from api.routes import artifacts, events, files, health, jobs, methods, presets, tasks
+from api.routes import artifacts, events, files, health, jobs, methods, models, presets, tasks
 from api.uploads import FORM_OVERHEAD
 from store.artifacts import LocalArtifacts
 from store.broker import Doorbell
@@ -57,6 +57,6 @@ def create_app(settings: Settings) -> FastAPI:
     app.state.parts = parts
     handlers.install(app)
     openapi.install(app)
-    for module in (jobs, events, artifacts, files, methods, tasks, presets, health):
+    for module in (jobs, events, artifacts, files, methods, models, tasks, presets, health):
         app.include_router(module.router)
     return app

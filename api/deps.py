@@ -23,6 +23,9 @@ from store.settings import Settings
 MAX_WATCHING_THREADS = 8
 """Threads that serve all long polls and event streams together; other requests have the default pool."""
 
+MAX_INSPECTING_THREADS = 4
+"""Threads that read models for those who inspect them; the hub may keep each waiting."""
+
 bearer = HTTPBearer(auto_error=False, description="An API key: `Authorization: Bearer pk_live_...`")
 
 
@@ -38,6 +41,9 @@ class Parts:
     hub: HubProbe = field(default_factory=HubProbe)
     watching: anyio.CapacityLimiter = field(
         default_factory=lambda: anyio.CapacityLimiter(MAX_WATCHING_THREADS)
+    )
+    inspecting: anyio.CapacityLimiter = field(
+        default_factory=lambda: anyio.CapacityLimiter(MAX_INSPECTING_THREADS)
     )
 
 

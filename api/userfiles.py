@@ -20,11 +20,18 @@ def resolve(prune: PruneSpec, caller: Caller, parts: Parts) -> dict[str, UserFil
         return {}
     with parts.database.read() as session:
         found = files.of_prune(session, document, project=caller.project, artifacts=parts.artifacts)
-    calibrating = {task.name for task in prune.calibration.tasks}
     for name in sorted(files.named(document) - found.keys()):
         raise DatasetNotFound(
             f"This project has no uploaded file {name.removeprefix(files.PREFIX)}.",
             suggestions=("list them with GET /v1/files", "upload it with POST /v1/files"),
-            pointer="/prune/calibration" if name in calibrating else "/prune/evaluation/tasks",
+            pointer=_pointer(name, prune),
         )
     return {name: UserFile.model_validate(facts) for name, facts in found.items()}
+
+
+def _pointer(name: str, prune: PruneSpec) -> str:
+    """Return the field that names a file."""
+    if name in {task.name for task in prune.calibration.tasks}:
+        return "/prune/calibration"
+    training = prune.recovery is not None and name in (prune.recovery.tasks or ())
+    return "/prune/recovery/tasks" if training else "/prune/evaluation/tasks"

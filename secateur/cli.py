@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -13,7 +13,7 @@ import typer
 from pydantic import BaseModel
 
 from pruning_core.spec.methods import COEFFICIENTS
-from secateur import cli_files, render, serve
+from secateur import cli_files, quantities, render, serve
 from secateur.client import Client
 from secateur.config import DEFAULT_PORT, data_dir
 from secateur.errors import SecateurError
@@ -71,8 +71,23 @@ def serve_command(
 def submit(
     model: Annotated[str, typer.Option(help="hf://org/name@revision, file:///path, or a path")],
     method: Annotated[str, typer.Option(help="One of `secateur methods`")],
-    sparsity: Annotated[float | None, typer.Option(help="Share that becomes zero: 0.5")] = None,
-    pattern: Annotated[str | None, typer.Option(help="row, matrix, or N:M (N kept of M)")] = None,
+    sparsity: Annotated[
+        float | None,
+        typer.Option(
+            help="Share of the weights that becomes zero: 0.5; of methods that remove units, "
+            "share of the model's parameters that goes"
+        ),
+    ] = None,
+    parameters: Annotated[
+        str | None,
+        typer.Option(help="Size of the result, for methods that remove units: 100M, 1.2B"),
+    ] = None,
+    bytes_: Annotated[
+        str | None, typer.Option("--bytes", help="The same in bytes: 250M, 1.2GB, 1.2GiB")
+    ] = None,
+    pattern: Annotated[
+        str | None, typer.Option(help="row, matrix, units, or N:M (N kept of M)")
+    ] = None,
     calibration: Annotated[
         list[str] | None, typer.Option(help="One of `secateur tasks`; repeatable")
     ] = None,
@@ -106,6 +121,10 @@ def submit(
     asked: dict[str, Any] = {
         "method": {"name": method},
         "sparsity": sparsity,
+        "budget": {
+            "parameters": _number(parameters, quantities.parameters, "--parameters"),
+            "bytes": _number(bytes_, quantities.byte_count, "--bytes"),
+        },
         "pattern": _pattern(pattern),
         "calibration": {
             "tasks": [{"name": task, "samples": samples} for task in calibration or ()],
@@ -237,6 +256,26 @@ def download(
 
 
 @app.command()
+def inspect(
+    model: Annotated[
+        str, typer.Argument(metavar="MODEL", help="hf://org/name@revision, file:///path, or a path")
+    ],
+    multiple_of: Annotated[
+        list[int] | None,
+        typer.Option(help="Of which widths shall be multiples; repeatable. Unset: 8, 64, 128"),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show what can be cut from a model, and to which sizes."""
+    with Client() as client:
+        found = client.inspect(_model_ref(model), multiple_of=multiple_of or ())
+    if as_json:
+        render.json_text(found.model_dump_json())
+    else:
+        render.inspection(found)
+
+
+@app.command()
 def methods(as_json: AsJson = False) -> None:
     """List the pruning methods."""
     with Client() as client:
@@ -298,6 +337,13 @@ def _gate(text: str) -> dict[str, Any]:
     except ValueError:
         raise typer.BadParameter(f"--gate {text!r}: {found['bound']!r} is no number") from None
     return {"metric": found["metric"], "max" if found["sign"] == "<=" else "min": bound}
+
+
+def _number(text: str | None, parse: Callable[[str], int], option: str) -> int | None:
+    try:
+        return None if text is None else parse(text)
+    except ValueError as error:
+        raise typer.BadParameter(str(error), param_hint=option) from None
 
 
 def _pattern(text: str | None) -> dict[str, Any] | str | None:

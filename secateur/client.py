@@ -15,13 +15,15 @@ from pruning_core.spec.prune import PruneSpec
 from secateur import download, uploads
 from secateur.config import find_credentials
 from secateur.errors import ApiError, WaitTimeout
-from secateur.models import Event, File, Job, Manifest, Method, Preset, Task
+from secateur.models import Event, File, Inspection, Job, Manifest, Method, Preset, Task
 from secateur.transport import RETRIED, Transport, pause
 
 LONG_POLL = 20
 """Seconds for which one request waits for a change."""
 EXAMINATION = 120
 """Seconds that the server may take to check every line of an upload."""
+INSPECTION = 30
+"""Seconds that the server may wait for the hub."""
 
 A = TypeVar("A", bound=BaseModel)
 
@@ -77,7 +79,7 @@ class Client:
             idempotency_key: Repeat it to mean the same job; unset, every call is a new one.
         """
         body: dict[str, Any] = {
-            "model": model.absolute().as_uri() if isinstance(model, Path) else model,
+            "model": _ref(model),
             "prune": prune.model_dump(mode="json") if isinstance(prune, PruneSpec) else dict(prune),
             "name": name,
             "labels": dict(labels or {}),
@@ -250,6 +252,24 @@ class Client:
         """Return the presets of CRePE's coefficients: those that ship, and those that this project's jobs found."""
         return self._many(Preset, "/v1/presets")
 
+    def inspect(
+        self, model: str | Path, *, revision: str | None = None, multiple_of: Sequence[int] = ()
+    ) -> Inspection:
+        """Return what a model is and which sizes it can be cut to; no weight is read.
+
+        Args:
+            model: As `submit` takes it.
+            revision: Branch, tag or commit on the hub.
+            multiple_of: Of which widths shall be multiples. Unset: 8, 64 and 128.
+        """
+        params: dict[str, Any] = {"ref": _ref(model), "multiple_of": list(multiple_of)}
+        if revision is not None:
+            params["revision"] = revision
+        response = self._transport.request(
+            "GET", "/v1/models/inspect", params=params, patience=INSPECTION
+        )
+        return Inspection.model_validate(response.json())
+
     def _events(self, job_id: str, after: str | None) -> Iterator[Event]:
         headers = {"Accept": "text/event-stream", **({"Last-Event-ID": after} if after else {})}
         with self._transport.stream(f"/v1/jobs/{job_id}/events", headers) as response:
@@ -296,3 +316,7 @@ class Client:
     def _many(self, kind: type[A], path: str) -> Sequence[A]:
         page = self._transport.request("GET", path).json()
         return [kind.model_validate(item) for item in page["data"]]
+
+
+def _ref(model: str | Path) -> str:
+    return model.absolute().as_uri() if isinstance(model, Path) else model

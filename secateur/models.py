@@ -154,3 +154,55 @@ class Preset(Answer):
     found: str
     job_id: str | None = None
     created_at: datetime | None = None
+
+
+class Axis(Answer):
+    """One kind of units of a model, and how many of them can be kept.
+
+    `kept` has one object for every `multiple_of`: `count`, `from`, `to`, `step`, and `sizes` where they are few.
+    """
+
+    name: str
+    title: str
+    size: int
+    unit_parameters: int
+    largest_share: float
+    removable: bool
+    reason: str | None = None
+    rule: str | None = None
+    kept: tuple[dict[str, Any], ...] = ()
+
+
+class MethodFit(Answer):
+    """Whether a method that removes units has any to remove from a model."""
+
+    name: str
+    possible: bool
+    units: tuple[str, ...] = ()
+    reason: str | None = None
+
+
+class Inspection(Answer):
+    """What a model is, and what can be cut from it."""
+
+    ref: str
+    revision: str | None = None
+    commit: str | None = None
+    architecture: str
+    model_type: str
+    family: str
+    parameters: int
+    bytes: int
+    dtype: str
+    blocks: int
+    max_positions: int
+    tied_embeddings: bool
+    query_heads: int
+    query_heads_per_group: int
+    head_dim: int
+    axes: tuple[Axis, ...]
+    methods: tuple[MethodFit, ...]
+
+    def axis(self, name: str) -> Axis:
+        """Return the axis of this name: hidden, neurons, kv_groups, layers or vocabulary."""
+        return next(axis for axis in self.axes if axis.name == name)

@@ -153,9 +153,10 @@ def of_prune(
 
 
 def named(prune: Mapping[str, Any]) -> set[str]:
-    """Return every `file:<id>` among the tasks that calibrate and evaluate."""
+    """Return every `file:<id>` among the tasks that calibrate, train and evaluate."""
     calibrating = [task["name"] for task in prune.get("calibration", {}).get("tasks", ())]
-    names = (*calibrating, *(prune.get("evaluation", {}).get("tasks") or ()))
+    training = (prune.get("recovery") or {}).get("tasks") or ()
+    names = (*calibrating, *training, *(prune.get("evaluation", {}).get("tasks") or ()))
     return {name for name in names if name.startswith(PREFIX)}
 
 

@@ -25,12 +25,15 @@ from pruning_core.intake.checkpoint import (
     is_gguf,
 )
 from pruning_core.intake.gates import check_gate
+from pruning_core.intake.sizes import check_units, layout_of
 from pruning_core.intake.source import allowed_path
 from pruning_core.intake.tasks import NO_FILES, Files, Split, Task, evaluated, find
 from pruning_core.spec.calibration import DEFAULT_SEQ_LEN, SELF_TASK
 from pruning_core.spec.model import ModelRef
 from pruning_core.spec.patterns import NofM, Row, removed_count
 from pruning_core.spec.prune import PruneSpec
+from pruning_core.spec.recovery import DEFAULT_SEQ_LEN as RECOVERY_SEQ_LEN
+from pruning_core.spec.unit_methods import UnitMethod
 
 
 def check(
@@ -56,24 +59,38 @@ def check(
     limit = facts.max_positions if facts else None
     _check_uploads(prune, files)
     _check_same_bytes(prune, files)
+    if prune.recovery is not None:
+        window = _window("recovery", prune.recovery.seq_len, limit, RECOVERY_SEQ_LEN)
+        _check_recovery(prune, window, tasks_dir, files)
     if prune.needs_calibration:
-        window = _window("calibration", prune.calibration.seq_len, limit)
+        window = _window("calibration", prune.calibration.seq_len, limit, DEFAULT_SEQ_LEN)
         _check_calibration(prune, window, tasks_dir, files)
     if prune.evaluation_tasks and prune.evaluation.harness == "secateur":
-        window = _window("evaluation", prune.evaluation.seq_len, limit)
+        window = _window("evaluation", prune.evaluation.seq_len, limit, DEFAULT_SEQ_LEN)
         _check_evaluation(prune, window, tasks_dir, files)
+
+
+def _fitted(prune: PruneSpec) -> dict[str, str]:
+    """Return the tasks whose calibration split is read, by name, each with the field that names it."""
+    recovery = prune.recovery
+    named: dict[str, str] = {}
+    if recovery is not None and recovery.tasks is not None:
+        named = dict.fromkeys(recovery.tasks, "/prune/recovery/tasks")
+    if prune.needs_calibration or (recovery is not None and recovery.tasks is None):
+        calibrating = (task.name for task in prune.calibration.tasks)
+        named |= dict.fromkeys(calibrating, "/prune/calibration/tasks")
+    return named
 
 
 def _check_uploads(prune: PruneSpec, files: Files) -> None:
     """Refuse an upload in a role that its sender has ruled out."""
-    if prune.needs_calibration:
-        for task in prune.calibration.tasks:
-            if task.name in files and files[task.name].use == "evaluation":
-                raise DatasetNotFound(
-                    f"{task.name} was uploaded for evaluation alone and cannot calibrate.",
-                    suggestions=("upload it with the use `calibration` or `both`",),
-                    pointer="/prune/calibration/tasks",
-                )
+    for name, pointer in _fitted(prune).items():
+        if name in files and files[name].use == "evaluation":
+            raise DatasetNotFound(
+                f"{name} was uploaded for evaluation alone: a model cannot be fitted to it.",
+                suggestions=("upload it with the use `calibration` or `both`",),
+                pointer=pointer,
+            )
     for name in prune.evaluation.tasks or ():
         if name in files and files[name].use == "calibration":
             raise DataLeakage(
@@ -84,17 +101,15 @@ def _check_uploads(prune: PruneSpec, files: Files) -> None:
 
 
 def _check_same_bytes(prune: PruneSpec, files: Files) -> None:
-    """Refuse to evaluate on the very bytes that calibrate, uploaded a second time for another use."""
-    if not prune.needs_calibration or prune.evaluation.harness != "secateur":
+    """Refuse to evaluate on the very bytes that the model is fitted to, uploaded a second time for another use."""
+    if prune.evaluation.harness != "secateur":
         return
-    calibrating = {
-        files[task.name].sha256: task.name for task in prune.calibration.tasks if task.name in files
-    }
+    fitted = {files[name].sha256: name for name in _fitted(prune) if name in files}
     for name in evaluated(prune, files):
-        other = calibrating.get(files[name].sha256) if name in files else None
+        other = fitted.get(files[name].sha256) if name in files else None
         if other not in (None, name):
             raise DataLeakage(
-                f"{name}, which is evaluated, holds the same bytes as {other}, which calibrates.",
+                f"{name}, which is evaluated, holds the same bytes as {other}, to which the model is fitted.",
                 suggestions=("upload the data once, with the use `both`", "evaluate on other data"),
                 pointer="/prune/evaluation/tasks",
             )
@@ -110,6 +125,17 @@ def _check_calibration(prune: PruneSpec, window: int, tasks_dir: Path | None, fi
         _check_split(found, "calibration")
         if spec.layout == "packed":
             _check_size(found, "calibration", (spec.samples_of(task) or 1) + beside, window)
+
+
+def _check_recovery(prune: PruneSpec, window: int, tasks_dir: Path | None, files: Files) -> None:
+    """Refuse tasks without text to train on; one window trains and one validates at least."""
+    assert prune.recovery is not None
+    names = prune.recovery.tasks or tuple(task.name for task in prune.calibration.tasks)
+    for name in names:
+        found = find(name, tasks_dir, files)
+        _check_split(found, "calibration")
+        if len(names) == 1:
+            _check_size(found, "calibration", 2, window)
 
 
 def _check_evaluation(prune: PruneSpec, window: int, tasks_dir: Path | None, files: Files) -> None:
@@ -129,21 +155,46 @@ def _check_evaluation(prune: PruneSpec, window: int, tasks_dir: Path | None, fil
         check_gate(gate, find(gate.task, tasks_dir, files).kind)
 
 
-def _check_local(path: Path, prune: PruneSpec, roots: Sequence[Path]) -> CheckpointFacts | None:
+def inspect_local(path: Path, roots: Sequence[Path]) -> CheckpointFacts | None:
+    """Return the facts of a model on this machine; None for a GGUF file, which only the worker reads.
+
+    Raises:
+        ModelNotFound, ModelNotAllowed, ModelInvalid, UnsafePickle, UnsupportedModel: what is wrong with it.
+    """
     real = allowed_path(path, roots)
     if is_gguf(real):
         check_gguf(real)
         return None
     root = next(root.resolve() for root in roots if real.is_relative_to(root.resolve()))
-    facts = inspect(real, root=root)
-    reads_text = prune.needs_calibration or prune.evaluation_tasks
-    if reads_text and not has_tokenizer(real):
-        raise ModelInvalid(
-            f"{real.name} has no tokenizer.json; calibration and perplexity need its tokenizer"
-        )
-    _check_pattern(prune, facts.input_widths())
-    _check_fold(prune, facts.config)
+    return inspect(real, root=root)
+
+
+def _check_local(path: Path, prune: PruneSpec, roots: Sequence[Path]) -> CheckpointFacts | None:
+    facts = inspect_local(path, roots)
+    if facts is None:
+        return None
+    _check_tokenizer(allowed_path(path, roots), prune)
+    if isinstance(prune.method, UnitMethod):
+        check_units(prune, layout_of(facts))
+    else:
+        _check_pattern(prune, facts.input_widths())
+        _check_fold(prune, facts.config)
     return facts
+
+
+def _check_tokenizer(folder: Path, prune: PruneSpec) -> None:
+    reads_text = prune.needs_calibration or prune.recovery or prune.evaluation_tasks
+    if reads_text and not has_tokenizer(folder):
+        raise ModelInvalid(
+            f"{folder.name} has no tokenizer.json; calibration, recovery and perplexity need its tokenizer"
+        )
+    cuts_tokens = isinstance(prune.method, UnitMethod) and "vocabulary" in prune.method.unit_kinds
+    if cuts_tokens and not (folder / "tokenizer.json").is_file():
+        raise ModelInvalid(
+            f"{folder.name} has no tokenizer.json, of which the part `embedding` removes tokens",
+            suggestions=("leave the part `embedding` out", "add tokenizer.json to the folder"),
+            pointer="/prune/method/parts",
+        )
 
 
 def _check_pattern(prune: PruneSpec, widths: set[int]) -> None:
@@ -174,13 +225,13 @@ def _check_fold(prune: PruneSpec, config: Mapping[str, Any]) -> None:
         )
 
 
-def _window(use: str, asked: int | None, limit: int | None) -> int:
+def _window(use: str, asked: int | None, limit: int | None, default: int) -> int:
     """Return the fewest tokens that a window can have, as far as the model's limit is known here."""
     if asked and limit and asked > limit:
         raise TokensInvalid(
             f"{use}.seq_len is {asked}, the model takes windows of at most {limit} tokens"
         )
-    return asked or min(DEFAULT_SEQ_LEN, limit or 1)
+    return asked or min(default, limit or 1)
 
 
 def _check_split(task: Task, split: Split) -> None:

@@ -27,6 +27,7 @@ KEYED = [
     ("DELETE", "/v1/files/{file_id}", "jobs:write"),
     ("GET", "/v1/methods", None),
     ("GET", "/v1/methods/{name}", None),
+    ("GET", "/v1/models/inspect", None),
     ("GET", "/v1/tasks", None),
     ("GET", "/v1/presets", "jobs:read"),
 ]

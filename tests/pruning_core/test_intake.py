@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 from collections.abc import Callable
@@ -15,6 +16,8 @@ from safetensors.torch import load_file, save_file
 from pruning_core.errors import PruningError
 from pruning_core.intake import admission, headers, presets
 from pruning_core.intake.checkpoint import inspect
+from pruning_core.intake.tasks import NO_FILES, Files
+from pruning_core.intake.userfiles import Use, UserFile
 from pruning_core.spec.base import digest
 from pruning_core.spec.model import ModelRef
 from pruning_core.spec.prune import PruneSpec
@@ -65,14 +68,27 @@ def request(folder: Path, **changes: Any) -> tuple[ModelRef, PruneSpec]:
     return ModelRef(ref=f"file://{folder}"), PruneSpec.model_validate(fields | changes)
 
 
-def code_of(folder: Path, root: Path | None = None, **changes: Any) -> str:
-    """Return the code that a submit of this folder is refused with."""
+def refusal(
+    folder: Path, root: Path | None = None, files: Files = NO_FILES, **changes: Any
+) -> PruningError:
+    """Return the error that a submit of this folder is refused with."""
     model, spec = request(folder, **changes)
     with pytest.raises(PruningError) as refused:
-        admission.check(model, spec, roots=[root or folder.parent], tasks_dir=None)
+        admission.check(model, spec, roots=[root or folder.parent], tasks_dir=None, files=files)
     assert refused.value.error_class == "user"
     assert len(refused.value.message) > 20
-    return refused.value.code
+    return refused.value
+
+
+def code_of(folder: Path, root: Path | None = None, files: Files = NO_FILES, **changes: Any) -> str:
+    """Return the code that a submit of this folder is refused with."""
+    return refusal(folder, root, files, **changes).code
+
+
+def refused(folder: Path, files: Files = NO_FILES, **changes: Any) -> tuple[str, str | None]:
+    """Return the code, and the field at fault."""
+    error = refusal(folder, files=files, **changes)
+    return error.code, error.pointer
 
 
 def test_a_sound_checkpoint_is_admitted_with_its_facts(folder: Path) -> None:
@@ -226,6 +242,53 @@ def test_what_cannot_fit_the_model_is_refused_at_submit(
     assert code_of(folder, **changes) == code
 
 
+UNITS = {"method": "wanda_sp", "sparsity": 0.1}
+
+
+@pytest.mark.parametrize(
+    ("changes", "code", "pointer"),
+    [
+        ({**UNITS, "sparsity": 0.9}, "SIZE_UNREACHABLE", "/prune/sparsity"),
+        ({**UNITS, "sparsity": 0.001}, "SIZE_UNREACHABLE", "/prune/sparsity"),
+        (
+            {**UNITS, "sparsity": None, "budget": {"parameters": 50_000}},
+            "SIZE_UNREACHABLE",
+            "/prune/budget/parameters",
+        ),
+        (
+            {**UNITS, "pattern": {"name": "units", "multiple_of": 64}, "method": "diet"},
+            "METHOD_UNSUPPORTED_FOR_ARCH",
+            "/prune/method",
+        ),
+        (
+            {**UNITS, "method": {"name": "flap", "compensation": "bias"}},
+            "METHOD_UNSUPPORTED_FOR_ARCH",
+            "/prune/method/compensation",
+        ),
+    ],
+)
+def test_what_cannot_be_cut_is_refused_at_submit(
+    changes: dict[str, Any], code: str, pointer: str, folder: Path
+) -> None:
+    assert refused(folder, **changes) == (code, pointer)
+
+
+def test_units_need_not_fit_the_patterns_of_weights(folder: Path) -> None:
+    """A share that is none of a row is one of the model."""
+    model, spec = request(folder, method="layer_drop", sparsity=0.15)
+    admission.check(model, spec, roots=[folder.parent], tasks_dir=None)
+
+
+def test_tokens_are_removed_only_from_a_tokenizer_json(folder: Path) -> None:
+    (folder / "tokenizer.json").rename(folder / "vocab.json")
+    method = {"name": "contextual", "parts": ["activation"]}
+    model, spec = request(folder, method=method, sparsity=0.1)
+    admission.check(model, spec, roots=[folder.parent], tasks_dir=None)
+    method = {"name": "contextual", "parts": ["embedding"]}
+    found = refused(folder, method=method, sparsity=None)
+    assert found == ("MODEL_INVALID", "/prune/method/parts")
+
+
 def test_what_reads_no_text_needs_none(folder: Path) -> None:
     (folder / "tokenizer.json").unlink()
     calibration = {"tasks": [{"name": "python_docs", "samples": 60000}]}
@@ -294,6 +357,90 @@ def test_bad_calibration_is_refused_at_submit(
     calibration: dict[str, Any], code: str, folder: Path
 ) -> None:
     assert code_of(folder, calibration=calibration) == code
+
+
+FILE_A, FILE_B = (f"file:file_01JDA2M9Q4XW5S8ZK6B7C3D1E{last}" for last in "AB")
+WITHOUT_CALIBRATION = {"method": "magnitude", "evaluation": {"tasks": []}}
+
+
+@pytest.mark.parametrize(
+    ("recovery", "code"),
+    [
+        ({"tasks": ["nowhere"]}, "DATASET_NOT_FOUND"),
+        ({"tasks": ["python_docs"], "seq_len": 257}, "TOKENS_INVALID"),
+    ],
+)
+def test_bad_recovery_is_refused_at_submit(
+    recovery: dict[str, Any], code: str, folder: Path
+) -> None:
+    assert code_of(folder, **WITHOUT_CALIBRATION, recovery=recovery) == code
+
+
+def test_recovery_on_the_calibration_tasks_needs_them(folder: Path) -> None:
+    changes = WITHOUT_CALIBRATION | {"calibration": {"tasks": ["nowhere"]}}
+    model, spec = request(folder, **changes)
+    admission.check(model, spec, roots=[folder.parent], tasks_dir=None)
+    assert code_of(folder, **changes, recovery={}) == "DATASET_NOT_FOUND"
+
+
+def test_recovery_on_the_model_s_own_text_is_admitted(folder: Path) -> None:
+    model, spec = request(
+        folder, **WITHOUT_CALIBRATION, recovery={"tasks": ["self", "python_docs"]}
+    )
+    admission.check(model, spec, roots=[folder.parent], tasks_dir=None)
+
+
+def test_recovery_needs_a_tokenizer(folder: Path) -> None:
+    (folder / "tokenizer.json").unlink()
+    assert code_of(folder, **WITHOUT_CALIBRATION, recovery={}) == "MODEL_INVALID"
+
+
+def upload(use: Use, content: str = "text\n" * 500) -> UserFile:
+    """Return the facts of an upload; admission does not read it."""
+    sha256 = hashlib.sha256(content.encode()).hexdigest()
+    size = len(content)
+    return UserFile(
+        path=Path("/nowhere"),
+        format="text",
+        kind="text",
+        use=use,
+        items=9,
+        bytes=size,
+        sha256=sha256,
+    )
+
+
+def test_recovery_with_less_text_than_two_windows_is_refused(folder: Path) -> None:
+    recovery = {"tasks": [FILE_A], "seq_len": 128}
+    files = {FILE_A: upload("both", "text" * 63)}
+    assert code_of(folder, files=files, **WITHOUT_CALIBRATION, recovery=recovery) == (
+        "DATASET_TOO_SMALL"
+    )
+
+
+@pytest.mark.parametrize(
+    ("tasks", "pointer"),
+    [([FILE_A], "/prune/recovery/tasks"), (None, "/prune/calibration/tasks")],
+)
+def test_an_upload_for_evaluation_alone_trains_nothing(
+    tasks: list[str] | None, pointer: str, folder: Path
+) -> None:
+    changes = WITHOUT_CALIBRATION | {"calibration": {"tasks": [FILE_A]}}
+    files = {FILE_A: upload("evaluation")}
+    found = refused(folder, files, **changes, recovery={"tasks": tasks})
+    assert found == ("DATASET_NOT_FOUND", pointer)
+
+
+def test_the_bytes_that_train_are_not_evaluated(folder: Path) -> None:
+    files = {FILE_A: upload("calibration"), FILE_B: upload("evaluation")}
+    changes = {"method": "magnitude", "evaluation": {"tasks": [FILE_B]}}
+    model, spec = request(folder, **changes, recovery={"tasks": ["python_docs"]})
+    admission.check(model, spec, roots=[folder.parent], tasks_dir=None, files=files)
+    found = refused(folder, files, **changes, recovery={"tasks": [FILE_A]})
+    assert found == ("DATA_LEAKAGE", "/prune/evaluation/tasks")
+    other = files | {FILE_B: upload("evaluation", "other\n" * 500)}
+    model, spec = request(folder, **changes, recovery={"tasks": [FILE_A]})
+    admission.check(model, spec, roots=[folder.parent], tasks_dir=None, files=other)
 
 
 def test_an_unknown_evaluation_task_is_refused_at_submit(folder: Path) -> None:

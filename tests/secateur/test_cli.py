@@ -8,7 +8,7 @@ from threading import Timer
 
 import pytest
 
-from secateur import config
+from secateur import config, quantities
 from secateur.config import Credentials, find_credentials, write_credentials
 from secateur.errors import ConfigurationError
 from tests.api.jobs import COEFFICIENTS, FILES, PRESET, Service
@@ -59,6 +59,64 @@ def test_every_option_reaches_the_specification(run: Run) -> None:
     assert (calibration["seq_len"], calibration["seed"]) == (128, 7)
     assert prune["evaluation"]["windows"] == 2
     assert prune["evaluation"]["seq_len"] == 64
+
+
+@pytest.mark.parametrize(
+    ("option", "budget"),
+    [
+        (("--parameters", "100M"), {"parameters": 100_000_000, "bytes": None}),
+        (("--parameters", "1.2B"), {"parameters": 1_200_000_000, "bytes": None}),
+        (("--bytes", "1.2GiB"), {"parameters": None, "bytes": 1_288_490_188}),
+    ],
+)
+def test_a_budget_takes_the_place_of_a_share(
+    run: Run, option: tuple[str, str], budget: dict[str, int | None]
+) -> None:
+    model = ("--model", "hf://org/model@main", "--method", "layer_drop")
+    done = run("submit", *model, *option, "--json")
+    assert done.returncode == 0, done.stderr
+    prune = json.loads(done.stdout)["spec"]["prune"]
+    assert (prune["sparsity"], prune["budget"]) == (None, budget)
+
+
+@pytest.mark.parametrize("text", ["", "many", "0", "1.5", "-3M", "100MB", "1e9", "7Gi"])
+def test_a_number_of_parameters_is_one(text: str) -> None:
+    with pytest.raises(ValueError, match="number"):
+        quantities.parameters(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [("135_000_000", 135_000_000), ("1.2G", 1_200_000_000), ("7b", 7 * 10**9), ("10k", 10_000)],
+)
+def test_numbers_of_parameters(text: str, expected: int) -> None:
+    assert quantities.parameters(text) == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("5B", 5),
+        ("250M", 250 * 10**6),
+        ("250 MB", 250 * 10**6),
+        ("1.5kib", 1536),
+        ("2TB", 2 * 10**12),
+    ],
+)
+def test_numbers_of_bytes(text: str, expected: int) -> None:
+    assert quantities.byte_count(text) == expected
+
+
+@pytest.mark.parametrize("text", ["0", "0.4", "iB", "3 apples", "1.5"])
+def test_a_number_of_bytes_is_one(text: str) -> None:
+    with pytest.raises(ValueError, match="number"):
+        quantities.byte_count(text)
+
+
+def test_a_number_that_is_none_names_its_option(run: Run) -> None:
+    done = run(*SUBMIT[:-2], "--parameters", "many")
+    assert done.returncode == 2
+    assert "--parameters" in done.stderr
 
 
 def test_tasks_and_gates_reach_the_specification(run: Run) -> None:
