@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from pathlib import Path
 
@@ -9,21 +10,29 @@ import torch
 from pydantic import ValidationError
 
 from pruning_core import results, settings
-from pruning_core.engine import export, verify
+from pruning_core.engine import export, finetune, verify
 from pruning_core.engine.activations import Activations
 from pruning_core.engine.checkpoint import Ledger
 from pruning_core.engine.decide import Decision
-from pruning_core.engine.files import disk_errors
+from pruning_core.engine.export import UNCHANGED
+from pruning_core.engine.files import disk_errors, flush
 from pruning_core.engine.model import StreamedModel
 from pruning_core.engine.progress import Observer, Silent
+from pruning_core.engine.prune_elements import element_walk
 from pruning_core.engine.walk import Walk
 from pruning_core.errors import DiskFull
 from pruning_core.intake import presets
 from pruning_core.intake.sources import Sources
 from pruning_core.intake.tasks import NO_FILES, Files
+from pruning_core.recover import recover
 from pruning_core.run import Run, fingerprint_of, prepare
 from pruning_core.spec.prune import PruneSpec
 from pruning_core.spec.report import BlockReport, Report
+from pruning_core.spec.unit_methods import GOA, UnitMethod
+from pruning_core.unit_walk import UnitWalk
+
+_STATE_BYTES = {"full": 12, "lora": 1}
+"""Of training's state per parameter, beside the best weights: what is trained and AdamW's moments, in float32."""
 
 
 def prune(
@@ -85,11 +94,22 @@ def _finished(run: Run, fingerprint: str) -> Report | None:
 def _check_space(run: Run) -> None:
     """Block files and the checkpoint each take about the model's size; finished blocks are there already."""
     there = sum(path.stat().st_size for path in run.work.glob("block-*.safetensors"))
-    needed, free = int(2.1 * run.facts.bytes) - there, shutil.disk_usage(run.out).free
+    needed = int(2.1 * run.facts.bytes) - there + _recovery_space(run)
+    free = shutil.disk_usage(run.out).free
     if free < needed:
         raise DiskFull(
             f"{needed} bytes of disk are needed for work files and result, {free} are free"
         )
+
+
+def _recovery_space(run: Run) -> int:
+    """Return the bytes of the trained checkpoint and of training's state, which is there twice while it is replaced."""
+    recovery, folder = run.spec.recovery, run.work / "recovery"
+    if recovery is None or (folder / finetune.REPORT).is_file():
+        return 0
+    states = 2 * (_STATE_BYTES[recovery.method] * run.facts.parameters + run.facts.bytes)
+    there = sum(path.stat().st_size for path in folder.glob(finetune.STATE))
+    return run.facts.bytes + states - there
 
 
 def _states(
@@ -105,57 +125,113 @@ def _walk(run: Run, model: StreamedModel, fingerprint: str, probe: torch.Tensor)
     ledger = Ledger(run.work, fingerprint)
     decision = Decision(model, run.spec, run.windows, run.search_text, run.tracker)
     plan, run.search = decision.make(run.work, fingerprint, begun=0 in ledger)
+    run.ratios = plan.ratios
     run.tracker.begin("calibrating")
     by_window = 1 if run.spec.reconstruction else None
-    return Walk(
-        model=model,
-        plan=plan,
-        ledger=ledger,
-        calibration=_states(run, model, batch_tokens=by_window),
-        probe=Activations(model, probe),
-        dense=_states(run, model, batch_tokens=1) if run.spec.reconstruction else None,
+    calibration = _states(run, model, batch_tokens=by_window)
+    dense = _states(run, model, batch_tokens=1) if run.spec.reconstruction else None
+
+    start = Activations(model, probe)
+    alive = run.tracker.alive
+    return element_walk(model, plan, ledger, calibration, start, dense=dense, alive=alive)
+
+
+def _prune_and_save(run: Run, fingerprint: str) -> tuple[Walk, verify.Examined, int]:
+    method = run.spec.method
+    eager = isinstance(method, GOA) and method.compares_heads
+    model = StreamedModel(run.source, run.facts, run.device, eager=eager)
+    units = None
+    if isinstance(method, UnitMethod):
+        units = UnitWalk.of(run, model, fingerprint)
+        walk, tokens, run.units = units.walk, units.probe, units.plan
+    else:
+        tokens = verify.probe_tokens(run.facts.vocab_size, run.facts.max_positions)
+        walk = _walk(run, model, fingerprint, tokens)
+    _prune_blocks(run, walk)
+    run.tracker.begin("saving")
+    logits = model.logits(tokens, walk.probe.hidden[0], torch.arange(tokens.shape[1]))
+    walk.release()
+    unverified = run.work / "checkpoint"
+    shutil.rmtree(unverified, ignore_errors=True)
+    size = _save(run, walk, units, unverified)
+    if units is not None:
+        tokens, logits = units.renumbered(tokens, logits)
+    cut, rescaled = units is not None and units.plan.removing, units is not None and units.rescaled
+    recovery, timed = run.spec.recovery, run.spec.measures_speed
+    first = timed and recovery is None
+    examined = _verified(run, unverified, tokens, logits, cut=cut, rescaled=rescaled, timed=first)
+    if recovery is not None:
+        unverified, logits = recover(run, fingerprint, walk, unverified, tokens, recovery)
+        examined = _verified(run, unverified, tokens, logits, timed=timed)
+    _publish(run, unverified)
+    return walk, examined, size
+
+
+def _publish(run: Run, verified: Path) -> None:
+    """Make a folder the run's checkpoint; a trained one stays in `work` too, for a run that is cut short hereafter."""
+    if run.spec.recovery is not None:
+        trained, verified = verified, run.work / "linked"
+        shutil.rmtree(verified, ignore_errors=True)
+        shutil.copytree(trained, verified, copy_function=_link)
+    (run.out / "report.json").unlink(
+        missing_ok=True
+    )  # it vouches for the checkpoint before this one
+    shutil.rmtree(run.checkpoint, ignore_errors=True)
+    verified.rename(run.checkpoint)
+
+
+def _link(source: str, target: str) -> None:
+    """Nothing changes either file again: the model card, written later, is not among them."""
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copyfile(source, target)
+        flush(Path(target))
+
+
+def _verified(
+    run: Run,
+    folder: Path,
+    tokens: torch.Tensor,
+    logits: torch.Tensor,
+    *,
+    timed: bool,
+    cut: bool = False,
+    rescaled: bool = False,
+) -> verify.Examined:
+    run.tracker.begin("verifying")
+    return verify.check(
+        folder,
+        run.work / "probe.safetensors",
+        tokens,
+        logits,
+        dense=run.source if run.spec.evaluation.baseline else None,
+        timed=timed,
+        cut=cut,
+        rescaled=rescaled,
+        device=run.device,
         alive=run.tracker.alive,
     )
 
 
-def _prune_and_save(run: Run, fingerprint: str) -> tuple[Walk, verify.Examined, int]:
-    model = StreamedModel(run.source, run.facts, run.device)
-    tokens = verify.probe_tokens(run.facts.vocab_size, run.facts.max_positions)
-    walk = _walk(run, model, fingerprint, tokens)
-
+def _prune_blocks(run: Run, walk: Walk) -> None:
     def block_done(index: int, report: BlockReport | None) -> None:
         run.tracker.step(index + 1, report, replayed=report is None)
 
     run.tracker.begin("pruning", run.facts.blocks)
     walk.run(block_done)
-    run.tracker.begin("saving")
-    logits = model.logits(tokens, walk.probe.hidden[0], torch.arange(tokens.shape[1]))
-    walk.calibration = walk.dense = None  # not needed any more
-    unverified = run.work / "checkpoint"
-    shutil.rmtree(unverified, ignore_errors=True)
+
+
+def _save(run: Run, walk: Walk, units: UnitWalk | None, target: Path) -> int:
+    """Write the checkpoint and return the bytes of its tensors."""
     blocks = [walk.ledger.path(index) for index in range(run.facts.blocks)]
-    size = export.write(
+    changes = units.changes(run) if units is not None else UNCHANGED
+    return export.write(
         run.source,
         run.facts,
-        blocks,
-        unverified,
+        [*blocks, *changes.files],
+        target,
         shard_bytes=run.spec.output.shard_bytes,
+        changes=changes,
         alive=run.tracker.alive,
     )
-    run.tracker.begin("verifying")
-    examined = verify.check(
-        unverified,
-        run.work / "probe.safetensors",
-        tokens,
-        logits,
-        dense=run.source if run.spec.evaluation.baseline else None,
-        timed=run.spec.measures_speed,
-        device=run.device,
-        alive=run.tracker.alive,
-    )
-    (run.out / "report.json").unlink(
-        missing_ok=True
-    )  # it vouches for the checkpoint before this one
-    shutil.rmtree(run.checkpoint, ignore_errors=True)
-    unverified.rename(run.checkpoint)
-    return walk, examined, size

@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from pruning_core.engine import device as devices
 from pruning_core.engine import export, harness, verify
+from pruning_core.engine.calibration import Texts
 from pruning_core.engine.files import replacing
-from pruning_core.engine.measure import accuracies, gates, measure, perplexities
+from pruning_core.engine.measure import accuracies, gates, measure, perplexities, renumbered
 from pruning_core.engine.model import StreamedModel
+from pruning_core.engine.tensors import new_zeros
+from pruning_core.engine.tokenizing import load_tokenizer
+from pruning_core.engine.unit_plan import UnitPlan
 from pruning_core.engine.walk import Walk
 from pruning_core.intake.checkpoint import inspect
+from pruning_core.intake.sizes import NAMES
 from pruning_core.reporting import card, page
 from pruning_core.run import Run, versions
 from pruning_core.spec.base import digest
@@ -23,6 +29,7 @@ from pruning_core.spec.report import (
     HarnessMetric,
     Perplexity,
     Report,
+    SizeReport,
     Timing,
 )
 
@@ -30,6 +37,7 @@ MASKS_ONLY = (
     "Zeros alone make a dense file no smaller and a forward pass no faster: element-wise masks are for study, "
     "or for runtimes that exploit them. Structured methods shrink the model."
 )
+ZEROED_UNITS = "Units were zeroed and not removed: the files are as large and as slow as before. Use the pattern's `mode: remove`."
 PERMUTED_MASK = (
     "The zeros are n:m only in the channel order of channel_order.safetensors: for any kernel these files are an "
     "unstructured sparse model. Use `permute: fold` for files that are n:m as stored."
@@ -73,10 +81,7 @@ def report(
     """
     texts, questions, others = _evaluate_pruned(run)
     blocks = tuple(walk.ledger.blocks)
-    weights = sum(
-        matrix.shape[0] * matrix.shape[1] for block in blocks for matrix in block.matrices
-    )
-    zeros = sum(matrix.zeros for block in blocks for matrix in block.matrices)
+    gone = removed(run, blocks)
     run.tracker.end()
     report = Report(
         spec=run.spec,
@@ -86,14 +91,18 @@ def report(
         family=walk.model.family.name,
         architecture=run.facts.architecture,
         parameters=run.facts.parameters,
-        parameters_nonzero=run.facts.parameters - zeros,
+        parameters_after=gone.left,
+        parameters_nonzero=gone.nonzero,
         bytes_before=run.facts.bytes,
         bytes_after=total_bytes,
-        sparsity=zeros / weights,
-        sparsity_model=zeros / run.facts.parameters,
+        sparsity=gone.share,
+        sparsity_model=1 - gone.nonzero / run.facts.parameters,
+        sizes=gone.sizes,
+        removed_blocks=run.units.layers if run.units else (),
         calibration=run.windows.report(run.spec.calibration.seed) if run.windows else None,
         search=run.search,
-        ratios=walk.plan.ratios,
+        ratios=run.ratios,
+        recovery=run.recovery,
         perplexity=texts,
         accuracy=questions,
         harness=others,
@@ -126,17 +135,69 @@ def report(
     return report
 
 
+@dataclass(frozen=True)
+class Removed:
+    """How much went.
+
+    Attributes:
+        share: Of the weights of the pruned matrices, or of the whole model where units went.
+        left: Parameters of the result.
+        nonzero: Those that are not zero.
+        sizes: What was cut.
+    """
+
+    share: float
+    left: int
+    nonzero: int
+    sizes: tuple[SizeReport, ...] = ()
+
+
+def removed(run: Run, blocks: Sequence[BlockReport]) -> Removed:
+    """Return how much went."""
+    whole = run.facts.parameters
+    if run.units is None:
+        matrices = [matrix for block in blocks for matrix in block.matrices]
+        weights = sum(matrix.shape[0] * matrix.shape[1] for matrix in matrices)
+        zeros = sum(matrix.zeros for matrix in matrices)
+        return Removed(zeros / weights, whole, whole - zeros)
+    left = inspect(run.checkpoint).parameters
+    zeros = (
+        0 if run.units.removing else new_zeros(run.source, run.checkpoint, alive=run.tracker.alive)
+    )
+    return Removed((whole - left + zeros) / whole, left, left - zeros, _sizes(run.units))
+
+
+def _sizes(plan: UnitPlan) -> tuple[SizeReport, ...]:
+    layout = plan.layout
+    whole = layout.parameters(layout.sizes)
+    return tuple(
+        SizeReport(
+            kind=kind,
+            before=layout.sizes.of(kind),
+            after=plan.sizes.of(kind),
+            parameters_removed=whole
+            - layout.parameters(replace(layout.sizes, **{kind: plan.sizes.of(kind)})),
+        )
+        for kind in NAMES
+        if plan.sizes.of(kind) != layout.sizes.of(kind)
+    )
+
+
 def _evaluate_pruned(
     run: Run,
 ) -> tuple[tuple[Perplexity, ...], tuple[Accuracy, ...], tuple[HarnessMetric, ...]]:
     """Measure the files that the user gets, read back from disk."""
-    by = run.yardsticks
+    by, other = run.yardsticks, None
     texts: tuple[Perplexity, ...] = ()
     questions: tuple[Accuracy, ...] = ()
     if by.tokens:
-        model = StreamedModel(run.checkpoint, inspect(run.checkpoint), run.device)
-        pruned = measure(model, by, run.tracker, "evaluating_pruned")
-        texts = perplexities(by, run.dense, pruned)
+        facts = inspect(run.checkpoint)
+        if run.units is not None and run.units.renumbers:
+            own = Texts(run.checkpoint, facts, run.sources)
+            other = renumbered(by, run.spec, load_tokenizer(run.source), own)
+        model = StreamedModel(run.checkpoint, facts, run.device)
+        pruned = measure(model, other or by, run.tracker, "evaluating_pruned")
+        texts = perplexities(by, run.dense, pruned, other)
         questions = accuracies(by, run.dense, pruned)
     if run.spec.evaluation.harness == "lm_eval":
         run.tracker.begin("evaluating", key="evaluating_pruned")
@@ -153,7 +214,12 @@ def _prune_over_forward(run: Run, walk: Walk) -> float | None:
 
 
 def _warnings(run: Run, blocks: tuple[BlockReport, ...]) -> Iterator[str]:
-    yield MASKS_ONLY
+    if run.units is None:
+        yield MASKS_ONLY
+    else:
+        yield from run.units.warnings
+        if not run.units.removing:
+            yield ZEROED_UNITS
     if not run.spec.needs_calibration:
         yield f"{run.spec.method.name} reads no calibration data; the tasks named did not calibrate."
     if isinstance(run.spec.pattern, NofM) and run.spec.pattern.permute == "mask":

@@ -20,13 +20,17 @@ from pruning_core.engine.files import sha256
 from pruning_core.engine.measure import Measured, Yardsticks, yardsticks
 from pruning_core.engine.own_text import sample
 from pruning_core.engine.progress import Observer, Tracker
+from pruning_core.engine.unit_plan import UnitPlan
 from pruning_core.errors import DataLeakage, DatasetTooSmall
 from pruning_core.intake.checkpoint import CheckpointFacts, inspect
 from pruning_core.intake.sources import Sources
 from pruning_core.spec.base import digest
+from pruning_core.spec.calibration import DEFAULT_SAMPLES
 from pruning_core.spec.composition import Uniform
 from pruning_core.spec.prune import PruneSpec
+from pruning_core.spec.recovery import Recovery, RecoveryReport
 from pruning_core.spec.report import SearchReport
+from pruning_core.spec.unit_methods import UnitMethod
 
 _PRUNE_COST = 1.9
 _FIXED_COST = 0.04
@@ -51,6 +55,10 @@ class Run:
     dense: Measured | None = None
     harness_dense: list[harness.Row] | None = None
     search: SearchReport | None = None
+    ratios: tuple[float, ...] | None = None
+    units: UnitPlan | None = None
+    training: torch.Tensor | None = None
+    recovery: RecoveryReport | None = None
 
     @property
     def work(self) -> Path:
@@ -101,6 +109,7 @@ def prepare(
     )
     texts = Texts(model_dir, facts, sources, own_text)
     by = yardsticks(spec, texts, sources)
+    training = training_windows(spec, texts) if spec.recovery else None
     windows, search_text = _calibration(spec, facts, texts, tokens)
     _refuse_leaks(sources)
     return Run(
@@ -115,7 +124,8 @@ def prepare(
         search_text=search_text,
         yardsticks=by,
         model_digest=model_digest,
-        tracker=Tracker(observer, _costs(spec, facts, windows, by)),
+        tracker=Tracker(observer, _costs(spec, facts, windows, by, training)),
+        training=training,
     )
 
 
@@ -127,16 +137,30 @@ def _calibration(
     if not spec.needs_calibration:
         return None, None
     if given is None:
-        windows, others = texts.calibration(spec.calibration, held_out=held_out)
+        default = spec.method.default_samples or DEFAULT_SAMPLES
+        windows, others = texts.calibration(spec.calibration, held_out=held_out, default=default)
     else:
         count = len(checked_tokens(given, facts)) - held_out
         if count < 1:
             raise DatasetTooSmall(f"{held_out} of the given windows are held out; none is left.")
-        windows = Windows((given[:count].cpu(),), {"given": count})
+        used = (given[:count].cpu(),)
+        windows = Windows(used, {"given": count}, by_task={"given": used})
         others = Windows((given[count:].cpu(),), {"given": held_out})
     if spec.reconstruction and windows.samples < 2:
         raise DatasetTooSmall("Reconstruction needs two calibration windows: one is held out.")
     return windows, others if held_out else None
+
+
+def training_windows(spec: PruneSpec, texts: Texts) -> torch.Tensor:
+    """Return the windows that recovery trains and validates on, int64 [windows, seq].
+
+    Raises:
+        DatasetTooSmall: the tasks do not fill two windows.
+    """
+    params = spec.recovery
+    assert params is not None
+    names = params.tasks or tuple(task.name for task in spec.calibration.tasks)
+    return texts.training(names, params.seq_len, spec.calibration)
 
 
 def _refuse_leaks(sources: Sources) -> None:
@@ -156,11 +180,19 @@ def _model_digest(folder: Path, facts: CheckpointFacts) -> str:
 
 
 def _costs(
-    spec: PruneSpec, facts: CheckpointFacts, windows: Windows | None, by: Yardsticks
+    spec: PruneSpec,
+    facts: CheckpointFacts,
+    windows: Windows | None,
+    by: Yardsticks,
+    training: torch.Tensor | None,
 ) -> dict[str, float]:
     evaluated = by.tokens * facts.blocks
     forward = float(windows.tokens if windows else 1) * facts.blocks
     costs = {"pruning": forward * _PRUNE_COST, "evaluating_pruned": float(evaluated)}
+    if training is not None and spec.recovery is not None:
+        costs["recovering"] = _training_cost(spec.recovery, training) * facts.blocks
+    if isinstance(spec.method, UnitMethod) and windows is not None:
+        costs["observing"] = forward
     if spec.held_out_windows:
         costs["searching"] = forward * _PRUNE_COST
     if not isinstance(spec.allocation, Uniform):
@@ -169,6 +201,14 @@ def _costs(
         costs["evaluating_dense"] = float(evaluated)
     fixed = _FIXED_COST * sum(costs.values())
     return costs | {"saving": fixed, "verifying": fixed}
+
+
+def _training_cost(params: Recovery, training: torch.Tensor) -> float:
+    """Return the tokens of training, each counted as often as a plain forward pass would cost it."""
+    rows = params.batch * params.accumulation
+    steps = params.most_steps(-(-len(training) // rows)) or len(training) // rows
+    teacher = 1 if params.distillation else 0
+    return float(steps * rows * training.shape[1] * (3 + teacher))
 
 
 def versions() -> dict[str, str]:
@@ -184,6 +224,7 @@ def fingerprint_of(run: Run) -> str:
         "spec": digest(run.spec),
         "tokens": run.windows.digest if run.windows else None,
         "search_text": run.search_text.digest if run.search_text else None,
+        "training": Windows((run.training,), {}).digest if run.training is not None else None,
         "versions": versions(),
         "device": run.device.type,
     }

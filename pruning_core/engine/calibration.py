@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import hashlib
 from bisect import bisect_right
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from itertools import accumulate
 from pathlib import Path
 from typing import Any, TypeVar
@@ -30,6 +30,9 @@ from pruning_core.spec.calibration import (
 from pruning_core.spec.evaluation import Evaluation
 from pruning_core.spec.report import CalibrationReport
 
+TRAINING_SEQ_LEN = 512
+TRAINING_BYTES = 64 << 20
+"""How much is read of a hub's corpus for recovery."""
 T = TypeVar("T")
 OwnText = Callable[[int, int, int], Iterable[torch.Tensor]]
 SEPARATOR = "\n\n"
@@ -47,11 +50,18 @@ class Windows:
         groups: int64 [samples, seq] each: samples of one length, the shortest first. Windows are all of one length.
         counts: Samples per task.
         units: int64 like the only group, the document that each token belongs to; None where there are too few.
+        text_bytes: Bytes of the predicted text, where it is evaluated.
+        by_task: The same samples task by task, each grouped by length, where they calibrate.
+        owners: The window of another tokenizer that each sample is part of, in the samples' order; empty where each
+            sample stands for itself.
     """
 
     groups: tuple[torch.Tensor, ...]
     counts: dict[str, int]
     units: torch.Tensor | None = None
+    text_bytes: int = 0
+    by_task: Mapping[str, tuple[torch.Tensor, ...]] = field(default_factory=dict)
+    owners: tuple[int, ...] = ()
 
     @property
     def samples(self) -> int:
@@ -112,18 +122,53 @@ class Texts:
         self._own_text = own_text
         self._tokenizer: Any = None
 
-    def calibration(self, spec: Calibration, *, held_out: int = 0) -> tuple[Windows, Windows]:
+    def calibration(
+        self, spec: Calibration, *, held_out: int = 0, default: int = DEFAULT_SAMPLES
+    ) -> tuple[Windows, Windows]:
         """Return the calibration samples of every task, task after task, and as many others as `held_out` asks for.
 
         The others come from the same split of the same tasks, in equal shares; no sample is in both.
+
+        Args:
+            spec: What to draw.
+            held_out: How many others.
+            default: Samples per task where the specification does not say.
 
         Raises:
             DatasetTooSmall: a task has fewer samples than were asked for.
         """
         length = self._length(spec.seq_len)
         share = -(-held_out // len(spec.tasks))
-        drawn = {task.name: self._draw(task, spec, length, share) for task in spec.tasks}
+        drawn = {
+            task.name: self._draw(task, spec, length, held_out=share, default=default)
+            for task in spec.tasks
+        }
         return _joined(drawn, 0), _joined(drawn, 1)
+
+    def training(
+        self, tasks: Sequence[str], seq_len: int | None, spec: Calibration
+    ) -> torch.Tensor:
+        """Return all full windows of the tasks' calibration splits, int64 [windows, seq].
+
+        Args:
+            tasks: Names.
+            seq_len: Tokens per window; None for 512, or the model's limit where that is smaller.
+            spec: Says of multiple-choice items whether their answers train, and of windows how they begin.
+
+        Raises:
+            DatasetTooSmall: a task does not fill one window.
+        """
+        length = self._length(seq_len or min(TRAINING_SEQ_LEN, self._facts.max_positions))
+        found = []
+        for task in tasks:
+            if task == SELF_TASK:
+                assert self._own_text is not None
+                found += list(self._own_text(DEFAULT_SAMPLES, length, spec.seed))
+                continue
+            data = self._sources.data(task, "calibration", limit_bytes=TRAINING_BYTES)
+            parts = texts(data, answers=spec.answers)
+            found += list(self._cut(parts, length, spec.bos, f"Task {task!r}").tokens)
+        return torch.stack(found)
 
     def windows(self, task: str, spec: Evaluation) -> Windows:
         """Return the first windows of a text task's evaluation split."""
@@ -135,7 +180,32 @@ class Texts:
         units = cut.units[: spec.windows] if cut.units is not None else None
         if units is not None and len(set(units.flatten().tolist())) < FEWEST_DOCUMENTS:
             units = None
-        return Windows((tokens,), {task: len(tokens)}, units)
+        size = sum(len(self.tokenizer.decode(row[1:]).encode()) for row in tokens)
+        return Windows((tokens,), {task: len(tokens)}, units, text_bytes=size)
+
+    def again(self, windows: Windows, before: Any) -> Windows:
+        """Return the same texts as this tokenizer reads them, each in one row, or in several where the model's limit asks.
+
+        Every token is predicted as often as it would be in one row. The first that a further row predicts is conditioned
+        on less: on the token that begins windows, or where none does on the token before it.
+
+        Args:
+            windows: As another tokenizer reads them.
+            before: That tokenizer.
+        """
+        begin, begin_before = beginning(self.tokenizer), beginning(before)
+        rows: list[torch.Tensor] = []
+        owners: list[int] = []
+        for owner, row in enumerate(windows.groups[0]):
+            leading = row[0] == begin_before
+            text = before.decode(row[1:] if leading else row)
+            ids = self._known(
+                self.tokenizer(text, verbose=False, add_special_tokens=False)["input_ids"]
+            )
+            parts = _parts(ids, begin if leading else None, self._facts.max_positions)
+            rows += [torch.tensor([part]) for part in parts]
+            owners += [owner] * len(parts)
+        return Windows(tuple(rows), windows.counts, owners=tuple(owners))
 
     def questions(self, task: str, spec: Evaluation) -> list[Encoded]:
         """Return items of a multiple-choice task's evaluation split, spread evenly over all that there are."""
@@ -150,17 +220,23 @@ class Texts:
         return self._tokenizer
 
     def _draw(
-        self, task: CalibrationTask, spec: Calibration, length: int, held_out: int
+        self,
+        task: CalibrationTask,
+        spec: Calibration,
+        length: int,
+        *,
+        held_out: int,
+        default: int,
     ) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
         asked = spec.samples_of(task)
-        wanted = (asked or DEFAULT_SAMPLES) + held_out
+        wanted = (asked or default) + held_out
         if task.name == SELF_TASK:
             assert self._own_text is not None
             samples = list(self._own_text(wanted, length, spec.seed))
         else:
             samples = self._samples(task.name, spec, length, wanted)
         room = len(samples) - held_out
-        count = min(DEFAULT_SAMPLES, room) if asked is None else asked
+        count = min(default, room) if asked is None else asked
         if count > room or count < 1:
             beside = f" beside {held_out} held out for the search" if held_out else ""
             each = "one for each item" if spec.layout == "rows" else f"of {length} tokens"
@@ -256,6 +332,17 @@ class Texts:
         return asked or min(DEFAULT_SEQ_LEN, limit)
 
 
+def _parts(ids: list[int], begin: int | None, limit: int) -> list[list[int]]:
+    """Return rows of at most `limit` tokens that together predict what one row would: see `Texts.again`."""
+    whole = ids if begin is None else [begin, *ids]
+    starts = range(0, max(1, len(whole) - 1), limit - 1)
+    firsts = [whole[start] if begin is None else begin for start in starts]
+    return [
+        [first, *whole[start + 1 : start + limit]]
+        for first, start in zip(firsts, starts, strict=True)
+    ]
+
+
 def spread(items: Sequence[T], count: int | None) -> list[T]:
     """Return `count` items at equal distances, in their order: files are often sorted by subject."""
     wanted = len(items) if count is None else min(count, len(items))
@@ -273,12 +360,17 @@ class _Cut:
 def _joined(drawn: dict[str, tuple[list[torch.Tensor], list[torch.Tensor]]], part: int) -> Windows:
     """Return samples stacked by length; those of one length stay in their order."""
     counts = {name: len(both[part]) for name, both in drawn.items()}
+    together = _stacked([sample for both in drawn.values() for sample in both[part]])
+    by_task = {name: _stacked(both[part]) for name, both in drawn.items()}
+    return Windows(together, counts, by_task=by_task)
+
+
+def _stacked(samples: Iterable[torch.Tensor]) -> tuple[torch.Tensor, ...]:
+    """Return samples of one length in one tensor each, the shortest first."""
     by_length: dict[int, list[torch.Tensor]] = {}
-    for both in drawn.values():
-        for sample in both[part]:
-            by_length.setdefault(len(sample), []).append(sample)
-    groups = (torch.stack(by_length[length]) for length in sorted(by_length))
-    return Windows(tuple(groups), counts)
+    for sample in samples:
+        by_length.setdefault(len(sample), []).append(sample)
+    return tuple(torch.stack(by_length[length]) for length in sorted(by_length))
 
 
 def checked_tokens(tokens: torch.Tensor, facts: CheckpointFacts) -> torch.Tensor:

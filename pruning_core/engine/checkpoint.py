@@ -7,15 +7,23 @@ from pathlib import Path
 
 import torch
 from pydantic import BaseModel, ValidationError
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from pruning_core.engine.files import replacing, sha256
 from pruning_core.engine.model import StreamedModel
 from pruning_core.errors import ResumeMismatch
-from pruning_core.spec.report import BlockReport, MatrixReport, ReconstructionReport
+from pruning_core.spec.report import (
+    BlockReport,
+    MatrixReport,
+    ReconstructionReport,
+    UnitReport,
+)
 
 ORDER_PREFIX = "channel_order."
 """Before the name of the tensor whose n:m groups are counted in another order than the stored one."""
+UNITS_PREFIX = "dropped_units."
+"""Before the name of a group of units: the numbers of those that go."""
 
 
 class _LedgerFile(BaseModel):
@@ -55,14 +63,25 @@ class Ledger:
         weights: Mapping[str, torch.Tensor],
         model: StreamedModel,
         orders: Mapping[str, torch.Tensor],
+        dropped: Mapping[str, torch.Tensor],
     ) -> None:
-        """Write a block's changed tensors, by stored name, in the checkpoint's dtypes, and channel orders beside them."""
+        """Write a block's changed tensors, by stored name, in the checkpoint's dtypes.
+
+        Args:
+            index: Which block.
+            weights: The changed tensors.
+            model: The model that they belong to.
+            orders: int64 [in], channel orders by stored name, kept beside them.
+            dropped: int64, units that go by name of their group, kept beside them.
+        """
         tensors = {
             stored: weight.to("cpu", model.files.dtype(stored)).contiguous()
             for stored, weight in weights.items()
         }
         for stored, order in orders.items():
             tensors[ORDER_PREFIX + stored] = order.to("cpu", torch.int32).contiguous()
+        for group, units in dropped.items():
+            tensors[UNITS_PREFIX + group] = units.to("cpu", torch.int32).contiguous()
         with replacing(self.path(index)) as temporary:
             save_file(tensors, temporary)
 
@@ -73,6 +92,7 @@ class Ledger:
         seconds: float,
         warnings: Sequence[str],
         reconstruction: ReconstructionReport | None = None,
+        units: Sequence[UnitReport] = (),
     ) -> BlockReport:
         """Vouch for a block that `save` wrote."""
         path = self.path(index)
@@ -84,6 +104,7 @@ class Ledger:
             bytes=path.stat().st_size,
             matrices=tuple(matrices),
             reconstruction=reconstruction,
+            units=tuple(units),
             warnings=tuple(warnings),
         )
         self.blocks.append(report)
@@ -91,6 +112,17 @@ class Ledger:
         with replacing(self._path) as temporary:
             temporary.write_text(content.model_dump_json(), encoding="utf-8")
         return report
+
+    def dropped(self) -> dict[tuple[int, str], torch.Tensor]:
+        """Return the units that go, int64, by block and name of their group."""
+        found = {}
+        for report in self.blocks:
+            with safe_open(self.path(report.block), framework="pt") as opened:
+                for name in opened.keys():  # noqa: SIM118 - no mapping
+                    if name.startswith(UNITS_PREFIX):
+                        group = name.removeprefix(UNITS_PREFIX)
+                        found[report.block, group] = opened.get_tensor(name).long()
+        return found
 
     def weights(self, index: int, model: StreamedModel) -> dict[str, torch.Tensor]:
         """Return a finished block's weights under the module's names: the pruned ones and the rest."""

@@ -13,6 +13,7 @@ from itertools import takewhile
 from typing import Any
 
 import torch
+from torch import nn
 
 from pruning_core.engine import device as devices
 from pruning_core.engine.activations import Activations, Batch
@@ -126,6 +127,7 @@ def score(
     block_done: Callable[[float], None] = lambda _share: None,
     *,
     alive: Callable[[], None] = lambda: None,
+    prepare: Callable[[int, nn.Module], None] = lambda _index, _block: None,
 ) -> list[list[float]]:
     """Return the summed log-likelihood of every choice's continuation.
 
@@ -134,6 +136,7 @@ def score(
         questions: From `encode`.
         block_done: Called with the share that is done, after each block.
         alive: Called often in between.
+        prepare: Called with each block before it is used, and free to change its weights for this once.
 
     Raises:
         NumericalFailure: a log-likelihood is not finite.
@@ -147,7 +150,7 @@ def score(
         def told(index: int, done: float = done, share: float = share) -> None:
             block_done(min(1.0, done + share * (index + 1) / len(model.blocks)))
 
-        forward(model, states, told)
+        forward(model, states, told, prepare)
         done += share
         for row, hidden in zip(rows, states.hidden, strict=True):
             for target, value in zip(row.targets, _sums(model, row, hidden), strict=True):

@@ -1,23 +1,28 @@
-"""The checkpoint folder: the source's tensors, byte for byte, with the pruned blocks in place of the dense ones."""
+"""The checkpoint folder: the source's tensors, byte for byte, with the pruned blocks in place of the dense ones, or cut."""
 
 from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from pruning_core.engine.checkpoint import ORDER_PREFIX
+import torch
+from safetensors import safe_open
+
+from pruning_core.engine.checkpoint import ORDER_PREFIX, UNITS_PREFIX
+from pruning_core.engine.cut import Cut
 from pruning_core.engine.files import flush, sha256
+from pruning_core.engine.tensors import DTYPES
 from pruning_core.intake.checkpoint import INDEX, SINGLE, CheckpointFacts
 from pruning_core.intake.headers import TensorFacts, read_header
 from pruning_core.spec.report import FileEntry
 
 COMPANIONS = (
     "generation_config.json", "tokenizer.json", "tokenizer_config.json", "tokenizer.model", "vocab.json", "merges.txt",
-    "special_tokens_map.json", "added_tokens.json", "chat_template.jinja", "LICENSE", "LICENSE.txt", "NOTICE", "USE_POLICY.md",
+    "special_tokens_map.json", "added_tokens.json", "token_map.json", "chat_template.jinja", "LICENSE", "LICENSE.txt", "NOTICE", "USE_POLICY.md",
 )  # fmt: skip
 CHANNEL_ORDER = "channel_order.safetensors"
 """int32 [in] per matrix: `weight[:, order]` is n:m. Written where the stored order is not."""
@@ -32,6 +37,35 @@ class _Piece:
     name: str
     facts: TensorFacts
     file: Path
+    cut: Cutting | None = None
+
+
+@dataclass(frozen=True)
+class Changes:
+    """What removing units changes beside the tensors of the blocks.
+
+    Attributes:
+        cut: What becomes smaller.
+        files: Safetensors files whose tensors replace those of the same name.
+        companions: Folder of the tokenizer and its like; None for the source.
+        config: Content of `config.json`; None for the source's.
+    """
+
+    cut: Cut | None = None
+    files: tuple[Path, ...] = ()
+    companions: Path | None = None
+    config: dict[str, Any] | None = None
+
+
+UNCHANGED = Changes()
+
+
+@dataclass(frozen=True)
+class Cutting:
+    """What a tensor is made from, where it is not copied: its name in the file, and how."""
+
+    stored: str
+    apply: Callable[[torch.Tensor], torch.Tensor]
 
 
 def write(
@@ -41,6 +75,7 @@ def write(
     target: Path,
     *,
     shard_bytes: int,
+    changes: Changes = UNCHANGED,
     alive: Callable[[], None] = lambda: None,
 ) -> int:
     """Write a complete Hugging Face folder and return the bytes of its tensors.
@@ -51,6 +86,7 @@ def write(
         block_files: Safetensors files whose tensors replace those of the same name.
         target: Folder to make.
         shard_bytes: Largest weight file, unless one tensor is larger.
+        changes: What becomes smaller.
         alive: Called after every tensor.
     """
     pieces = {
@@ -62,16 +98,19 @@ def write(
         for name, tensor in read_header(path).items():
             if name.startswith(ORDER_PREFIX):
                 orders.append(_Piece(name.removeprefix(ORDER_PREFIX), tensor, path))
-            else:
+            elif not name.startswith(UNITS_PREFIX):
                 pieces[name] = _Piece(name, tensor, path)
+    if changes.cut is not None:
+        pieces = dict(_cut_pieces(pieces.values(), changes.cut))
     target.mkdir(parents=True)
     if orders:
         _write_safetensors(target / CHANNEL_ORDER, orders, alive)
     _write_shards(_shards(list(pieces.values()), shard_bytes), target, alive)
+    folder = source if changes.companions is None else changes.companions
     for name in COMPANIONS:
-        if (source / name).is_file():
-            shutil.copyfile(source / name, target / name)
-    _write_json(target / "config.json", facts.config)
+        if (folder / name).is_file():
+            shutil.copyfile(folder / name, target / name)
+    _write_json(target / "config.json", facts.config if changes.config is None else changes.config)
     for path in target.iterdir():
         flush(path)
     flush(target)
@@ -90,6 +129,20 @@ def manifest(folder: Path) -> tuple[FileEntry, ...]:
         for path in sorted(folder.rglob("*"))
         if path.is_file()
     )
+
+
+def _cut_pieces(pieces: Iterable[_Piece], cut: Cut) -> Iterator[tuple[str, _Piece]]:
+    """Yield what is left of every tensor, by its new name."""
+    for piece in pieces:
+        found = cut.slices(
+            piece.name, piece.facts.shape, DTYPES.get(piece.facts.dtype, torch.float32)
+        )
+        if found is not None:
+            smaller = replace(piece.facts, shape=found.shape)
+            yield (
+                found.name,
+                _Piece(found.name, smaller, piece.file, Cutting(piece.name, found.apply)),
+            )
 
 
 def _shards(pieces: list[_Piece], limit: int) -> list[list[_Piece]]:
@@ -118,7 +171,7 @@ def _write_shards(shards: list[list[_Piece]], target: Path, alive: Callable[[], 
 
 
 def _write_safetensors(path: Path, pieces: list[_Piece], alive: Callable[[], None]) -> None:
-    """Copy tensors from file to file; no more than one buffer is ever in memory."""
+    """Copy tensors from file to file; no more than one buffer, or one tensor that is cut, is ever in memory."""
     header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
     position = 0
     for piece in pieces:
@@ -134,10 +187,21 @@ def _write_safetensors(path: Path, pieces: list[_Piece], alive: Callable[[], Non
     with path.open("wb") as output:
         output.write(len(encoded).to_bytes(8, "little") + encoded)
         for piece in pieces:
-            with piece.file.open("rb") as file:
-                file.seek(piece.facts.offset)
-                _copy(file, output, piece.facts.bytes)
+            if piece.cut is None:
+                with piece.file.open("rb") as file:
+                    file.seek(piece.facts.offset)
+                    _copy(file, output, piece.facts.bytes)
+            else:
+                output.write(_made(piece, piece.cut))
             alive()
+
+
+def _made(piece: _Piece, cut: Cutting) -> bytes:
+    with safe_open(piece.file, framework="pt") as opened:
+        tensor = cut.apply(opened.get_tensor(cut.stored))
+    assert tensor.shape == piece.facts.shape, piece.name
+    content: bytes = tensor.view(torch.uint8).numpy().tobytes()
+    return content
 
 
 def _copy(file: Any, output: Any, count: int) -> None:

@@ -7,25 +7,11 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from huggingface_hub import HfApi, snapshot_download
-from huggingface_hub.errors import (
-    GatedRepoError,
-    LocalEntryNotFoundError,
-    OfflineModeIsEnabled,
-    RepositoryNotFoundError,
-    RevisionNotFoundError,
-)
-from huggingface_hub.errors import HTTPError as TransportError  # type: ignore[attr-defined]  # of its HTTP library
 
 from pruning_core.engine.export import COMPANIONS
 from pruning_core.engine.files import is_disk_full
-from pruning_core.errors import (
-    DiskFull,
-    HubUnavailable,
-    ModelGated,
-    ModelInvalid,
-    ModelNotFound,
-    UnsafePickle,
-)
+from pruning_core.errors import DiskFull, HubUnavailable, ModelInvalid, UnsafePickle
+from pruning_core.intake.hub_model import hub_errors
 
 PATTERNS = ["config.json", "*.safetensors", "*.safetensors.index.json", *COMPANIONS]
 
@@ -37,7 +23,7 @@ def download(repo: str, revision: str | None, cache_dir: Path) -> tuple[Path, st
         ModelNotFound, ModelGated, ModelInvalid, UnsafePickle: what the user can mend.
         HubUnavailable: the hub does not answer; a later attempt may succeed.
     """
-    with _hub_errors(repo, revision):
+    with _errors(repo, revision):
         info = HfApi().model_info(repo, revision=revision)
         names = [sibling.rfilename for sibling in info.siblings or []]
         _refuse_pickle(repo, names)
@@ -62,20 +48,11 @@ def _refuse_pickle(repo: str, names: list[str]) -> None:
 
 
 @contextmanager
-def _hub_errors(repo: str, revision: str | None) -> Iterator[None]:
+def _errors(repo: str, revision: str | None) -> Iterator[None]:
     try:
-        yield
-    except GatedRepoError as error:
-        raise ModelGated(
-            f"{repo} is gated: accept its licence on the hub and give the worker a token (HF_TOKEN)."
-        ) from error
-    except RevisionNotFoundError as error:
-        raise ModelNotFound(f"{repo} has no revision {revision!r}") from error
-    except RepositoryNotFoundError as error:
-        raise ModelNotFound(f"{repo} does not exist on the hub, or is private") from error
-    except OSError as error:
-        if is_disk_full(error):
+        with hub_errors(repo, revision):
+            yield
+    except HubUnavailable as error:
+        if error.__cause__ is not None and is_disk_full(error.__cause__):
             raise DiskFull(f"The disk is full of {repo}: free space and submit again.") from error
-        raise HubUnavailable(f"the model hub cannot be reached for {repo}: {error}") from error
-    except (TransportError, LocalEntryNotFoundError, OfflineModeIsEnabled) as error:
-        raise HubUnavailable(f"the model hub cannot be reached for {repo}: {error}") from error
+        raise

@@ -5,8 +5,10 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -71,6 +73,21 @@ def yardsticks(spec: PruneSpec, texts: Texts, sources: Sources) -> Yardsticks:
     )
 
 
+def renumbered(by: Yardsticks, spec: PruneSpec, before: Any, texts: Texts) -> Yardsticks:
+    """Return the same yardsticks for a model that numbers its tokens otherwise.
+
+    Args:
+        by: Of the dense model.
+        spec: What is evaluated.
+        before: The dense model's tokenizer.
+        texts: The other model's tokenizer over the same data.
+    """
+    return Yardsticks(
+        {task: texts.again(windows, before) for task, windows in by.texts.items()},
+        {task: texts.questions(task, spec.evaluation) for task in by.questions},
+    )
+
+
 def measure(model: StreamedModel, by: Yardsticks, tracker: Tracker, key: str) -> Measured:
     """Measure one model; `key` names its share of the progress."""
     blocks, tasks = len(model.blocks), len(by.texts) + len(by.questions)
@@ -103,11 +120,25 @@ def _steps(blocks: int, tracker: Tracker, steps: Iterator[int]) -> Callable[[flo
 
 
 def perplexities(
-    by: Yardsticks, dense: Measured | None, pruned: Measured
+    by: Yardsticks, dense: Measured | None, pruned: Measured, by_pruned: Yardsticks | None = None
 ) -> tuple[Perplexity, ...]:
-    """Return every text task's perplexity before and after."""
+    """Return every text task's perplexity before and after.
+
+    Args:
+        by: The dense model's yardsticks.
+        dense: What they found; None where it was not measured.
+        pruned: Of the pruned model.
+        by_pruned: Its own yardsticks, where it numbers its tokens otherwise: its loss is then spread over the dense
+            model's tokens of the same text, so that both perplexities are per token of the same kind.
+    """
     return tuple(
-        _perplexity(task, windows, dense.losses[task] if dense else None, pruned.losses[task])
+        _perplexity(
+            task,
+            windows,
+            dense.losses[task] if dense else None,
+            pruned.losses[task],
+            by_pruned.texts[task] if by_pruned else None,
+        )
         for task, windows in by.texts.items()
     )
 
@@ -117,16 +148,21 @@ def _perplexity(
     windows: Windows,
     dense: list[torch.Tensor] | None,
     pruned: list[torch.Tensor],
+    other: Windows | None,
 ) -> Perplexity:
+    if other is not None:
+        windows = replace(windows, units=None)
     units = _units(windows)
-    after, tokens = _per_unit(pruned, units)
+    tokens = np.bincount(units).astype(np.float64)
+    after = _per_unit(pruned, units if other is None else _units(other))
     found = Perplexity(
         task=task,
         windows=windows.samples,
         seq_len=windows.seq_len,
-        tokens=sum(one.numel() for one in pruned),
+        tokens=len(units),
         dense=None,
-        pruned=exp_mean(pruned),
+        pruned=exp_mean(pruned) if other is None else math.exp(after.sum() / len(units)),
+        bits_per_byte_pruned=_bits_per_byte(after, windows),
         pruned_interval=significance.perplexity_interval(after, tokens),
         resampled="windows" if windows.units is None else "documents",
         units=len(tokens),
@@ -134,11 +170,12 @@ def _perplexity(
     )
     if dense is None:
         return found
-    before, _ = _per_unit(dense, units)
+    before = _per_unit(dense, units)
     perplexity = exp_mean(dense)
     return found.model_copy(
         update={
             "dense": perplexity,
+            "bits_per_byte_dense": _bits_per_byte(before, windows),
             "dense_interval": significance.perplexity_interval(before, tokens),
             "ratio": found.pruned / perplexity,
             "ratio_interval": significance.ratio_interval(before, after, tokens),
@@ -149,16 +186,20 @@ def _perplexity(
 def _units(windows: Windows) -> torch.Tensor:
     """Return the unit of every predicted token, numbered from 0, in the order of the losses."""
     if windows.units is None:
-        count, seq_len = windows.groups[0].shape
-        return torch.arange(count).repeat_interleave(seq_len - 1)
+        lengths = [group.shape[1] - 1 for group in windows.groups for _ in group]
+        owners = torch.tensor(windows.owners or range(len(lengths)))
+        return owners.repeat_interleave(torch.tensor(lengths))
     _, numbered = np.unique(windows.units[:, 1:].reshape(-1).numpy(), return_inverse=True)
     return torch.from_numpy(numbered)
 
 
-def _per_unit(losses: Sequence[torch.Tensor], units: torch.Tensor) -> tuple[Figures, Figures]:
+def _per_unit(losses: Sequence[torch.Tensor], units: torch.Tensor) -> Figures:
     flat = torch.cat(list(losses)).numpy()
-    sums = np.bincount(units, weights=flat).astype(np.float64)
-    return sums, np.bincount(units).astype(np.float64)
+    return np.bincount(units, weights=flat).astype(np.float64)
+
+
+def _bits_per_byte(sums: Figures, windows: Windows) -> float | None:
+    return float(sums.sum()) / math.log(2) / windows.text_bytes if windows.text_bytes else None
 
 
 def accuracies(by: Yardsticks, dense: Measured | None, pruned: Measured) -> tuple[Accuracy, ...]:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from pruning_core.engine.patterns import Selector
 from pruning_core.engine.registry import Element, Refine, element, refinement
 from pruning_core.spec.composition import Reconstruction
+from pruning_core.spec.methods import ElementMethod
 from pruning_core.spec.patterns import NofM
 from pruning_core.spec.prune import PruneSpec
 
@@ -39,6 +40,7 @@ class Plan:
     @classmethod
     def of(cls, spec: PruneSpec) -> Plan:
         """Return the plan of a specification whose search and allocation are still to be done."""
+        assert isinstance(spec.method, ElementMethod)
         method = element(spec.method)
         refinements = tuple(refinement(params) for params in spec.refinement)
         needs = method.needs.union(*(part.needs for part in refinements))

@@ -38,14 +38,14 @@ class Tracker:
 
     Args:
         observer: Who is told.
-        costs: Work of each phase, in any one unit; a phase that is absent costs nothing.
+        costs: Work of each phase, in any one unit; a phase that is absent costs nothing, and none ever counts for more.
     """
 
     def __init__(self, observer: Observer, costs: dict[str, float]) -> None:
         self._observer = observer
         self._costs = costs
         self._total = sum(costs.values()) or 1.0
-        self._done = 0.0
+        self._worked: dict[str, float] = {}
         self._free = 0.0
         self._started = time.perf_counter()
         self._phase_started = self._started
@@ -66,8 +66,7 @@ class Tracker:
         self, number: int, block: BlockReport | None = None, *, replayed: bool = False
     ) -> None:
         """Note that `number` of the phase's steps are done; a replayed step says little about the rate."""
-        work = self._costs.get(self._key, 0.0) / max(self._steps, 1)
-        self._done += work
+        work = self._add(self._costs.get(self._key, 0.0) / max(self._steps, 1))
         self._free += work if replayed else 0.0
         self._tell(number, block)
 
@@ -76,13 +75,23 @@ class Tracker:
         spent = time.perf_counter() - self._phase_started
         self.seconds[self._key] = self.seconds.get(self._key, 0.0) + spent
         if self._steps == 0:
-            self._done += self._costs.get(self._key, 0.0)
+            self._add(self._costs.get(self._key, 0.0))
 
     def alive(self) -> None:
         """Say, now and then, that work goes on within a step."""
         if time.perf_counter() - self._told >= ALIVE_SECONDS:
             self._told = time.perf_counter()
             self._observer.alive()
+
+    @property
+    def _done(self) -> float:
+        return sum(self._worked.values())
+
+    def _add(self, work: float) -> float:
+        """Count work of the phase in hand, as far as it was planned, and return what counts."""
+        before = self._worked.get(self._key, 0.0)
+        self._worked[self._key] = min(before + work, self._costs.get(self._key, 0.0))
+        return self._worked[self._key] - before
 
     def _tell(self, number: int, block: BlockReport | None) -> None:
         self._told = time.perf_counter()
@@ -101,4 +110,4 @@ class Tracker:
         elapsed, worked = time.perf_counter() - self._started, self._done - self._free
         if elapsed < MIN_SECONDS or worked <= 0:
             return None
-        return round(elapsed / worked * (self._total - self._done), 1)
+        return round(elapsed / worked * max(self._total - self._done, 0.0), 1)

@@ -19,16 +19,23 @@ def record(
     block: nn.Module,
     groups: Sequence[InputGroup],
     states: Activations,
-    needs: Iterable[str],
+    needs: Sequence[Iterable[str]],
 ) -> list[Stats]:
     """Return the statistics of every group's input; the states stay where they are.
+
+    Args:
+        index: Which block.
+        block: Its module.
+        groups: Inputs to look at, in order of execution.
+        states: Of the windows before the block.
+        needs: Names of the statistics that each group's input is asked for.
 
     Raises:
         NumericalFailure: a statistic is NaN or infinite.
     """
     collectors = [
-        Collector(needs, group.matrices[0].shape[1], group.matrices[0].view.device, states.seq_len)
-        for group in groups
+        Collector(asked, group.matrices[0].shape[1], group.matrices[0].view.device, states.seq_len)
+        for group, asked in zip(groups, needs, strict=True)
     ]
     with _collecting(groups, collectors):
         for hidden, call in states.inputs(index):

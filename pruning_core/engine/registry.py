@@ -11,8 +11,10 @@ import torch
 
 from pruning_core.engine.patterns import Selector
 from pruning_core.engine.stats import Stats
+from pruning_core.engine.unit_plan import UnitScore
 from pruning_core.spec.composition import RefinementStep
 from pruning_core.spec.methods import ElementMethod, method_name
+from pruning_core.spec.unit_methods import UnitMethod
 
 ScoreFunction = Callable[[torch.Tensor, Stats, Any], torch.Tensor]
 PruneFunction = Callable[[torch.Tensor, Stats, Selector, Any], tuple[torch.Tensor, torch.Tensor]]
@@ -85,3 +87,18 @@ def refinement(params: RefinementStep) -> Refine:
     """Return the implementation of a refinement: its file defines `NEEDS` and `refine`."""
     module = importlib.import_module(f"pruning_core.refinements.{params.name}")
     return Refine(params, frozenset(module.NEEDS), module.refine)
+
+
+def unit_score(params: UnitMethod) -> UnitScore:
+    """Return the implementation of a method that scores units: its file defines `NEEDS`, `INPUT_NEEDS` and `score`.
+
+    It may define `choose`.
+    """
+    module = importlib.import_module(f"pruning_core.methods.{method_name(type(params))}")
+    return UnitScore(
+        params,
+        frozenset(module.NEEDS),
+        frozenset(module.INPUT_NEEDS),
+        module.score,
+        getattr(module, "choose", None),
+    )

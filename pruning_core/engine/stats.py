@@ -26,6 +26,7 @@ class Stats:
         column_mean_square: [in], mean of x_j squared.
         column_mean: [in], mean of x_j.
         column_variance: [in], variance of x_j over all tokens.
+        column_mean_abs: [in], mean of |x_j|.
         gram: [in, in], mean of x_i x_j; its diagonal is `column_mean_square`.
         sketch: [rows, in], random signed sums S of inputs: E|S D|^2 = sum over tokens of |x D|^2.
     """
@@ -35,6 +36,7 @@ class Stats:
     column_mean_square: torch.Tensor | None = None
     column_mean: torch.Tensor | None = None
     column_variance: torch.Tensor | None = None
+    column_mean_abs: torch.Tensor | None = None
     gram: torch.Tensor | None = None
     sketch: torch.Tensor | None = None
     _made: dict[Any, Any] = field(default_factory=dict, compare=False, repr=False)
@@ -67,6 +69,7 @@ class Stats:
             "column_mean_square": torch.ones_like,
             "column_mean": torch.zeros_like,
             "column_variance": torch.ones_like,
+            "column_mean_abs": torch.ones_like,
             "gram": lambda gram: torch.eye(len(gram), device=gram.device),
             "sketch": lambda _sketch: None,
         }
@@ -151,6 +154,23 @@ class ColumnVariance(Moments):
         return self._squares / max(1, self._tokens)
 
 
+class ColumnMeanAbs:
+    """Mean of |x_j|, [in]."""
+
+    def __init__(self, width: int, device: torch.device) -> None:
+        self._sum = torch.zeros(width, device=device)
+        self._tokens = 0
+
+    def update(self, x: torch.Tensor) -> None:
+        """Add a batch of inputs, float32 [tokens, in]."""
+        self._sum += torch.linalg.vector_norm(x, ord=1, dim=0)
+        self._tokens += len(x)
+
+    def result(self) -> torch.Tensor:
+        """Return the mean, float32 [in]."""
+        return self._sum / max(1, self._tokens)
+
+
 class Gram:
     """Mean of x_i x_j, [in, in]; only the blocks on and below the diagonal are computed."""
 
@@ -203,6 +223,7 @@ ACCUMULATORS: dict[str, Callable[[int, torch.device], Accumulator]] = {
     "column_mean_square": ColumnMeanSquare,
     "column_mean": ColumnMean,
     "column_variance": ColumnVariance,
+    "column_mean_abs": ColumnMeanAbs,
     "gram": Gram,
     "sketch": Sketch,
 }

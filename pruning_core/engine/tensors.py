@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import torch
@@ -12,7 +12,7 @@ from safetensors import safe_open
 from pruning_core.engine.numerics import all_finite
 from pruning_core.errors import ModelInvalid, ModelNotFinite
 from pruning_core.families.base import Family
-from pruning_core.intake.checkpoint import CheckpointFacts
+from pruning_core.intake.checkpoint import CheckpointFacts, inspect
 
 DTYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 
@@ -67,3 +67,29 @@ class TensorFiles:
                         )
                     tensors[name] = tensor
         return tensors
+
+
+def new_zeros(before: Path, after: Path, alive: Callable[[], None] = lambda: None) -> int:
+    """Return how many more zeros the floating-point tensors of a checkpoint hold than those of another.
+
+    Args:
+        before: Folder of the other.
+        after: Folder of the one.
+        alive: Called after every tensor.
+    """
+    return _zeros(after, alive) - _zeros(before, alive)
+
+
+def _zeros(folder: Path, alive: Callable[[], None]) -> int:
+    by_file: dict[str, list[str]] = defaultdict(list)
+    for name, file in inspect(folder).files.items():
+        by_file[file].append(name)
+    found = 0
+    for file, names in by_file.items():
+        with safe_open(folder / file, framework="pt") as opened:
+            for name in names:
+                tensor = opened.get_tensor(name)
+                if tensor.is_floating_point():
+                    found += tensor.numel() - int(tensor.count_nonzero())
+                alive()
+    return found

@@ -16,24 +16,28 @@ REPEATS = 3
 
 
 @torch.no_grad()
-def throughput(model: Any, tokens: torch.Tensor) -> dict[str, float]:
+def throughput(
+    model: Any, tokens: torch.Tensor, *, new_tokens: int = NEW_TOKENS, repeats: int = REPEATS
+) -> dict[str, float]:
     """Return `prefill` and `decode` tokens per second, the median of some runs after one that warms up.
 
     Args:
         model: A causal model.
         tokens: int64 [1, seq]: the prompt.
+        new_tokens: How many are written after it.
+        repeats: Runs that count.
     """
     prefill, decode = [], []
-    for _ in range(REPEATS + 1):
+    for _ in range(repeats + 1):
         seconds, output = _timed(lambda: model(tokens, use_cache=True, logits_to_keep=1), tokens)
         prefill.append(tokens.shape[1] / seconds)
-        seconds, _ = _timed(functools.partial(_decode, model, output), tokens)
-        decode.append(NEW_TOKENS / seconds)
+        seconds, _ = _timed(functools.partial(_decode, model, output, new_tokens), tokens)
+        decode.append(new_tokens / seconds)
     return {"prefill": statistics.median(prefill[1:]), "decode": statistics.median(decode[1:])}
 
 
-def _decode(model: Any, output: Any) -> None:
-    for _ in range(NEW_TOKENS):
+def _decode(model: Any, output: Any, new_tokens: int) -> None:
+    for _ in range(new_tokens):
         following = output.logits[:, -1:].argmax(dim=-1)
         output = model(following, past_key_values=output.past_key_values, use_cache=True)
 

@@ -6,9 +6,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
+import torch
 from torch import nn
 
 from pruning_core.engine import device as devices
@@ -16,12 +18,50 @@ from pruning_core.engine.activations import Activations
 from pruning_core.engine.checkpoint import Ledger
 from pruning_core.engine.matrix import InputGroup, input_groups
 from pruning_core.engine.model import StreamedModel
-from pruning_core.engine.plan import Plan
-from pruning_core.engine.prune_block import BlockPruner
-from pruning_core.engine.reconstruct import Sample, reconstruct
 from pruning_core.engine.record import record
 from pruning_core.engine.stats import Stats
-from pruning_core.spec.report import BlockReport, ReconstructionReport
+from pruning_core.spec.report import BlockReport, MatrixReport, ReconstructionReport, UnitReport
+
+
+class Work(Protocol):
+    """The pruning of one block; when `prune` has returned, the module and all of this say what became of it."""
+
+    @property
+    def reports(self) -> Sequence[MatrixReport]:
+        """One per matrix, where single weights went."""
+
+    @property
+    def units(self) -> Sequence[UnitReport]:
+        """One per group of units, where units went."""
+
+    @property
+    def dropped(self) -> Mapping[str, torch.Tensor]:
+        """The units that went, int64, by name of their group."""
+
+    @property
+    def warnings(self) -> Sequence[str]:
+        """What the user must know."""
+
+    @property
+    def orders(self) -> Mapping[str, torch.Tensor]:
+        """Channel orders that are saved beside the model, by stored name."""
+
+    @property
+    def reconstruction(self) -> ReconstructionReport | None:
+        """What training the block gained."""
+
+    @property
+    def advances_plainly(self) -> bool:
+        """Whether `advance` is one plain forward pass, so that its time says what one costs."""
+
+    def prune(self) -> None:
+        """Prune the block in place; move the dense states over it, where there are any."""
+
+    def advance(self) -> None:
+        """Move the calibration states over the pruned block."""
+
+    def changed(self) -> dict[str, torch.Tensor]:
+        """Return every tensor of the block that is no longer the source's, by stored name."""
 
 
 @dataclass
@@ -30,23 +70,25 @@ class Walk:
 
     Attributes:
         model: The dense model.
-        plan: What to do with every matrix.
         ledger: Finished blocks; a block that it holds is replayed, not pruned again.
         calibration: States of the calibration windows, or None where nothing reads them.
         probe: States of a few tokens that end as the logits of the pruned model.
-        dense: States of the calibration windows in the dense model, window by window, for reconstruction.
-        alive: Called often.
+        begin: What prunes a block, given its index and its module with dense weights.
+        dense: States of the calibration windows in the dense model, where something compares with it.
+        skipped: Blocks that go as a whole.
+        ready: Changes the weights of a finished block that is loaded again, as `begin`'s work did before it pruned.
         forward_seconds: Time spent in plain forward passes over the calibration windows.
         blocks_forwarded: Blocks that `forward_seconds` covers.
     """
 
     model: StreamedModel
-    plan: Plan
     ledger: Ledger
     calibration: Activations | None
     probe: Activations
+    begin: Callable[[int, nn.Module], Work]
     dense: Activations | None = None
-    alive: Callable[[], None] = lambda: None
+    skipped: Collection[int] = ()
+    ready: Callable[[int, nn.Module], None] = lambda _index, _block: None
     forward_seconds: float = 0.0
     blocks_forwarded: int = 0
 
@@ -57,63 +99,64 @@ class Walk:
             report = None
             if index in self.ledger:
                 self._replay(index, last)
+            elif index in self.skipped:
+                report = self._skip(index)
             else:
                 report = self._prune_block(index, last)
             block_done(index, report)
+
+    def release(self) -> None:
+        """Forget the states of the calibration text, which fill memory."""
+        self.calibration = self.dense = None
+        self.begin = _ended
 
     def _replay(self, index: int, last: int) -> None:
         if self.dense is not None and index < last:
             with self.model.block(index) as block:
                 self.dense.advance(index, block)
+        if index in self.skipped:
+            return
         with self.model.block(index, self.ledger.weights(index, self.model)) as block:
-            self._propagate(index, block, last)
+            self.ready(index, block)
+            self.probe.advance(index, block)
+            if self.calibration is not None and index < last:
+                self.calibration.advance(index, block)
+
+    def _skip(self, index: int) -> BlockReport:
+        if self.dense is not None:
+            with self.model.block(index) as block:
+                self.dense.advance(index, block)
+        self.ledger.save(index, {}, self.model, {}, {})
+        return self.ledger.record(index, (), 0.0, ())
 
     def _prune_block(self, index: int, last: int) -> BlockReport:
         started = time.perf_counter()
         with self.model.block(index) as block:
-            samples = self._dense_samples(index, block)
-            work = BlockPruner(self.model, self.plan, self.calibration, index, block)
+            work = self.begin(index, block)
             work.prune()
-            reconstruction = self._reconstruct(block, work, samples)
-            self.ledger.save(index, work.changed(), self.model, work.orders)
-            self._propagate(index, block, last)
+            changed = work.changed()
+            self.ledger.save(index, changed, self.model, work.orders, work.dropped)
+            self.probe.advance(index, block)
+            if self.calibration is not None and index < last:
+                self._advance(work)
         devices.synchronize(self.model.device)
         seconds = time.perf_counter() - started
-        return self.ledger.record(index, work.reports, seconds, work.warnings, reconstruction)
+        return self.ledger.record(
+            index, work.reports, seconds, work.warnings, work.reconstruction, work.units
+        )
 
-    def _dense_samples(self, index: int, block: nn.Module) -> list[Sample]:
-        """Return every window's way through the dense block, and move the dense states to its output."""
-        if self.dense is None:
-            return []
-        assert self.calibration is not None
-        assert self.plan.reconstruction is not None
-        source = self.calibration if self.plan.reconstruction.propagate else self.dense
-        inputs = list(source.inputs(index))
-        self.dense.advance(index, block)
-        return [
-            Sample(hidden, call, target)
-            for (hidden, call), target in zip(inputs, self.dense.hidden, strict=True)
-        ]
-
-    def _reconstruct(
-        self, block: nn.Module, work: BlockPruner, samples: list[Sample]
-    ) -> ReconstructionReport | None:
-        if self.plan.reconstruction is None:
-            return None
-        weights = work.weights()
-        stored = [self.model.files.dtype(name) for name in weights]
-        params = self.plan.reconstruction
-        return reconstruct(block, list(weights.values()), stored, samples, params, self.alive)
-
-    def _propagate(self, index: int, block: nn.Module, last: int) -> None:
-        self.probe.advance(index, block)
-        if self.calibration is None or index == last:
-            return
+    def _advance(self, work: Work) -> None:
         started = time.perf_counter()
-        self.calibration.advance(index, block)
+        work.advance()
         devices.synchronize(self.model.device)
+        if not work.advances_plainly:
+            return
         self.forward_seconds += time.perf_counter() - started
         self.blocks_forwarded += 1
+
+
+def _ended(_index: int, _block: nn.Module) -> Work:
+    raise AssertionError("the walk has ended")
 
 
 def forward(
@@ -133,7 +176,7 @@ def forward(
 def observe(
     model: StreamedModel,
     states: Activations | None,
-    needs: Iterable[str],
+    needs: Collection[str],
     visit: Callable[[int, InputGroup, Stats], None],
     block_done: Callable[[int], None],
 ) -> None:
@@ -147,7 +190,7 @@ def observe(
             groups = input_groups(block, model.family, model.config)
             found = [Stats(tokens=0) for _ in groups]
             if states is not None:
-                found = record(index, block, groups, states, needs)
+                found = record(index, block, groups, states, [needs] * len(groups))
             for group, stats in zip(groups, found, strict=True):
                 visit(index, group, stats)
             if states is not None and index < last:

@@ -87,7 +87,17 @@ class Polish(RefinementStep):
     """Pull towards the incoming weight, as a share of the Gram matrix's mean diagonal."""
 
 
-Refinement = Annotated[Dsnot | Polish, Field(discriminator="name")]
+class Refit(RefinementStep):
+    """Fit what is left of a read-out, by least squares, so that it makes up for the units removed: arXiv 2407.19126, 2602.23795."""
+
+    name: Literal["refit"] = "refit"
+    ridge: float = Field(default=0.01, ge=0, le=1000)
+    """Pull towards the sliced weight, as a share of the Gram matrix's mean diagonal."""
+    target: Literal["same", "dense"] = "same"
+    """`same`: the read-out's own dense output on the path that the pruned model sees. `dense`: the dense model's, which makes up for earlier blocks too, at the cost of a second pass."""
+
+
+Refinement = Annotated[Dsnot | Polish | Refit, Field(discriminator="name")]
 
 
 class Reconstruction(Frozen):

@@ -9,6 +9,16 @@ from pydantic import Field, model_validator
 from pruning_core.spec.base import Frozen
 from pruning_core.spec.patterns import PatternName
 from pruning_core.spec.search import Search
+from pruning_core.spec.unit_methods import (
+    FLAP,
+    GOA,
+    Contextual,
+    Diet,
+    LayerDrop,
+    RandomUnits,
+    UnitMethod,
+    WandaSp,
+)
 
 MethodKind = Literal["element", "units"]
 Damp = Annotated[float, Field(gt=0, le=10)]
@@ -20,12 +30,13 @@ Neighbour = Literal["ratio", "ratio_no_centre", "ratio_gauss", "smooth", "score_
 class ElementMethod(Frozen):
     """What the catalogue knows of a method that zeroes single weights."""
 
-    kind: ClassVar[MethodKind] = "element"
+    kind: ClassVar[Literal["element"]] = "element"
     summary: ClassVar[str]
     source: ClassVar[str]
     needs_calibration: ClassVar[bool]
     patterns: ClassVar[tuple[PatternName, ...]] = ("row", "matrix", "n:m")
     default_pattern: ClassVar[PatternName]
+    default_samples: ClassVar[int | None] = None
     output: ClassVar[str] = "dense safetensors of the source's dtype and size, with exact zeros"
 
 
@@ -148,13 +159,28 @@ class ALPS(ElementMethod):
     """Steps of the final polish on the fixed mask."""
 
 
-Method = Annotated[Magnitude | Wanda | SparseGPT | RIA | CRePE | ALPS, Field(discriminator="name")]
+Method = Annotated[
+    Magnitude
+    | Wanda
+    | SparseGPT
+    | RIA
+    | CRePE
+    | ALPS
+    | Diet
+    | GOA
+    | FLAP
+    | WandaSp
+    | LayerDrop
+    | RandomUnits
+    | Contextual,
+    Field(discriminator="name"),
+]
 
-METHODS: tuple[type[ElementMethod], ...] = get_args(get_args(Method)[0])
+METHODS: tuple[type[ElementMethod | UnitMethod], ...] = get_args(get_args(Method)[0])
 """Every method, from the union: a new class is listed by being in it."""
 
 
-def method_name(method: type[ElementMethod]) -> str:
+def method_name(method: type[ElementMethod | UnitMethod]) -> str:
     """Return the name that requests use."""
     name: str = method.model_fields["name"].default
     return name

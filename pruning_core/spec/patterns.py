@@ -1,4 +1,4 @@
-"""Where zeros may lie: one count per row, one per matrix, or n kept of every m consecutive inputs."""
+"""Where zeros may lie: one count per row, one per matrix, n kept of every m consecutive inputs, or whole units."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pydantic import Field, field_validator, model_validator
 
 from pruning_core.spec.base import Frozen
 
-PatternName = Literal["row", "matrix", "n:m"]
+PatternName = Literal["row", "matrix", "n:m", "units"]
 Permute = Literal["none", "fold", "mask"]
 
 
@@ -54,4 +54,14 @@ class NofM(Frozen):
         return self
 
 
-Pattern = Annotated[Row | MatrixWide | NofM, Field(discriminator="name")]
+class Units(Frozen):
+    """Whole units go, and the model becomes smaller: residual dimensions, heads, neurons, blocks or tokens, as the method decides."""
+
+    name: Literal["units"] = "units"
+    mode: Literal["remove", "zero"] = "remove"
+    """`remove` slices every tensor; `zero` keeps all shapes and writes zeros, for study, and takes choices that no smaller model can have."""
+    multiple_of: int = Field(default=8, ge=1, le=1024)
+    """Kept widths (hidden size, neurons) are multiples of this; 64 or 128 suit accelerators best."""
+
+
+Pattern = Annotated[Row | MatrixWide | NofM | Units, Field(discriminator="name")]

@@ -13,15 +13,33 @@ from pruning_core.spec.composition import (
     DepthRamp,
     Reconstruction,
     Refinement,
+    Refit,
     Uniform,
 )
 from pruning_core.spec.evaluation import Evaluation, Gate
 from pruning_core.spec.methods import CRePE, Method, SparseGPT
 from pruning_core.spec.output import Output
-from pruning_core.spec.patterns import NofM, Pattern, PatternName
+from pruning_core.spec.patterns import NofM, Pattern, PatternName, Units
+from pruning_core.spec.recovery import Recovery
+from pruning_core.spec.unit_methods import GOA, Contextual, Diet, UnitMethod
 
 LARGEST_RATIO = 0.95
 """No allocation takes more from a block."""
+
+
+class Budget(Frozen):
+    """How large the result may be: for methods that remove units."""
+
+    parameters: int | None = Field(default=None, ge=1)
+    """Parameters of the whole model."""
+    bytes: int | None = Field(default=None, ge=1)
+    """Bytes of its tensors, in the source's dtype."""
+
+    @model_validator(mode="after")
+    def _one(self) -> Self:
+        if (self.parameters is None) == (self.bytes is None):
+            raise ValueError("a budget names `parameters` or `bytes`")
+        return self
 
 
 class PruneSpec(Frozen):
@@ -30,7 +48,10 @@ class PruneSpec(Frozen):
     method: Method
     """A method's name, or an object with `name` and that method's own parameters."""
     sparsity: float | None = Field(default=None, gt=0, lt=1)
-    """Share of the weights of every pruned matrix that become zero. Exactly one of this and an `n:m` pattern."""
+    """Share of the weights of every pruned matrix that become zero; of methods that remove units, share of the whole
+    model's parameters that go. Exactly one of this, an `n:m` pattern and a budget."""
+    budget: Budget | None = None
+    """Size of the result, in place of `sparsity`: for methods that remove units."""
     pattern: Pattern = Field(default=None, validate_default=True)
     """Unset: the method's own (`GET /v1/methods`). A name, or `{"name": "n:m", "n": 2, "m": 4}`."""
     allocation: Allocation = Uniform()
@@ -41,6 +62,8 @@ class PruneSpec(Frozen):
     """Within a block, take the inputs of later matrices from the pruned earlier ones; one forward pass per input."""
     reconstruction: Reconstruction | None = None
     """Train each pruned block on the dense block's output; `{}` for the defaults."""
+    recovery: Recovery | None = None
+    """Fine-tune the pruned model; `{}` for the defaults. Zeros of a mask stay zero."""
     calibration: Calibration = Calibration()
     """An object, or a plain list of tasks."""
     evaluation: Evaluation = Evaluation()
@@ -83,19 +106,32 @@ class PruneSpec(Frozen):
 
     @model_validator(mode="after")
     def _one_ratio(self) -> Self:
-        if isinstance(self.pattern, NofM) == (self.sparsity is not None):
-            raise ValueError(
-                "give exactly one of `sparsity` and a pattern `n:m` (which implies it)"
-            )
         if self.pattern.name not in self.method.patterns:
             allowed = ", ".join(self.method.patterns)
             raise ValueError(
                 f"{self.method.name} cannot produce the pattern {self.pattern.name}; it can: {allowed}"
             )
+        if isinstance(self.method, UnitMethod):
+            self._check_amount_of_units(self.method)
+        elif self.budget is not None:
+            raise ValueError(
+                f"a budget needs a method that removes units: {self.method.name} makes nothing smaller"
+            )
+        elif isinstance(self.pattern, NofM) == (self.sparsity is not None):
+            raise ValueError(
+                "give exactly one of `sparsity` and a pattern `n:m` (which implies it)"
+            )
         return self
 
     @model_validator(mode="after")
     def _parts_agree(self) -> Self:
+        if isinstance(self.method, UnitMethod):
+            self._check_units(self.method)
+        elif any(isinstance(step, Refit) for step in self.refinement):
+            raise ValueError(
+                "refit needs a method that removes units; `polish` fits masked weights"
+            )
+        self._check_idle()
         if not isinstance(self.allocation, Uniform):
             self._check_allocation()
         if self.true_sequential and not self.needs_calibration:
@@ -116,6 +152,95 @@ class PruneSpec(Frozen):
             if gate.needs_baseline and not self.evaluation.baseline:
                 raise ValueError(f"the gate {gate.metric} needs `evaluation.baseline`")
         return self
+
+    @model_validator(mode="after")
+    def _check_recovery(self) -> Self:
+        method, recovery = self.method, self.recovery
+        renumbers = (
+            isinstance(method, Contextual)
+            and "vocabulary" in method.unit_kinds
+            and self.units is not None
+            and self.units.mode == "remove"
+        )
+        if recovery is None or not renumbers:
+            return self
+        if recovery.distillation:
+            raise ValueError(
+                "recovery.distillation compares predictions token by token, but the part `embedding` removes tokens: "
+                "leave it off"
+            )
+        if SELF_TASK in (recovery.tasks or tuple(task.name for task in self.calibration.tasks)):
+            raise ValueError(
+                "the dense model's own text (`self`) does not train a model with fewer tokens: "
+                "name other tasks in recovery.tasks"
+            )
+        return self
+
+    def _check_amount_of_units(self, method: UnitMethod) -> None:
+        given = [self.sparsity is not None, self.budget is not None, method.decides_amount]
+        if sum(given) > 1 or not (any(given) or self._tokens_alone):
+            raise ValueError(
+                "give exactly one of `sparsity`, `budget` and the method's own threshold"
+            )
+
+    @property
+    def _tokens_alone(self) -> bool:
+        """Whether nothing but tokens goes, of which a threshold decides."""
+        return isinstance(self.method, Contextual) and self.method.unit_kinds == ("vocabulary",)
+
+    def _check_units(self, method: UnitMethod) -> None:
+        for given, name in (
+            (self.true_sequential, "true_sequential"),
+            (self.reconstruction, "reconstruction"),
+            (not isinstance(self.allocation, Uniform), "an allocation"),
+        ):
+            if given:
+                raise ValueError(
+                    f"{name} is for methods that zero single weights; {method.name} removes the same number "
+                    "of units from every block, because stock transformers loads nothing else"
+                )
+        if any(not isinstance(step, Refit) for step in self.refinement) or len(self.refinement) > 1:
+            raise ValueError(f"{method.name} removes units: its one refinement is `refit`")
+        self._check_refit(method)
+        self._check_mode(method)
+
+    def _check_refit(self, method: UnitMethod) -> None:
+        refit = self.refit
+        if refit is None:
+            return
+        if set(method.unit_kinds) <= {"layers", "vocabulary"}:
+            raise ValueError("refit has nothing to fit: no read-out loses any of its inputs")
+        if refit.target == "same" and "hidden" in method.unit_kinds:
+            raise ValueError("refit of residual dimensions needs the target `dense`")
+        zeroing = self.units is not None and self.units.mode == "zero"
+        if zeroing and isinstance(method, Contextual) and "linear" in method.parts:
+            raise ValueError("refit does not go with single rows and columns (`mode: zero`)")
+
+    def _check_mode(self, method: UnitMethod) -> None:
+        if not isinstance(self.pattern, Units) or self.pattern.mode == "zero":
+            return
+        if isinstance(method, Diet) and method.granularity == "per_layer":
+            raise ValueError("granularity per_layer needs the pattern's `mode: zero`")
+        if isinstance(method, GOA) and method.blocks == "inner":
+            raise ValueError(
+                "blocks inner needs the pattern's `mode: zero`: widths must be uniform"
+            )
+
+    def _check_idle(self) -> None:
+        """Refuse parts of a removal of units that would do nothing, or be ignored."""
+        method, zeroing = self.method, self.units is not None and self.units.mode == "zero"
+        if self.budget is not None and zeroing:
+            raise ValueError(
+                "a budget is the size of a smaller model; with `mode: zero` give `sparsity`, the share of zeros"
+            )
+        if self.refit is None:
+            return
+        if isinstance(method, GOA) and method.reconstruct:
+            raise ValueError("goa's `reconstruct` fits what stays already: leave out the refit")
+        if isinstance(method, Diet) and method.granularity == "per_layer":
+            raise ValueError(
+                "refit does not go with granularity per_layer: every block reads other dimensions"
+            )
 
     def _check_allocation(self) -> None:
         name = self.allocation.name
@@ -142,6 +267,16 @@ class PruneSpec(Frozen):
         """Windows of calibration text on which a search judges its candidates."""
         search = self.method.search if isinstance(self.method, CRePE) else None
         return search.windows if search else 0
+
+    @property
+    def refit(self) -> Refit | None:
+        """The refit of read-outs, if it was asked for."""
+        return next((step for step in self.refinement if isinstance(step, Refit)), None)
+
+    @property
+    def units(self) -> Units | None:
+        """How units are removed, if they are."""
+        return self.pattern if isinstance(self.pattern, Units) else None
 
     @property
     def ratio(self) -> float:

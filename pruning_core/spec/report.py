@@ -8,6 +8,8 @@ from pydantic import Field
 
 from pruning_core.spec.base import Frozen
 from pruning_core.spec.prune import PruneSpec
+from pruning_core.spec.recovery import RecoveryReport
+from pruning_core.spec.unit_methods import UnitKind
 
 SCHEMA_VERSION = 2
 
@@ -20,6 +22,7 @@ Phase = Literal[
     "evaluating",
     "pruning",
     "saving",
+    "recovering",
     "verifying",
     "uploading",
 ]
@@ -43,6 +46,23 @@ class MatrixReport(Frozen):
     From the Gram matrix where the method keeps one, else estimated from a random sketch of the inputs (within a few %)."""
 
 
+class UnitReport(Frozen):
+    """The units of one kind in one block."""
+
+    kind: UnitKind
+    part: str = ""
+    """Which of the block's feed-forwards: an expert's number, else empty."""
+    of: int
+    """Units that there were."""
+    removed: int
+    digest: str
+    """sha256 of the removed units' numbers: which ones went."""
+    error: float | None = None
+    """Norm of the change of the read-out's output over the norm of the output it is compared with, on the calibration text."""
+    error_before_refit: float | None = None
+    """The same before what is left of the read-out was fitted."""
+
+
 class ReconstructionReport(Frozen):
     """What training a block gained, as mean squared error on held-out windows."""
 
@@ -61,6 +81,8 @@ class BlockReport(Frozen):
     bytes: int
     matrices: tuple[MatrixReport, ...]
     reconstruction: ReconstructionReport | None = None
+    units: tuple[UnitReport, ...] = ()
+    """What was removed whole; of residual dimensions one mask serves all blocks, see `sizes`."""
     warnings: tuple[str, ...] = ()
 
 
@@ -125,6 +147,10 @@ class Perplexity(Frozen):
     """Pruned over dense."""
     ratio_interval: Interval | None = None
     """Paired: the same units for both."""
+    bits_per_byte_dense: float | None = None
+    """Total negative log-likelihood in bits over the bytes of the predicted text: comparable between tokenizers."""
+    bits_per_byte_pruned: float | None = None
+    """The same of the pruned model."""
     resampled: Literal["documents", "windows"] = "windows"
     units: int = 0
     digest: str
@@ -234,6 +260,16 @@ class CalibrationReport(Frozen):
     """sha256 of the calibration token ids."""
 
 
+class SizeReport(Frozen):
+    """How many units of one kind there are, per block for what lies within blocks."""
+
+    kind: UnitKind
+    before: int
+    after: int
+    parameters_removed: int
+    """What cutting this kind alone, in every block, would take from the model."""
+
+
 class FileEntry(Frozen):
     """One file of the checkpoint."""
 
@@ -275,18 +311,26 @@ class Report(Frozen):
     family: str
     architecture: str
     parameters: int
-    """Parameters of the whole model; masks do not change them."""
+    """Parameters of the dense model."""
+    parameters_after: int
+    """Parameters of the result: fewer where units were removed."""
     parameters_nonzero: int
+    """Of the result."""
     bytes_before: int
     bytes_after: int
     sparsity: float
-    """Share of zeros among the weights of all pruned matrices."""
+    """Share of zeros among the weights of all pruned matrices; where units were removed, share of the dense model's parameters that went."""
     sparsity_model: float
-    """Share of zeros among all parameters."""
+    """Share of zeros among all parameters, or of parameters that went."""
+    sizes: tuple[SizeReport, ...] = ()
+    """What was cut, where units were removed."""
+    removed_blocks: tuple[int, ...] = ()
+    """Blocks that went whole, by their numbers in the dense model."""
     calibration: CalibrationReport | None
     search: SearchReport | None = None
     ratios: tuple[float, ...] | None = None
     """Share removed from each block, where an allocation decided."""
+    recovery: RecoveryReport | None = None
     perplexity: tuple[Perplexity, ...]
     accuracy: tuple[Accuracy, ...] = ()
     harness: tuple[HarnessMetric, ...] = ()

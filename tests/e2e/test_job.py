@@ -99,6 +99,30 @@ def test_submit_watch_download_load(client: Client, models: Path, tmp_path: Path
     assert [found.id for found in client.jobs(labels={"team": "edge"})] == [job.id]
 
 
+def test_units_removed_then_fine_tuned_download_smaller_and_load(
+    embedded: Client, models: Path, tmp_path: Path
+) -> None:
+    asked = spec(samples=32) | {
+        "method": {"name": "goa", "reconstruct": True},
+        "sparsity": 0.25,
+        "recovery": {"steps": 4, "batch": 2, "seq_len": 64},
+    }
+    job = embedded.wait(embedded.submit(models / "llama", asked).id, timeout=180)
+    job.raise_for_status()
+    assert job.result is not None
+    report = embedded.report(job.id)
+    before, after = report["parameters"], report["parameters_after"]
+    assert after < 0.8 * before
+    assert job.result["params_after"] == after
+    assert report["bytes_after"] == 4 * after
+    assert report["recovery"]["steps"] == 4
+    folder = embedded.download(job.id, tmp_path / "checkpoint")
+    model: Any = AutoModelForCausalLM.from_pretrained(folder)
+    assert sum(parameter.numel() for parameter in model.parameters()) == after
+    assert model.config.num_key_value_heads == 1
+    assert not (folder / "model.safetensors").stat().st_size > report["bytes_before"]
+
+
 def test_cancel_stops_a_running_job(client: Client, models: Path) -> None:
     job = client.submit(models / "slow", spec(samples=256))
     for event in client.watch(job.id):

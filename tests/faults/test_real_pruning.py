@@ -71,6 +71,33 @@ def test_killed_twice_equals_unbroken(
     assert job.report["files"] == [entry.model_dump() for entry in unbroken.files]
 
 
+def test_units_killed_and_fine_tuned_equal_unbroken(
+    postgres_rig: Rig, models: Path, spec: dict[str, Any], tmp_path: Path
+) -> None:
+    rig = postgres_rig
+    rig.configure(model_roots=(models,), max_crashes=5)
+    spec["prune"] |= {
+        "method": {"name": "flap"},
+        "sparsity": 0.3,
+        "pattern": {"name": "units"},
+        "refinement": [{"name": "refit", "target": "dense"}],
+        "recovery": {"steps": 6, "batch": 2, "seq_len": 64},
+    }
+    job_id = rig.submit(spec)
+    first = rig.worker()
+    rig.wait_block(job_id, 1)
+    kill(first, rig.child_pid(first))
+    rig.worker()
+    job = rig.wait(job_id, "succeeded", seconds=200)
+    rig.assert_one_result(job_id)
+    assert job.report is not None
+    assert job.report["resumed_blocks"] >= 2
+    unbroken = pipeline.prune(
+        models / "llama", PruneSpec.model_validate(spec["prune"]), tmp_path / "unbroken"
+    )
+    assert job.report["files"] == [entry.model_dump() for entry in unbroken.files]
+
+
 def test_a_stopped_worker_with_its_child_is_fenced(
     postgres_rig: Rig, models: Path, spec: dict[str, Any], redis_server: servers.RedisServer
 ) -> None:

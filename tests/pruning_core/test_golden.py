@@ -17,8 +17,8 @@ from pruning_core.engine.allocate import matrix_sizes
 from pruning_core.engine.checkpoint import Ledger
 from pruning_core.engine.model import StreamedModel
 from pruning_core.engine.plan import Plan
+from pruning_core.engine.prune_elements import element_walk
 from pruning_core.engine.stats import Stats
-from pruning_core.engine.walk import Walk
 from pruning_core.intake.checkpoint import inspect
 from pruning_core.spec.prune import PruneSpec
 
@@ -59,12 +59,12 @@ class Agreement:
             plan = plan.allocated([0.5] * len(sizes), counts)
         tokens = torch.from_numpy(self.masks["tokens"]).long()
         with torch.no_grad():
-            self.walk = Walk(
-                model=model,
-                plan=replace(plan, element=replace(plan.element, score=self._score(plan))),
-                ledger=Ledger(work, "golden"),
-                calibration=Activations(model, tokens, batch_tokens=WINDOW),
-                probe=Activations(model, tokens[:1, :8]),
+            self.walk = element_walk(
+                model,
+                replace(plan, element=replace(plan.element, score=self._score(plan))),
+                Ledger(work, "golden"),
+                Activations(model, tokens, batch_tokens=WINDOW),
+                Activations(model, tokens[:1, :8]),
             )
             self.walk.run(lambda _index, _report: None)
         self.matrices = [matrix for block in self.walk.ledger.blocks for matrix in block.matrices]

@@ -1,26 +1,30 @@
-"""What every element method must do; the list comes from the registry."""
+"""What every method must do; the list comes from the registry. What units need beside this: `test_unit_methods`."""
 
 from __future__ import annotations
 
 import importlib
 import math
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pytest
 import torch
 
 from pruning_core.engine.patterns import Selector
-from pruning_core.engine.registry import element
-from pruning_core.engine.stats import Collector, Stats
+from pruning_core.engine.registry import element, unit_score
+from pruning_core.engine.stats import STATISTICS, Collector, Stats
 from pruning_core.pipeline import prune
 from pruning_core.spec.methods import METHODS, ElementMethod, Magnitude, Wanda, method_name
 from pruning_core.spec.patterns import MatrixWide, Row
 from pruning_core.spec.prune import PruneSpec
+from pruning_core.spec.unit_methods import UnitKind, UnitMethod
 from tests import tiny
 
-ELEMENTS = [method for method in METHODS if method.kind == "element"]
+ELEMENTS: list[type[ElementMethod]] = [m for m in METHODS if issubclass(m, ElementMethod)]
+UNITS: list[type[UnitMethod]] = [m for m in METHODS if issubclass(m, UnitMethod)]
+WHOLE = {"diet": "merged", "layer_drop": "lowest"}
+"""What the methods define whose units are not compared within a block."""
 PATTERNS = [{"name": "row"}, {"name": "matrix"}, {"name": "n:m", "n": 2, "m": 4}]
 
 
@@ -82,6 +86,27 @@ def test_each_method_is_one_file_with_needs_and_a_score(method: type[ElementMeth
     assert (module.__doc__ or "").count("\n") >= 2
 
 
+@pytest.mark.parametrize("method", UNITS, ids=method_name)
+def test_each_method_for_units_is_one_file_with_needs_and_a_score(method: type[UnitMethod]) -> None:
+    name = method_name(method)
+    module = importlib.import_module(f"pruning_core.methods.{name}")
+    assert (module.__doc__ or "").count("\n") >= 2
+    assert method.patterns == (method.default_pattern,) == ("units",)
+    assert set(method().unit_kinds) <= set(get_args(UnitKind))
+    if name in WHOLE:
+        assert callable(getattr(module, WHOLE[name]))
+        return
+    found = unit_score(method())
+    assert found.needs | found.input_needs <= set(STATISTICS)
+    assert method.needs_calibration == bool(found.needs | found.input_needs)
+
+
+def test_every_method_is_of_one_kind_and_named_once() -> None:
+    assert [*ELEMENTS, *UNITS] == [*METHODS]
+    names = [method_name(method) for method in METHODS]
+    assert len(set(names)) == len(names)
+
+
 def test_wanda_equals_the_formula_in_numpy() -> None:
     w, x = weight(4, 6), inputs(50, 6)
     _, keep = element(Wanda()).prune(w, statistics(Wanda, x), Selector(0.5, Row()))
@@ -124,12 +149,16 @@ def test_zero_weights_go_first() -> None:
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A tiny Llama that has learnt to count: the next token is the last one plus one."""
-    folder = tmp_path_factory.mktemp("trained") / "model"
-    tiny.save(folder, "llama", seed=5)
-    model = tiny.build("llama", seed=5).train()
-    optimiser = torch.optim.AdamW(model.parameters(), lr=5e-3)
-    for step in range(60):
+    """A tiny Llama that has learnt to count."""
+    return train(tmp_path_factory.mktemp("trained") / "model")
+
+
+def train(folder: Path, *, steps: int = 60, weight_decay: float = 0.01, **changes: Any) -> Path:
+    """Save a tiny Llama for which the next token is the last one plus one."""
+    tiny.save(folder, "llama", seed=5, **changes)
+    model = tiny.build("llama", seed=5, **changes).train()
+    optimiser = torch.optim.AdamW(model.parameters(), lr=5e-3, weight_decay=weight_decay)
+    for step in range(steps):
         ids = counting(32, 24, seed=step)
         loss = model(ids, labels=ids).loss
         optimiser.zero_grad()

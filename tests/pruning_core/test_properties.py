@@ -26,7 +26,7 @@ from pruning_core.spec.methods import (
 from pruning_core.spec.patterns import MatrixWide, NofM, Pattern, Row, removed_count
 
 VARIANTS: list[ElementMethod] = [
-    *(method() for method in METHODS),
+    *(method() for method in METHODS if method.kind == "element"),
     *(CRePE(gamma=0.7, kernel=5, neighbour=neighbour) for neighbour in get_args(Neighbour)),
     ALPS(schedule="gradual", cg_steps=0),
     SparseGPT(damp=1.0),

@@ -99,6 +99,65 @@ def test_parts_that_do_not_go_together_are_refused(changes: dict[str, Any], says
         PruneSpec.model_validate({"method": "wanda", "sparsity": 0.5} | changes)
 
 
+ZERO = {"name": "units", "mode": "zero"}
+VOTED = {"name": "diet", "granularity": "units"}
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        (
+            {"method": {"name": "goa", "reconstruct": True}, "refinement": ["refit"]},
+            "fits what stays already",
+        ),
+        ({"method": VOTED | {"statistic": "rms"}}, "statistic would do nothing"),
+        ({"method": VOTED | {"bos": "keep", "rescale": False}}, "bos, rescale would do nothing"),
+        ({"method": VOTED | {"layer_norm": "none"}}, "layer_norm would do nothing"),
+        ({"method": VOTED | {"layer_reduce": "max"}}, "layer_reduce would do nothing"),
+        (
+            {
+                "method": {"name": "diet", "granularity": "per_layer"},
+                "pattern": ZERO,
+                "refinement": [{"name": "refit", "target": "dense"}],
+            },
+            "does not go with granularity per_layer",
+        ),
+        (
+            {
+                "method": {"name": "contextual", "parts": ["embedding"], "relative": 0.1},
+                "sparsity": None,
+            },
+            "token_threshold",
+        ),
+        (
+            {"method": {"name": "contextual", "parts": ["embedding"], "absolute": 0}}
+            | {"sparsity": None},
+            "token_threshold",
+        ),
+        (
+            {"method": "flap", "sparsity": None, "budget": {"bytes": 1000}, "pattern": ZERO},
+            "a budget is the size of a smaller model",
+        ),
+    ],
+)
+def test_parts_of_a_removal_that_would_do_nothing_are_refused(
+    changes: dict[str, Any], says: str
+) -> None:
+    with pytest.raises(ValidationError, match=says):
+        PruneSpec.model_validate({"sparsity": 0.2} | changes)
+
+
+def test_parts_of_a_removal_that_do_something_are_taken() -> None:
+    for changes in (
+        {"method": "goa", "refinement": ["refit"]},
+        {"method": VOTED | {"merge": "mean_score"}, "refinement": ["refit"]},
+        {"method": {"name": "diet", "statistic": "rms", "bos": "keep"}},
+        {"method": {"name": "contextual", "parts": ["embedding"]}},
+        {"method": "flap", "sparsity": None, "budget": {"bytes": 1000}},
+    ):
+        PruneSpec.model_validate({"sparsity": 0.2} | changes)
+
+
 def test_parts_that_just_go_together_are_taken() -> None:
     for changes in (
         {"allocation": {"name": "ramp", "delta": 0.15}, "sparsity": 0.8},

@@ -60,6 +60,7 @@ def test_running_means_over_uneven_batches_are_those_of_all_tokens(
         "column_mean": x.mean(axis=0),
         "column_variance": x.var(axis=0),
         "column_mean_square": (x**2).mean(axis=0),
+        "column_mean_abs": np.abs(x).mean(axis=0),
         "gram": x.T @ x / len(x),
     }
     scale = np.abs(x).max() ** 2
@@ -215,7 +216,8 @@ def test_a_unit_input_is_that_of_independent_standard_channels() -> None:
     assert unit.gram is not None
     assert torch.equal(unit.gram, torch.eye(5))
     assert output_error(torch.ones(2, 5), torch.zeros(2, 5), unit) is None
-    for name, value in (("column_mean_square", 1), ("column_mean", 0), ("column_variance", 1)):
+    ones = ("column_mean_square", "column_variance", "column_mean_abs")
+    for name, value in (("column_mean", 0), *((name, 1) for name in ones)):
         assert getattr(unit, name).tolist() == [value] * 5
     assert unit.sketch is None
     assert collected([torch.zeros(9, 5)], "gram").with_unit_input().column_mean is None

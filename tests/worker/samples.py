@@ -68,6 +68,7 @@ def sample_report(
         family="llama",
         architecture="LlamaForCausalLM",
         parameters=1000,
+        parameters_after=1000,
         parameters_nonzero=600,
         bytes_before=2000,
         bytes_after=2000,

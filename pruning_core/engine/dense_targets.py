@@ -1,0 +1,203 @@
+"""What the dense model puts out where the pruned one is fitted to it: both streams, batch by batch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass, field
+
+import torch
+from torch import nn
+
+from pruning_core.engine.activations import Activations
+from pruning_core.engine.blocks import run
+from pruning_core.engine.least_squares import Moments
+from pruning_core.engine.matrix import InputGroup, Matrix
+from pruning_core.engine.numerics import all_finite
+from pruning_core.engine.stats import Gram
+from pruning_core.errors import NumericalFailure
+
+
+class _EnoughError(Exception):
+    """The input was seen; what comes after it is not needed."""
+
+
+@dataclass
+class Taps:
+    """The dense model's inputs of some groups, per batch; of a group whose input is no narrower than its outputs, the outputs.
+
+    Attributes:
+        weights: Dense weights float32 [out, in] and biases, of every matrix of the groups, by name.
+    """
+
+    weights: dict[str, tuple[torch.Tensor, torch.Tensor | None]] = field(default_factory=dict)
+    _kept: dict[str, list[torch.Tensor]] = field(default_factory=dict)
+
+    @classmethod
+    def of(
+        cls, index: int, block: nn.Module, groups: Sequence[InputGroup], states: Activations
+    ) -> Taps:
+        """Tap one block of the dense model, and move the states over it."""
+        taps = cls()
+        for group in groups:
+            for matrix in group.matrices:
+                bias = None if matrix.bias is None else matrix.bias.float().clone()
+                taps.weights[matrix.name] = matrix.read(), bias
+        with ExitStack() as stack:
+            for group in groups:
+                kept: list[torch.Tensor] = []
+                taps._kept[group.matrices[0].name] = kept
+
+                def hook(
+                    _module: nn.Module,
+                    args: tuple[torch.Tensor, ...],
+                    group: InputGroup = group,
+                    kept: list[torch.Tensor] = kept,
+                ) -> None:
+                    flat = args[0].flatten(0, -2)
+                    found = taps.outputs(group, flat.float()) if narrower(group) else flat
+                    kept.append(found.to(args[0].dtype))
+
+                stack.callback(group.first.register_forward_pre_hook(hook).remove)
+            states.advance(index, block)
+        return taps
+
+    def outputs(self, group: InputGroup, inputs: torch.Tensor) -> torch.Tensor:
+        """Return the dense outputs of a group's matrices side by side, [tokens, out]."""
+        found = []
+        for matrix in group.matrices:
+            weight, bias = self.weights[matrix.name]
+            found.append(torch.nn.functional.linear(inputs, weight, bias))
+        return torch.cat(found, dim=1)
+
+    def pop(self, group: InputGroup) -> list[torch.Tensor]:
+        """Return what was kept of a group, one tensor per batch, and forget it."""
+        return self._kept.pop(group.matrices[0].name)
+
+
+def narrower(group: InputGroup) -> bool:
+    """Tell whether the outputs of a group's matrices are no wider than their input: of every read-out."""
+    inputs = group.matrices[0].shape[1]
+    return sum(matrix.shape[0] for matrix in group.matrices) <= inputs
+
+
+@dataclass(frozen=True)
+class Paired:
+    """Means over tokens of one group's inputs in the pruned model, with what the dense model has there.
+
+    Attributes:
+        gram: [in, in], of the pruned model's inputs.
+        mean: [in], of those.
+        cross: [kept, in], of what was kept of the dense model with those.
+        kept_mean: [kept], of what was kept.
+        kept_square: [kept], mean square of what was kept.
+        kept_gram: [kept, kept], of what was kept, where it is the input of a single matrix, which may be a read-out.
+        tokens: How many.
+    """
+
+    gram: torch.Tensor
+    mean: torch.Tensor
+    cross: torch.Tensor
+    kept_mean: torch.Tensor
+    kept_square: torch.Tensor
+    kept_gram: torch.Tensor | None
+    tokens: int
+
+    def moments(
+        self, group: InputGroup, matrix: Matrix, dense: tuple[torch.Tensor, torch.Tensor | None]
+    ) -> Moments:
+        """Return what the fit of one of the group's matrices needs.
+
+        Args:
+            group: Whose inputs these are.
+            matrix: One of its matrices.
+            dense: The matrix's dense weight [out, in] and bias.
+        """
+        if narrower(group):
+            start = 0
+            for other in group.matrices:
+                if other is matrix:
+                    break
+                start += other.shape[0]
+            rows = slice(start, start + matrix.shape[0])
+            return Moments(
+                self.gram, self.mean, self.cross[rows], self.kept_mean[rows], self.kept_square[rows]
+            )
+        weight, bias = dense
+        offset = torch.zeros(len(weight), device=weight.device) if bias is None else bias
+        cross = weight @ self.cross + offset[:, None] * self.mean
+        pulled = weight @ self.kept_mean
+        square = None
+        if self.kept_gram is not None:
+            square = ((weight @ self.kept_gram) * weight).sum(dim=1)
+            square = square + 2 * offset * pulled + offset.square()
+        return Moments(self.gram, self.mean, cross, pulled + offset, square)
+
+
+def pair(
+    index: int, block: nn.Module, group: InputGroup, states: Activations, kept: list[torch.Tensor]
+) -> Paired:
+    """Return the moments of a group's inputs in the pruned model with what the dense model has there.
+
+    Args:
+        index: Which block.
+        block: Its module, pruned as far as the group.
+        group: Whose inputs are looked at.
+        states: The pruned model's, before the block.
+        kept: What `Taps` kept of the group.
+
+    Raises:
+        NumericalFailure: an input is NaN or infinite.
+    """
+    width, other = group.matrices[0].shape[1], kept[0].shape[1]
+    device = kept[0].device
+    gram = Gram(width, device)
+    alone = len(group.matrices) == 1 and not narrower(group)
+    kept_gram = Gram(other, device) if alone else None
+    cross = torch.zeros(other, width, device=device)
+    sums = torch.zeros(width, device=device)
+    kept_sums, squares = torch.zeros(other, device=device), torch.zeros(other, device=device)
+    tokens = 0
+    with _seeing(group) as seen:
+        for (hidden, call), stored in zip(states.inputs(index), kept, strict=True):
+            target = stored.float()
+            with suppress(_EnoughError):
+                run(block, hidden, call)
+            x = seen.pop()
+            gram.update(x)
+            cross.addmm_(target.T, x)
+            sums += x.sum(dim=0)
+            kept_sums += target.sum(dim=0)
+            squares += target.square().sum(dim=0)
+            if kept_gram is not None:
+                kept_gram.update(target)
+            tokens += len(x)
+    found = Paired(
+        gram.result(),
+        sums / tokens,
+        cross / tokens,
+        kept_sums / tokens,
+        squares / tokens,
+        None if kept_gram is None else kept_gram.result(),
+        tokens,
+    )
+    if not (all_finite(found.gram) and all_finite(found.cross)):
+        raise NumericalFailure(
+            f"block {index}, {group.matrices[0].name}: an input is NaN or infinite during calibration"
+        )
+    return found
+
+
+@contextmanager
+def _seeing(group: InputGroup) -> Iterator[list[torch.Tensor]]:
+    seen: list[torch.Tensor] = []
+
+    def hook(_module: nn.Module, args: tuple[torch.Tensor, ...]) -> None:
+        seen.append(args[0].flatten(0, -2).float())
+        raise _EnoughError
+
+    handle = group.first.register_forward_pre_hook(hook)
+    try:
+        yield seen
+    finally:
+        handle.remove()

@@ -1,0 +1,107 @@
+"""A text that a smaller vocabulary spells with more tokens than the model takes at once: its rows, and what they add up to."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+import torch
+
+from pruning_core.engine.calibration import Texts, Windows
+from pruning_core.engine.measure import Measured, Yardsticks, perplexities
+from pruning_core.engine.tokenizing import beginning, load_tokenizer
+from pruning_core.intake.checkpoint import inspect
+from pruning_core.intake.sources import Sources
+from tests import tiny
+from tests.pruning_core.test_calibration import begin_texts
+
+LIMIT = 8
+FIRST = 259
+"""Id of the first word: after all bytes."""
+WORDS = ("abcdefghijkl", "mnopqrstuvwx", "yz")
+
+
+def folders(tmp_path: Path, *, begins: bool) -> tuple[Path, Path]:
+    """Return a model with tokens for whole words, and one with bytes alone that takes 8 tokens at once."""
+    dense = tiny.save(tmp_path / "dense", "llama")
+    pruned = tiny.save(tmp_path / "pruned", "llama", max_position_embeddings=LIMIT)
+    content = json.loads((dense / "tokenizer.json").read_text())
+    content["added_tokens"] += [
+        content["added_tokens"][0] | {"id": FIRST + number, "content": word, "special": False}
+        for number, word in enumerate(WORDS)
+    ]
+    (dense / "tokenizer.json").write_text(json.dumps(content))
+    if begins:
+        begin_texts(dense)
+        begin_texts(pruned)
+    return dense, pruned
+
+
+def again(tmp_path: Path, windows: list[list[int]], *, begins: bool) -> tuple[Windows, Windows]:
+    """Return windows as the dense model's tokenizer reads them, and the same read again."""
+    dense, pruned = folders(tmp_path, begins=begins)
+    before = load_tokenizer(dense)
+    given = Windows((torch.tensor(windows),), {"texts": len(windows)})
+    return given, Texts(pruned, inspect(pruned), Sources(tmp_path)).again(given, before)
+
+
+def spelled(rows: Sequence[Sequence[int]]) -> list[str]:
+    return [tiny.tokenizer().decode(row) for row in rows]
+
+
+def rows_of(windows: Windows) -> list[list[int]]:
+    return [row.tolist() for group in windows.groups for row in group]
+
+
+@pytest.mark.parametrize("begins", [False, True])
+def test_rows_keep_to_the_limit_and_every_token_is_predicted_once(
+    begins: bool, tmp_path: Path
+) -> None:
+    texts = ["abcdefghijklmnopqrstuvwx", "yzmnopqrstuvwx", "yzyz"]
+    lead = [1] if begins else []
+    given = [
+        [*lead, FIRST, FIRST + 1],
+        [*lead, FIRST + 2, FIRST + 1],
+        [*lead, FIRST + 2, FIRST + 2],
+    ]
+    _, other = again(tmp_path, given, begins=begins)
+    rows = rows_of(other)
+    assert beginning(load_tokenizer(tmp_path / "pruned")) == (1 if begins else None)
+    assert max(map(len, rows)) == LIMIT
+    assert min(map(len, rows)) > 1
+    for number, text in enumerate(texts):
+        mine = [row for row, owner in zip(rows, other.owners, strict=True) if owner == number]
+        predicted = "".join(spelled([row[1:] for row in mine]))
+        assert predicted == (text if begins else text[1:])
+        if begins:
+            assert {row[0] for row in mine} == {1}
+        else:  # a further row goes on from the last token of the one before
+            assert [row[0] for row in mine[1:]] == [row[-1] for row in mine[:-1]]
+    assert list(other.owners) == sorted(other.owners)
+
+
+def test_rows_of_one_text_are_one_unit(tmp_path: Path) -> None:
+    windows, other = again(
+        tmp_path, [[FIRST, FIRST + 1], [FIRST + 2, FIRST + 1], [FIRST + 2, FIRST + 2]], begins=False
+    )
+    sums = torch.tensor([23 * 0.5, 13 * 0.25, 3 * 1.0]).double()
+    before = [torch.full((1,), 2.0).double() for _ in range(3)]
+    each = (0.5, 0.25, 1.0)
+    after = [
+        torch.full((len(row) - 1,), each[owner]).double()
+        for row, owner in zip(rows_of(other), other.owners, strict=True)
+    ]
+    assert len(after) > 3
+    (found,) = perplexities(
+        Yardsticks({"texts": windows}, {}),
+        Measured({"texts": before}, {}),
+        Measured({"texts": after}, {}),
+        Yardsticks({"texts": other}, {}),
+    )
+    assert (found.windows, found.units, found.tokens) == (3, 3, 3)
+    assert found.pruned == pytest.approx(math.exp(float(sums.mean())))
+    assert found.ratio == pytest.approx(math.exp(float(sums.mean()) - 2))
+    assert found.ratio_interval is not None
