@@ -28,7 +28,7 @@ from pruning_core.recover import recover
 from pruning_core.run import Run, fingerprint_of, prepare
 from pruning_core.spec.prune import PruneSpec
 from pruning_core.spec.report import BlockReport, Report
-from pruning_core.spec.unit_methods import GOA, UnitMethod
+from pruning_core.spec.unit_methods import UnitMethod
 from pruning_core.unit_walk import UnitWalk
 
 _STATE_BYTES = {"full": 12, "lora": 1}
@@ -112,15 +112,6 @@ def _recovery_space(run: Run) -> int:
     return run.facts.bytes + states - there
 
 
-def _states(
-    run: Run, model: StreamedModel, *, batch_tokens: int | None = None
-) -> Activations | None:
-    if run.windows is None:
-        return None
-    alive = run.tracker.alive
-    return Activations(model, run.windows.groups, batch_tokens=batch_tokens, alive=alive)
-
-
 def _walk(run: Run, model: StreamedModel, fingerprint: str, probe: torch.Tensor) -> Walk:
     ledger = Ledger(run.work, fingerprint)
     decision = Decision(model, run.spec, run.windows, run.search_text, run.tracker)
@@ -128,8 +119,8 @@ def _walk(run: Run, model: StreamedModel, fingerprint: str, probe: torch.Tensor)
     run.ratios = plan.ratios
     run.tracker.begin("calibrating")
     by_window = 1 if run.spec.reconstruction else None
-    calibration = _states(run, model, batch_tokens=by_window)
-    dense = _states(run, model, batch_tokens=1) if run.spec.reconstruction else None
+    calibration = run.states(model, batch_tokens=by_window)
+    dense = run.states(model, batch_tokens=1) if run.spec.reconstruction else None
 
     start = Activations(model, probe)
     alive = run.tracker.alive
@@ -138,7 +129,7 @@ def _walk(run: Run, model: StreamedModel, fingerprint: str, probe: torch.Tensor)
 
 def _prune_and_save(run: Run, fingerprint: str) -> tuple[Walk, verify.Examined, int]:
     method = run.spec.method
-    eager = isinstance(method, GOA) and method.compares_heads
+    eager = isinstance(method, UnitMethod) and method.compares_heads
     model = StreamedModel(run.source, run.facts, run.device, eager=eager)
     units = None
     if isinstance(method, UnitMethod):

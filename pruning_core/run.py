@@ -14,10 +14,12 @@ import torch
 
 from pruning_core.engine import device as devices
 from pruning_core.engine import harness
+from pruning_core.engine.activations import Activations
 from pruning_core.engine.allocate import needs_forward
 from pruning_core.engine.calibration import Texts, Windows, checked_tokens
 from pruning_core.engine.files import sha256
 from pruning_core.engine.measure import Measured, Yardsticks, yardsticks
+from pruning_core.engine.model import StreamedModel
 from pruning_core.engine.own_text import sample
 from pruning_core.engine.progress import Observer, Tracker
 from pruning_core.engine.unit_plan import UnitPlan
@@ -59,6 +61,20 @@ class Run:
     units: UnitPlan | None = None
     training: torch.Tensor | None = None
     recovery: RecoveryReport | None = None
+
+    def states(
+        self, model: StreamedModel, *, batch_tokens: int | None = None
+    ) -> Activations | None:
+        """Return the states of the calibration text before the first block; None where nothing reads any.
+
+        Args:
+            model: The dense model.
+            batch_tokens: Tokens per forward pass, by default what suits the device.
+        """
+        if self.windows is None:
+            return None
+        groups, alive = self.windows.groups, self.tracker.alive
+        return Activations(model, groups, batch_tokens=batch_tokens, alive=alive)
 
     @property
     def work(self) -> Path:

@@ -156,8 +156,9 @@ class UnitDecision:
 
     def states(self) -> Activations:
         """Return the states of the calibration windows before the first block."""
-        assert self.run.windows is not None
-        return Activations(self.model, self.run.windows.groups, alive=self.run.tracker.alive)
+        found = self.run.states(self.model)
+        assert found is not None
+        return found
 
     def observing(self, passes: int = 1) -> Callable[[int], None]:
         """Return what counts the blocks of some forward passes of the dense model."""
@@ -276,9 +277,8 @@ class UnitDecision:
             self.model, self.layout, self.states(), score, self.kinds, self.observing()
         )
         target = self.target
-        sizes = target.solve(self.kinds)
-        if len(self.kinds) > 1:
-            sizes = self._flap_sizes(scores, target)
+        both = len(self.kinds) > 1
+        sizes = self._flap_sizes(scores, target) if both else target.solve(self.kinds)
         return replace(self.plan, sizes=sizes, inner=self.lowest(scores, sizes))
 
     def _flap_sizes(self, scores: Scored, target: Target) -> Sizes:
@@ -328,7 +328,7 @@ class UnitDecision:
             self.model,
             self.layout,
             self.states(),
-            unit_score(self.params),
+            replace(unit_score(params), needs=frozenset(), input_needs=frozenset()),
             self.kinds,
             self.observing(),
         )

@@ -11,7 +11,6 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from pruning_core.engine import device as devices
 from pruning_core.engine import verify, vocabulary
 from pruning_core.engine.activations import Activations
 from pruning_core.engine.checkpoint import Ledger
@@ -49,9 +48,9 @@ class UnitWalk:
         ledger = Ledger(run.work, fingerprint)
         plan = UnitDecision(model, run).make(fingerprint, begun=0 in ledger)
         run.tracker.begin("calibrating")
-        dense = _states(run, model) if plan.follows_dense else None
+        dense = run.states(model) if plan.follows_dense else None
         outside = _zero_outside(model, plan)
-        calibration = _states(run, model) if plan.walks_text else None
+        calibration = run.states(model) if plan.walks_text else None
         tokens = verify.probe_tokens(plan.sizes.vocabulary, run.facts.max_positions)
         probe = tokens if plan.vocabulary is None else torch.tensor(plan.vocabulary)[tokens]
 
@@ -121,16 +120,6 @@ class UnitWalk:
         folder.mkdir()
         write_companions(run.source, folder, stays)
         return folder
-
-
-def _states(run: Run, model: StreamedModel) -> Activations:
-    assert run.windows is not None
-    return Activations(
-        model,
-        run.windows.groups,
-        batch_tokens=devices.batch_tokens(model.device),
-        alive=run.tracker.alive,
-    )
 
 
 def _zero_outside(model: StreamedModel, plan: UnitPlan) -> dict[str, torch.Tensor]:

@@ -28,9 +28,9 @@ from pruning_core.spec.calibration import (
     CalibrationTask,
 )
 from pruning_core.spec.evaluation import Evaluation
+from pruning_core.spec.recovery import DEFAULT_SEQ_LEN as RECOVERY_SEQ_LEN
 from pruning_core.spec.report import CalibrationReport
 
-TRAINING_SEQ_LEN = 512
 TRAINING_BYTES = 64 << 20
 """How much is read of a hub's corpus for recovery."""
 T = TypeVar("T")
@@ -158,7 +158,7 @@ class Texts:
         Raises:
             DatasetTooSmall: a task does not fill one window.
         """
-        length = self._length(seq_len or min(TRAINING_SEQ_LEN, self._facts.max_positions))
+        length = self._length(seq_len or min(RECOVERY_SEQ_LEN, self._facts.max_positions))
         found = []
         for task in tasks:
             if task == SELF_TASK:

@@ -11,7 +11,6 @@ import os
 import shutil
 import sys
 import time
-from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -24,7 +23,7 @@ from pruning_core.engine import helper
 from pruning_core.engine.device import compute_dtype
 from pruning_core.engine.files import flush, replacing
 from pruning_core.engine.student import Student
-from pruning_core.engine.tensors import DTYPES, TensorFiles
+from pruning_core.engine.tensors import TensorFiles, main_dtype
 from pruning_core.engine.training import Told, Training
 from pruning_core.errors import (
     DatasetTooSmall,
@@ -235,7 +234,7 @@ class Stored:
 
     def main_dtype(self) -> torch.dtype:
         """Return the dtype that holds most of the weights."""
-        return _main_dtype(self._facts)
+        return main_dtype(self._facts)
 
     def masked(self, stored: Iterable[str]) -> list[str]:
         """Return the parameters that hold any of the stored tensors."""
@@ -280,15 +279,8 @@ def load(folder: Path, dtype: torch.dtype, device: torch.device) -> Any:
     return model.eval().to(device)
 
 
-def _main_dtype(facts: CheckpointFacts) -> torch.dtype:
-    counts = Counter[str]()
-    for tensor in facts.tensors.values():
-        counts[tensor.dtype] += tensor.count
-    return next(DTYPES[name] for name, _ in counts.most_common() if name in DTYPES)
-
-
 def _teacher(folder: Path, student: Any, device: torch.device) -> Any:
-    dtype = compute_dtype(_main_dtype(inspect(folder)), device)
+    dtype = compute_dtype(main_dtype(inspect(folder)), device)
     model = load(folder, dtype, device).requires_grad_(False)
     ours, theirs = (one.get_output_embeddings().weight.shape[0] for one in (student, model))
     if ours != theirs:

@@ -14,7 +14,7 @@ from transformers import CONFIG_MAPPING, AutoModelForCausalLM
 from pruning_core.engine.blocks import Call, Recorder, replaced_forward
 from pruning_core.engine.device import compute_dtype
 from pruning_core.engine.experts import unfuse
-from pruning_core.engine.tensors import DTYPES, TensorFiles
+from pruning_core.engine.tensors import TensorFiles, main_dtype
 from pruning_core.errors import ModelInvalid
 from pruning_core.families import family_of
 from pruning_core.intake.checkpoint import CheckpointFacts
@@ -36,7 +36,7 @@ class StreamedModel:
         self.device = device
         self.family = family_of(facts.model_type)
         self.files = TensorFiles(folder, facts, self.family)
-        self.stored_dtype = _weight_dtype(facts)
+        self.stored_dtype = main_dtype(facts)
         self.dtype = compute_dtype(self.stored_dtype, device)
         self.model: Any = _skeleton(facts, self.dtype, device, eager=eager)
         self.config: Any = self.model.config
@@ -146,14 +146,6 @@ class StreamedModel:
         _assign(self.model, tensors)
         if not apart:
             self.model.tie_weights()
-
-
-def _weight_dtype(facts: CheckpointFacts) -> torch.dtype:
-    """Return the dtype that holds most of the weights."""
-    counts: dict[str, int] = {}
-    for tensor in facts.tensors.values():
-        counts[tensor.dtype] = counts.get(tensor.dtype, 0) + tensor.count
-    return DTYPES[max((name for name in counts if name in DTYPES), key=counts.__getitem__)]
 
 
 def _skeleton(

@@ -26,7 +26,7 @@ from pruning_core.engine.stats import Stats
 from pruning_core.engine.unit_plan import UnitPlan
 from pruning_core.engine.units import UnitGroup, kept, unit_groups, zero_residual
 from pruning_core.spec.report import MatrixReport, ReconstructionReport, UnitReport
-from pruning_core.spec.unit_methods import SPARED
+from pruning_core.spec.unit_methods import GOA, SPARED
 
 PAIRED = {"gram", "column_mean", "column_mean_square", "sketch"}
 """What is known of an input, or not needed, where it is seen in both models."""
@@ -121,7 +121,8 @@ class UnitPruner:
 
     def _n_drop(self, group: UnitGroup) -> int:
         n_drop = group.size - self.plan.sizes.of(group.kind)
-        if getattr(self.plan.params, "blocks", "all") == "all":
+        params = self.plan.params
+        if not isinstance(params, GOA) or params.blocks == "all":
             return n_drop
         blocks = self.plan.layout.sizes.layers
         touched = range(SPARED[0], blocks - SPARED[1])
@@ -193,8 +194,7 @@ class UnitPruner:
         return found
 
     def _folds_mean(self, units: UnitGroup) -> bool:
-        asked = getattr(self.plan.params, "compensation", "none") == "bias"
-        return asked and units.readout.bias is not None
+        return self.plan.params.keeps_means and units.readout.bias is not None
 
     def _see(self, stage: Sequence[InputGroup]) -> None:
         """Take the statistics of a stage's inputs; with the dense model's outputs where something is fitted to them."""
@@ -248,7 +248,7 @@ class UnitPruner:
     def _watches(self, stage: Sequence[InputGroup]) -> bool:
         """Tell whether a stage runs the attention whose heads are compared."""
         heads = any(one.kind == "kv_groups" for one in map(self._unit_group, stage) if one)
-        return heads and getattr(self.plan.params, "compares_heads", False)
+        return heads and self.plan.params.compares_heads
 
     def _usable(self, group: InputGroup, stats: Stats) -> Stats:
         if stats.silent:

@@ -17,6 +17,14 @@ from pruning_core.intake.checkpoint import CheckpointFacts, inspect
 DTYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 
 
+def main_dtype(facts: CheckpointFacts) -> torch.dtype:
+    """Return the dtype that holds most of the weights."""
+    counts: dict[str, int] = {}
+    for tensor in facts.tensors.values():
+        counts[tensor.dtype] = counts.get(tensor.dtype, 0) + tensor.count
+    return DTYPES[max((name for name in counts if name in DTYPES), key=counts.__getitem__)]
+
+
 class TensorFiles:
     """Reads tensors under the names that stock transformers' modules use."""
 

@@ -38,7 +38,7 @@ def profiles(
         model: The dense model.
         tasks: int64 [samples, seq] tensors of every task.
         params: The statistic, and whether the first token counts.
-        begin: The token that texts begin with, where the tokenizer has one.
+        begin: The configuration's first token, which may not count.
         batch_tokens: Tokens per forward pass.
         block_done: Called with each block's index.
         alive: Called after every batch.
@@ -89,13 +89,17 @@ def influences(
 ) -> torch.Tensor:
     """Return 1 - mean cosine between the states before and after every block, [blocks]; 0 for those skipped."""
     found = torch.zeros(len(model.blocks))
-    for index in range(len(model.blocks)):
+    before: list[torch.Tensor] = []
+
+    def remember(_index: int, _block: nn.Module) -> None:
+        before[:] = states.hidden
+
+    def done(index: int) -> None:
         if index not in skipped:
-            before = list(states.hidden)
-            with model.block(index) as block:
-                states.advance(index, block)
             found[index] = 1 - _mean_cosine(before, states.hidden)
         block_done(index)
+
+    forward(model, states, done, remember, skipped)
     return found
 
 
@@ -153,7 +157,7 @@ def dense_scores(
         names = {one.name: one for group in groups for one in group.matrices}
         units = [one for one in unit_groups(names, model.family, layout) if one.kind in kinds]
         heads = None
-        if getattr(score.params, "compares_heads", False):
+        if score.params.compares_heads:
             heads = head_divergence(index, block, model.family, states, layout)
         readouts = {one.readout.name for one in units}
         writers = {writer.name for one in units for writer in one.writers}
@@ -163,7 +167,10 @@ def dense_scores(
             for group in groups
         ]
         asked = [pair for pair in zip(groups, needs, strict=True) if pair[1]]
-        stats = record(index, block, [one for one, _ in asked], states, [one for _, one in asked])
+        stats = []
+        if asked:
+            inputs, wanted = zip(*asked, strict=True)
+            stats = record(index, block, inputs, states, wanted)
         at: dict[str, Stats] = {}
         for (group, _), seen in zip(asked, stats, strict=True):
             usable = seen.with_unit_input() if seen.silent else seen

@@ -13,7 +13,7 @@ from pruning_core.engine.quiet import Masks
 from pruning_core.families.layout import Layout, Sizes
 from pruning_core.spec.composition import Refit
 from pruning_core.spec.patterns import Units
-from pruning_core.spec.unit_methods import GOA, UnitMethod
+from pruning_core.spec.unit_methods import GOA, Diet, UnitMethod
 
 Scores = Callable[[Candidates, Any], torch.Tensor]
 Choice = Callable[[Candidates, int, Any], torch.Tensor | None]
@@ -104,14 +104,10 @@ class UnitPlan:
     @property
     def rescales(self) -> bool:
         """Whether norms and embeddings make up for residual dimensions that go."""
-        return getattr(self.params, "rescale", True)
+        return not isinstance(self.params, Diet) or self.params.rescale
 
     @property
     def walks_text(self) -> bool:
         """Whether the walk reads calibration text."""
         scored = self.score is not None and bool(self.score.needs | self.score.input_needs)
-        return scored or self.refit is not None or self.goa is not None or self._folds_means
-
-    @property
-    def _folds_means(self) -> bool:
-        return getattr(self.params, "compensation", "none") == "bias"
+        return scored or self.refit is not None or self.goa is not None or self.params.keeps_means

@@ -164,12 +164,14 @@ def forward(
     states: Activations,
     block_done: Callable[[int], None],
     prepare: Callable[[int, nn.Module], None] = lambda _index, _block: None,
+    skipped: Collection[int] = (),
 ) -> None:
-    """Move the states through all blocks; `prepare` may change a block's weights for this once."""
+    """Move the states through all blocks but the skipped ones; `prepare` may change a block's weights for this once."""
     for index in range(len(model.blocks)):
-        with model.block(index) as block:
-            prepare(index, block)
-            states.advance(index, block)
+        if index not in skipped:
+            with model.block(index) as block:
+                prepare(index, block)
+                states.advance(index, block)
         block_done(index)
 
 

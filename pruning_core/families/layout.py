@@ -109,6 +109,11 @@ class Layout:
         """Query heads that share one key-value head."""
         return self.heads // self.kv_heads
 
+    @property
+    def input_widths(self) -> set[int]:
+        """How many inputs the matrices of the blocks have."""
+        return {self.sizes.hidden, self.sizes.neurons, self.heads * self.head_dim}
+
     def parameters(self, sizes: Sizes) -> int:
         """Return the parameters of the model cut to these sizes."""
         return sum(count for count, _ in self._counts(sizes))

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from pruning_core import settings
 from pruning_core.errors import (
@@ -174,11 +173,12 @@ def _check_local(path: Path, prune: PruneSpec, roots: Sequence[Path]) -> Checkpo
     if facts is None:
         return None
     _check_tokenizer(allowed_path(path, roots), prune)
+    layout = layout_of(facts)
     if isinstance(prune.method, UnitMethod):
-        check_units(prune, layout_of(facts))
+        check_units(prune, layout)
     else:
-        _check_pattern(prune, facts.input_widths())
-        _check_fold(prune, facts.config)
+        _check_pattern(prune, layout.input_widths)
+        _check_fold(prune, layout.head_dim)
     return facts
 
 
@@ -210,13 +210,8 @@ def _check_pattern(prune: PruneSpec, widths: set[int]) -> None:
             )
 
 
-def _check_fold(prune: PruneSpec, config: Mapping[str, Any]) -> None:
+def _check_fold(prune: PruneSpec, head: int) -> None:
     """Refuse to fold channel orders into value heads that groups do not divide."""
-    width, heads = (
-        next((config[name] for name in names if config.get(name)), 0)
-        for names in (("hidden_size", "n_embd"), ("num_attention_heads", "n_head"))
-    )
-    head = config.get("head_dim") or (width // heads if heads else 0)
     pattern = prune.pattern
     if isinstance(pattern, NofM) and pattern.permute == "fold" and head % pattern.m:
         raise UnsupportedPattern(

@@ -35,16 +35,6 @@ class CheckpointFacts:
     tensors: dict[str, TensorFacts]
     files: dict[str, str]
 
-    def input_widths(self) -> set[int]:
-        """Return how many inputs the matrices of the blocks have (GPT-2 stores [inputs, outputs])."""
-        side = 0 if self.model_type == "gpt2" else 1
-        matrices = (
-            tensor
-            for name, tensor in self.tensors.items()
-            if _BLOCK.search(name) and len(tensor.shape) == 2
-        )
-        return {matrix.shape[side] for matrix in matrices}
-
 
 def is_gguf(path: Path) -> bool:
     """Tell whether the path names a GGUF file, by suffix."""

@@ -25,7 +25,6 @@ from __future__ import annotations
 import torch
 
 from pruning_core.engine.candidates import Candidates
-from pruning_core.errors import UnitsUnsupported
 from pruning_core.spec.unit_methods import GOA
 
 NEEDS = ("column_mean_square",)
@@ -82,17 +81,10 @@ def protected(divergence: torch.Tensor, moments: torch.Tensor, n_drop: int) -> t
     Args:
         divergence: [size, size], symmetric.
         moments: [size].
-        n_drop: At most half of the units.
-
-    Raises:
-        UnitsUnsupported: more are to go.
+        n_drop: At most half of the units; more is refused before any work (`intake.sizes.check_goa`).
     """
     size = len(divergence)
-    if n_drop > size // 2:
-        raise UnitsUnsupported(
-            f"heads_by similarity_protected can remove at most {size // 2} of {size} key-value groups, {n_drop} are to go.",
-            suggestions=("use heads_by `moment` or `similarity`",),
-        )
+    assert n_drop <= size // 2
     first, second = torch.triu_indices(size, size, 1)
     dropped: set[int] = set()
     standing_in: set[int] = set()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from typing import ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
@@ -33,9 +34,19 @@ class UnitMethod(Frozen):
     output: ClassVar[str] = "smaller, faster dense safetensors of the source's dtype"
 
     @property
+    @abstractmethod
     def unit_kinds(self) -> tuple[UnitKind, ...]:
         """The units that it removes, at one common share."""
-        raise NotImplementedError
+
+    @property
+    def compares_heads(self) -> bool:
+        """Whether attention probabilities are needed."""
+        return False
+
+    @property
+    def keeps_means(self) -> bool:
+        """Whether the mean output of what goes moves into the read-out's bias, where there is one."""
+        return False
 
     @property
     def decides_amount(self) -> bool:
@@ -156,6 +167,11 @@ class FLAP(InnerMethod):
     name: Literal["flap"] = "flap"
     compensation: Literal["none", "bias"] = "none"
     """`bias` moves the mean output of what goes into the read-out's bias, where the architecture has one; the refinement `refit` does it everywhere."""
+
+    @property
+    def keeps_means(self) -> bool:
+        """Whether the mean output of what goes moves into the read-out's bias, where there is one."""
+        return self.compensation == "bias"
 
 
 class WandaSp(InnerMethod):

@@ -28,7 +28,6 @@ from pruning_core.engine.prune_units import digest_of
 from pruning_core.engine.registry import unit_score
 from pruning_core.engine.stats import STATISTICS, Collector, Stats
 from pruning_core.engine.unit_observe import influences, last_states, profiles
-from pruning_core.errors import UnitsUnsupported
 from pruning_core.families.layout import Sizes
 from pruning_core.intake.checkpoint import inspect
 from pruning_core.intake.sizes import layout_of
@@ -452,11 +451,6 @@ def slow_protected(divergence: torch.Tensor, moments: torch.Tensor, n_drop: int)
     assert len(twin) == n_drop
     assert not twin.keys() & set(twin.values())
     return sorted(twin)
-
-
-def test_more_than_half_cannot_be_protected() -> None:
-    with pytest.raises(UnitsUnsupported, match="at most 2 of 5 key-value groups, 3 are to go"):
-        goa.protected(symmetric(5, 0), torch.ones(5), 3)
 
 
 @pytest.mark.parametrize("heads_by", ["similarity", "similarity_protected"])
