@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 
@@ -14,7 +14,7 @@ from pruning_core.engine.blocks import run
 from pruning_core.engine.least_squares import Moments
 from pruning_core.engine.matrix import InputGroup, Matrix
 from pruning_core.engine.numerics import all_finite
-from pruning_core.engine.stats import Gram
+from pruning_core.engine.stats import Collector, Gram, Stats
 from pruning_core.errors import NumericalFailure
 
 
@@ -86,22 +86,18 @@ class Paired:
     """Means over tokens of one group's inputs in the pruned model, with what the dense model has there.
 
     Attributes:
-        gram: [in, in], of the pruned model's inputs.
-        mean: [in], of those.
+        stats: Of the pruned model's inputs, with Gram matrix and mean.
         cross: [kept, in], of what was kept of the dense model with those.
         kept_mean: [kept], of what was kept.
         kept_square: [kept], mean square of what was kept.
         kept_gram: [kept, kept], of what was kept, where it is the input of a single matrix, which may be a read-out.
-        tokens: How many.
     """
 
-    gram: torch.Tensor
-    mean: torch.Tensor
+    stats: Stats
     cross: torch.Tensor
     kept_mean: torch.Tensor
     kept_square: torch.Tensor
     kept_gram: torch.Tensor | None
-    tokens: int
 
     def moments(
         self, group: InputGroup, matrix: Matrix, dense: tuple[torch.Tensor, torch.Tensor | None]
@@ -113,6 +109,9 @@ class Paired:
             matrix: One of its matrices.
             dense: The matrix's dense weight [out, in] and bias.
         """
+        gram, mean = self.stats.gram, self.stats.column_mean
+        assert gram is not None
+        assert mean is not None
         if narrower(group):
             start = 0
             for other in group.matrices:
@@ -121,21 +120,26 @@ class Paired:
                 start += other.shape[0]
             rows = slice(start, start + matrix.shape[0])
             return Moments(
-                self.gram, self.mean, self.cross[rows], self.kept_mean[rows], self.kept_square[rows]
+                gram, mean, self.cross[rows], self.kept_mean[rows], self.kept_square[rows]
             )
         weight, bias = dense
         offset = torch.zeros(len(weight), device=weight.device) if bias is None else bias
-        cross = weight @ self.cross + offset[:, None] * self.mean
+        cross = weight @ self.cross + offset[:, None] * mean
         pulled = weight @ self.kept_mean
         square = None
         if self.kept_gram is not None:
             square = ((weight @ self.kept_gram) * weight).sum(dim=1)
             square = square + 2 * offset * pulled + offset.square()
-        return Moments(self.gram, self.mean, cross, pulled + offset, square)
+        return Moments(gram, mean, cross, pulled + offset, square)
 
 
 def pair(
-    index: int, block: nn.Module, group: InputGroup, states: Activations, kept: list[torch.Tensor]
+    index: int,
+    block: nn.Module,
+    group: InputGroup,
+    states: Activations,
+    kept: Sequence[torch.Tensor],
+    needs: Iterable[str] = (),
 ) -> Paired:
     """Return the moments of a group's inputs in the pruned model with what the dense model has there.
 
@@ -145,47 +149,41 @@ def pair(
         group: Whose inputs are looked at.
         states: The pruned model's, before the block.
         kept: What `Taps` kept of the group.
+        needs: Further statistics of its inputs.
 
     Raises:
         NumericalFailure: an input is NaN or infinite.
     """
     width, other = group.matrices[0].shape[1], kept[0].shape[1]
     device = kept[0].device
-    gram = Gram(width, device)
+    collector = Collector({"gram", "column_mean", *needs}, width, device, states.seq_len)
     alone = len(group.matrices) == 1 and not narrower(group)
     kept_gram = Gram(other, device) if alone else None
     cross = torch.zeros(other, width, device=device)
-    sums = torch.zeros(width, device=device)
     kept_sums, squares = torch.zeros(other, device=device), torch.zeros(other, device=device)
-    tokens = 0
     with _seeing(group) as seen:
         for (hidden, call), stored in zip(states.inputs(index), kept, strict=True):
             target = stored.float()
             with suppress(_EnoughError):
                 run(block, hidden, call)
             x = seen.pop()
-            gram.update(x)
+            collector.update(x)
             cross.addmm_(target.T, x)
-            sums += x.sum(dim=0)
             kept_sums += target.sum(dim=0)
             squares += target.square().sum(dim=0)
             if kept_gram is not None:
                 kept_gram.update(target)
-            tokens += len(x)
-    found = Paired(
-        gram.result(),
-        sums / tokens,
-        cross / tokens,
-        kept_sums / tokens,
-        squares / tokens,
+    name = f"block {index}, {group.matrices[0].name}"
+    stats = collector.stats(name)
+    if not all_finite(cross):
+        raise NumericalFailure(f"{name}: the dense model puts out NaN or infinity there")
+    return Paired(
+        stats,
+        cross / stats.tokens,
+        kept_sums / stats.tokens,
+        squares / stats.tokens,
         None if kept_gram is None else kept_gram.result(),
-        tokens,
     )
-    if not (all_finite(found.gram) and all_finite(found.cross)):
-        raise NumericalFailure(
-            f"block {index}, {group.matrices[0].name}: an input is NaN or infinite during calibration"
-        )
-    return found
 
 
 @contextmanager

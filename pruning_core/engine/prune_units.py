@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from itertools import groupby
 
 import torch
@@ -27,9 +27,6 @@ from pruning_core.engine.unit_plan import UnitPlan
 from pruning_core.engine.units import UnitGroup, kept, unit_groups, zero_residual
 from pruning_core.spec.report import MatrixReport, ReconstructionReport, UnitReport
 from pruning_core.spec.unit_methods import GOA, SPARED
-
-PAIRED = {"gram", "column_mean", "column_mean_square", "sketch"}
-"""What is known of an input, or not needed, where it is seen in both models."""
 
 
 @dataclass
@@ -218,21 +215,11 @@ class UnitPruner:
 
     def _see_both(self, group: InputGroup, taps: Taps) -> None:
         assert self.calibration is not None
-        kept_of = taps.pop(group)
-        found = pair(self.index, self.module, group, self.calibration, kept_of)
+        needs = self._needs(group) - {"sketch"}  # the Gram matrix is exact
+        found = pair(self.index, self.module, group, self.calibration, taps.pop(group), needs)
         for matrix in group.matrices:
             self._moments[matrix.name] = found.moments(group, matrix, taps.weights[matrix.name])
-        stats = Stats(
-            tokens=found.tokens,
-            window=self.calibration.seq_len,
-            column_mean=found.mean,
-            gram=found.gram,
-        )
-        missing = self._needs(group) - PAIRED
-        if missing:
-            (more,) = record(self.index, self.module, [group], self.calibration, [missing])
-            stats = replace(stats, **{name: getattr(more, name) for name in missing})
-        self._at[group.matrices[0].name] = stats
+        self._at[group.matrices[0].name] = found.stats
 
     def _keep_attention(self, stage: Sequence[InputGroup]) -> None:
         """From here on compute the attention once, if its last matrix is done and more passes follow."""

@@ -273,8 +273,7 @@ def test_what_cannot_be_cut_is_refused_at_submit(
     assert refused(folder, **changes) == (code, pointer)
 
 
-def test_units_need_not_fit_the_patterns_of_weights(folder: Path) -> None:
-    """A share that is none of a row is one of the model."""
+def test_what_can_be_cut_is_admitted(folder: Path) -> None:
     model, spec = request(folder, method="layer_drop", sparsity=0.15)
     admission.check(model, spec, roots=[folder.parent], tasks_dir=None)
 
