@@ -77,7 +77,8 @@ NEW_TOKENS = 32
 COST_TOKENS = 512
 COST_RATIO = 0.2
 COSTS: dict[str, dict[str, Any]] = {
-    name: ROWS[name] for name in ("wanda_sp", "flap", "goa", "goa, reconstruct")
+    name: ROWS[name]
+    for name in ("wanda_sp", "wanda_sp + refit", "flap", "flap + refit", "goa", "goa, reconstruct")
 }
 PHASES = ("prefill", "decode")
 Prepare = Callable[[int, nn.Module], None]

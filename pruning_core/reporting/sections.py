@@ -2,27 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 
 from pruning_core.reporting import units, words
-from pruning_core.reporting.drawing import Plot
-from pruning_core.reporting.plots import by_kind, plots, recovery, units_by_kind
-from pruning_core.spec.recovery import RecoveryReport
-from pruning_core.spec.report import (
-    DataReport,
-    GateReport,
-    Perplexity,
-    Report,
-    Score,
-    SearchReport,
-    SizeReport,
-    SpeedReport,
-    UnitReport,
+from pruning_core.reporting.elements import Folded, Quote, Section, Table, filled, table_of
+from pruning_core.reporting.plots import plots
+from pruning_core.reporting.what_went import (
+    matrices_section,
+    recovery_section,
+    size_and_speed_section,
+    units_section,
 )
-from pruning_core.spec.unit_methods import GOA
+from pruning_core.spec.report import DataReport, GateReport, Perplexity, Report, Score, SearchReport
 
-NOT_MEASURED = "n/a"
 CHANCE_NOTE = (
     "Intervals are 95 % intervals. “Within chance” means that the difference is no larger than repeated "
     "measurements on other texts or questions of the same kind would show by themselves."
@@ -31,93 +23,24 @@ OTHER_TOKENS_NOTE = (
     "Tokens were removed, so the two models split the same text differently: the pruned model's loss is spread over "
     "the dense model's tokens of that text, so that both perplexities count the same. Bits per byte say it without tokens."
 )
-DENSE_TARGET_NOTE = (
-    "Errors are against the dense model's own outputs, so they include what earlier blocks changed."
-)
-STOPPED = {
-    "budget": "its budget was spent",
-    "patience": "validation no longer improved",
-    "time": "its time was up",
-}
-
-
-@dataclass(frozen=True)
-class Table:
-    """Columns without a single entry are left out; the first column heads its rows."""
-
-    caption: str
-    columns: tuple[str, ...]
-    rows: tuple[tuple[str, ...], ...]
-    is_text: bool = False
-    """Left-aligned throughout; else figures, right-aligned after the first column."""
-
-
-@dataclass(frozen=True)
-class Quote:
-    """Text that a model wrote."""
-
-    title: str
-    text: str
-
-
-@dataclass(frozen=True)
-class Folded:
-    """Shown when opened."""
-
-    summary: str
-    table: Table | None = None
-    text: str | None = None
-
-
-@dataclass(frozen=True)
-class Section:
-    """One heading and what stands below it."""
-
-    anchor: str
-    heading: str
-    notes: tuple[str, ...] = ()
-    tables: tuple[Table, ...] = ()
-    plots: tuple[Plot, ...] = ()
-    quotes: tuple[Quote, ...] = ()
-    folded: tuple[Folded, ...] = ()
-
-    @property
-    def is_empty(self) -> bool:
-        """Whether the report has nothing for it."""
-        return not (self.tables or self.plots or self.quotes or self.folded)
 
 
 def sections(report: Report) -> tuple[Section, ...]:
     """Return what the report has to show, in the order of reading."""
     made = (
         _quality(report),
-        _size_and_speed(report),
+        size_and_speed_section(report),
         Section("plots", "Plots", plots=plots(report)),
-        _matrices(report),
-        _units(report),
+        matrices_section(report),
+        units_section(report),
         _search(report.search),
-        _recovery(report),
+        recovery_section(report),
         _samples(report),
         _data(report),
         _reproducibility(report),
         _files(report),
     )
     return tuple(section for section in made if not section.is_empty)
-
-
-def _table(
-    caption: str, columns: Sequence[str], rows: Sequence[Sequence[str]], *, is_text: bool = False
-) -> Iterator[Table]:
-    """Yield the table without its empty columns; nothing where it has no rows."""
-    if not rows:
-        return
-    kept = [index for index in range(len(columns)) if any(row[index] for row in rows)]
-    yield Table(
-        caption,
-        tuple(columns[index] for index in kept),
-        tuple(tuple(row[index] or NOT_MEASURED for index in kept) for row in rows),
-        is_text=is_text,
-    )
 
 
 def _quality(report: Report) -> Section:
@@ -140,7 +63,7 @@ def _gates(gates: Sequence[GateReport]) -> Iterator[Table]:
         )
         for gate in gates
     ]
-    yield from _table("Quality gates", columns, rows)
+    yield from table_of("Quality gates", columns, rows)
 
 
 def _perplexity(report: Report) -> Iterator[Table]:
@@ -162,7 +85,7 @@ def _perplexity(report: Report) -> Iterator[Table]:
         )
         for one in report.perplexity
     ]
-    yield from _table("Perplexity: lower is better", columns, rows)
+    yield from table_of("Perplexity: lower is better", columns, rows)
 
 
 def _resampled(measured: Perplexity) -> str:
@@ -181,7 +104,7 @@ def _accuracy(report: Report) -> Iterator[Table]:
         for one in report.accuracy
         for measure, score in (("acc", one.acc), ("acc_norm", one.acc_norm))
     ]
-    yield from _table("Accuracy on multiple choice: higher is better", columns, rows)
+    yield from table_of("Accuracy on multiple choice: higher is better", columns, rows)
 
 
 def _score(score: Score) -> tuple[str, ...]:
@@ -207,235 +130,13 @@ def _harness(report: Report) -> Iterator[Table]:
         )
         for one in report.harness
     ]
-    yield from _table("lm-evaluation-harness, with standard errors", columns, rows)
+    yield from table_of("lm-evaluation-harness, with standard errors", columns, rows)
 
 
 def _with_error(value: float | None, error: float | None) -> str:
     if value is None:
         return ""
     return words.number(value) + ("" if error is None else words.tied(f" ± {words.number(error)}"))
-
-
-def _size_and_speed(report: Report) -> Section:
-    sized = _shrunk(report) if units.shrinks(report.spec) else _with_zeros(report)
-    tables = (*sized, *_cut(report), *_speed(report.speed))
-    return Section("size-and-speed", "Size and speed", tables=tables)
-
-
-def _with_zeros(report: Report) -> Iterator[Table]:
-    removed = report.parameters - report.parameters_nonzero
-    in_matrices = "" if units.zeroes(report.spec) else words.percent(report.sparsity)
-    rows = (
-        ("Parameters", f"{report.parameters:,}"),
-        ("Parameters that are not zero", f"{report.parameters_nonzero:,}"),
-        ("Zeros among all parameters", f"{removed:,} ({words.percent(report.sparsity_model)})"),
-        ("Zeros among the weights of the pruned matrices", in_matrices),
-        ("Weights on disk, dense", words.size(report.bytes_before)),
-        ("Weights on disk, pruned", words.size(report.bytes_after)),
-    )
-    yield from _table("Size", ("", ""), _filled(rows))
-
-
-def _shrunk(report: Report) -> Iterator[Table]:
-    """Yield the size of a model that lost whole units."""
-    parameters = (report.parameters, report.parameters_after)
-    on_disk = (report.bytes_before, report.bytes_after)
-    rows = [
-        (
-            name,
-            shown(before),
-            shown(after),
-            f"{shown(before - after)} {words.tied(f'({words.percent(1 - after / before)})')}",
-        )
-        for name, (before, after), shown in (
-            ("Parameters", parameters, _counted),
-            ("Weights on disk", on_disk, words.size),
-        )
-    ]
-    yield from _table("Size", ("Figure", "Dense", "Pruned", "Removed"), rows)
-
-
-def _counted(number: float) -> str:
-    return f"{number:,.0f}"
-
-
-def _cut(report: Report) -> Iterator[Table]:
-    """Yield how many units of each kind went; zeroed ones take no parameters away."""
-    shrinks = units.shrinks(report.spec)
-    rows = [_cut_of(size, shrinks=shrinks) for size in report.sizes]
-    done = "Removed" if shrinks else "Zeroed"
-    columns = ("Units", "Dense", "Left", done, "Parameters that this alone takes")
-    yield from _table(f"{done} units by kind", columns, rows)
-
-
-def _cut_of(size: SizeReport, *, shrinks: bool) -> tuple[str, ...]:
-    per = {"neurons": " per feed-forward", "kv_groups": " per block"}.get(size.kind, "")
-    removed = size.before - size.after
-    return (
-        units.NAMES[size.kind] + per,
-        f"{size.before:,}",
-        f"{size.after:,}",
-        f"{removed:,} {words.tied(f'({words.percent(removed / size.before)})')}",
-        f"{size.parameters_removed:,}" if shrinks else "",
-    )
-
-
-def _speed(speed: SpeedReport | None) -> Iterator[Table]:
-    if speed is None:
-        return
-    caption = (
-        f"Tokens per second: {speed.prompt_tokens:,} read at once (prefill), "
-        f"{speed.new_tokens:,} written one by one (decode)"
-    )
-    dense, pruned = speed.dense, speed.pruned
-    rows = (
-        _rate("Prefill", dense.prefill if dense else None, pruned.prefill),
-        _rate("Decode", dense.decode if dense else None, pruned.decode),
-    )
-    yield from _table(caption, ("Phase", "Dense", "Pruned", "Pruned over dense"), rows)
-
-
-def _rate(name: str, dense: float | None, pruned: float) -> tuple[str, ...]:
-    ratio = words.number(pruned / dense) if dense else ""
-    return (name, words.with_interval(dense, None), words.number(pruned), ratio)
-
-
-def _matrices(report: Report) -> Section:
-    removed = by_kind(report, lambda matrix: matrix.sparsity)
-    errors = by_kind(report, lambda matrix: matrix.error)
-    rows = [
-        (
-            kind,
-            f"{len(line):,}",
-            _span(line.values(), words.percent),
-            _span(errors.get(kind, {}).values(), words.number),
-        )
-        for kind, line in removed.items()
-    ]
-    columns = ("Kind", "Blocks", "Removed", "Relative output error")
-    caption = "Pruned matrices by kind: range over the blocks"
-    folded = (*_reconstructed(report),)
-    return Section("matrices", "Matrices", tables=(*_table(caption, columns, rows),), folded=folded)
-
-
-def _span(values: Collection[float], shown: Callable[[float], str]) -> str:
-    if not values:
-        return ""
-    return " to ".join(dict.fromkeys((shown(min(values)), shown(max(values)))))
-
-
-def _reconstructed(report: Report) -> Iterator[Folded]:
-    rows = [
-        (
-            str(block.block),
-            f"{trained.steps:,}",
-            words.number(trained.loss_before),
-            words.number(trained.loss_after),
-        )
-        for block in report.blocks
-        if (trained := block.reconstruction) is not None
-    ]
-    columns = ("Block", "Steps", "Loss before", "Loss after")
-    for table in _table("Block reconstruction: mean squared error on held-out text", columns, rows):
-        yield Folded("What training each block gained", table)
-
-
-def _units(report: Report) -> Section:
-    tables = (*_units_of_blocks(report), *_whole_blocks(report))
-    notes = (DENSE_TARGET_NOTE,) if _against_dense(report) else ()
-    return Section("units", "Units", notes, tables)
-
-
-def _against_dense(report: Report) -> bool:
-    """Return whether read-outs were fitted to, and compared with, the dense model's outputs."""
-    refit, method = report.spec.refit, report.spec.method
-    rebuilt = isinstance(method, GOA) and method.reconstruct
-    fitted = rebuilt or (refit is not None and refit.target == "dense")
-    return fitted and any(block.units for block in report.blocks)
-
-
-def _units_of_blocks(report: Report) -> Iterator[Table]:
-    errors = units_by_kind(report, lambda unit: unit.error)
-    before = units_by_kind(report, lambda unit: unit.error_before_refit)
-    found: dict[str, list[UnitReport]] = {}
-    for block in report.blocks:
-        for unit in block.units:
-            found.setdefault(units.NAMES[unit.kind], []).append(unit)
-    blocks = units_by_kind(report, lambda unit: unit.removed)
-    rows = [
-        (
-            kind,
-            f"{len(blocks[kind]):,}",
-            _span([unit.removed for unit in parts], _counted),
-            _span([unit.of for unit in parts], _counted),
-            _span(errors.get(kind, {}).values(), words.number),
-            _span(before.get(kind, {}).values(), words.number),
-        )
-        for kind, parts in found.items()
-    ]
-    done = "Removed" if units.shrinks(report.spec) else "Zeroed"
-    columns = (
-        "Kind",
-        "Blocks",
-        done,
-        "Of",
-        "Relative output error",
-        "Before what is left was fitted",
-    )
-    yield from _table("Units within blocks: range over the blocks", columns, rows)
-
-
-def _whole_blocks(report: Report) -> Iterator[Table]:
-    done = "removed" if units.shrinks(report.spec) else "zeroed"
-    if report.removed_blocks:
-        runs = ", ".join(_runs(report.removed_blocks))
-        rows = ((f"Blocks {done}, counted from 0", runs),)
-        yield from _table(f"Whole blocks {done}", ("", ""), rows, is_text=True)
-
-
-def _runs(numbers: Sequence[int]) -> Iterator[str]:
-    """Yield ascending numbers with neighbours taken together: `3`, `7 to 9`."""
-    starts = [one for one in numbers if one - 1 not in numbers]
-    ends = [one for one in numbers if one + 1 not in numbers]
-    for start, end in zip(starts, ends, strict=True):
-        yield str(start) if start == end else f"{start} to {end}"
-
-
-def _recovery(report: Report) -> Section:
-    found = report.recovery
-    if found is None:
-        return Section("recovery", "Recovery")
-    kept = f"those of step {found.best_step:,}" if found.best_step else "the pruned model's"
-    losses = "weighted with the distance to the dense model" if found.distilled else "per token"
-    rows = (
-        ("Method", found.method),
-        ("Validation loss of the pruned model", words.number(found.loss_before)),
-        ("Validation loss after fine-tuning", words.number(found.loss_after)),
-        ("Steps", f"{found.steps:,}"),
-        ("Passes over the training text", words.given(found.epochs)),
-        ("Stopped because", STOPPED[found.stopped]),
-        ("Weights kept", kept),
-        ("Distilled from the dense model", "yes" if found.distilled else "no"),
-        ("Training windows", f"{found.windows:,} ({found.tokens:,} tokens)"),
-        ("Validation windows", f"{found.validation_windows:,}"),
-        ("Precision of products", found.precision),
-        ("Time", words.seconds(found.seconds)),
-    )
-    caption = f"What fine-tuning gained; loss is negative log-likelihood, {losses}"
-    drawn = recovery(found)
-    return Section(
-        "recovery",
-        "Recovery",
-        notes=_without_gain(found),
-        tables=(*_table(caption, ("", ""), rows),),
-        plots=() if drawn is None else (drawn,),
-    )
-
-
-def _without_gain(found: RecoveryReport) -> tuple[str, ...]:
-    if found.best_step:
-        return ()
-    return ("No step of fine-tuning beat the pruned model, which was handed on as it was.",)
 
 
 def _search(search: SearchReport | None) -> Section:
@@ -458,7 +159,7 @@ def _search(search: SearchReport | None) -> Section:
         ("Windows of search text", f"{search.windows:,}"),
         ("Time of observing, searching, checking", _durations(search)),
     )
-    return Section("search", "Search", tables=(*_table("What the search found", ("", ""), rows),))
+    return Section("search", "Search", tables=(*table_of("What the search found", ("", ""), rows),))
 
 
 def _durations(search: SearchReport) -> str:
@@ -492,7 +193,7 @@ def _calibration(report: Report) -> Iterator[Table]:
         return
     caption = f"Calibration: {used.tokens:,} tokens, at most {used.seq_len:,} per sample, seed {used.seed}"
     rows = [(task, f"{samples:,}") for task, samples in used.tasks.items()]
-    yield from _table(caption, ("Task", "Samples"), rows)
+    yield from table_of(caption, ("Task", "Samples"), rows)
 
 
 def _origins(report: Report) -> Iterator[Table]:
@@ -507,7 +208,7 @@ def _origins(report: Report) -> Iterator[Table]:
         )
         for one in report.data
     ]
-    yield from _table("Where the data comes from", columns, rows, is_text=True)
+    yield from table_of("Where the data comes from", columns, rows, is_text=True)
 
 
 def _origin(data: DataReport) -> str:
@@ -519,7 +220,7 @@ def _overlaps(report: Report) -> Iterator[Table]:
         (one.calibration_task, one.evaluation_task, f"{one.items:,}") for one in report.overlaps
     ]
     columns = ("Calibration task", "Evaluation task", "Items in both")
-    yield from _table("Items that calibrate and are evaluated too", columns, rows)
+    yield from table_of("Items that calibrate and are evaluated too", columns, rows)
 
 
 def _digests(report: Report) -> Iterator[Folded]:
@@ -534,7 +235,7 @@ def _digests(report: Report) -> Iterator[Folded]:
         rows.append(("search tokens", report.search.digest))
     if report.recovery is not None:
         rows.append(("fine-tuning tokens", report.recovery.digest))
-    for table in _table("sha256 of all text", ("Text", "Digest"), rows, is_text=True):
+    for table in table_of("sha256 of all text", ("Text", "Digest"), rows, is_text=True):
         yield Folded("Digests of the data", table)
 
 
@@ -557,17 +258,13 @@ def _reproducibility(report: Report) -> Section:
     )
     versions = {**report.versions, **report.verification.loads_in}
     tables = (
-        *_table("What the result depends on", ("", ""), _filled(facts), is_text=True),
-        *_table("Versions", ("Library", "Version"), list(versions.items()), is_text=True),
-        *_table("Time", ("Phase", "Duration"), _durations_of(report)),
-        *_table("Peak memory", ("Where", "Bytes"), _peaks(report)),
+        *table_of("What the result depends on", ("", ""), filled(facts), is_text=True),
+        *table_of("Versions", ("Library", "Version"), list(versions.items()), is_text=True),
+        *table_of("Time", ("Phase", "Duration"), _durations_of(report)),
+        *table_of("Peak memory", ("Where", "Bytes"), _peaks(report)),
     )
     spec = Folded("The specification, as it ran", text=report.spec.model_dump_json(indent=2))
     return Section("reproducibility", "Reproducibility", tables=tables, folded=(spec,))
-
-
-def _filled(rows: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
-    return [row for row in rows if row[1]]
 
 
 def _durations_of(report: Report) -> list[tuple[str, str]]:
@@ -583,6 +280,6 @@ def _files(report: Report) -> Section:
     columns = ("Path", "Size", "sha256")
     folded = [
         Folded(f"{len(rows):,} files", table)
-        for table in _table("Files of the checkpoint", columns, rows, is_text=True)
+        for table in table_of("Files of the checkpoint", columns, rows, is_text=True)
     ]
     return Section("files", "Files", folded=tuple(folded))
