@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from itertools import pairwise
 
-from api import schemas
+from api import inspection_schemas
 from api.errors import Problem
 from pruning_core.families.layout import Layout
 from pruning_core.intake import hub_model
@@ -31,7 +31,9 @@ _FURTHER: tuple[UnitMethod, ...] = (
 """Methods with parameters under which they remove other units than by default."""
 
 
-def inspect(model: ModelRef, multiples: Sequence[int], settings: Settings) -> schemas.Inspection:
+def inspect(
+    model: ModelRef, multiples: Sequence[int], settings: Settings
+) -> inspection_schemas.Inspection:
     """Return the facts of a model and the sizes that it can be cut to.
 
     Raises:
@@ -41,7 +43,7 @@ def inspect(model: ModelRef, multiples: Sequence[int], settings: Settings) -> sc
     facts, commit = _facts(model, settings)
     layout = layout_of(facts)
     cutters = [Cutter(layout, Units(multiple_of=one)) for one in sorted(set(multiples))]
-    return schemas.Inspection(
+    return inspection_schemas.Inspection(
         ref=model.ref,
         revision=model.revision,
         commit=commit,
@@ -89,13 +91,13 @@ def _tied(facts: CheckpointFacts, layout: Layout) -> bool:
     return not has_head or facts.config.get("tie_word_embeddings") is True
 
 
-def _axis(cutters: Sequence[Cutter], kind: UnitKind) -> schemas.Axis:
+def _axis(cutters: Sequence[Cutter], kind: UnitKind) -> inspection_schemas.Axis:
     finest, sizes = cutters[0], cutters[0].layout.sizes
     size = sizes.of(kind)
     one_less = replace(sizes, **{kind: size - 1})
     legal, reason = finest.legal(kind), finest.refusal(kind)
     rounded = kind in ("hidden", "neurons")
-    return schemas.Axis(
+    return inspection_schemas.Axis(
         name=kind,
         title=NAMES[kind],
         size=size,
@@ -110,17 +112,20 @@ def _axis(cutters: Sequence[Cutter], kind: UnitKind) -> schemas.Axis:
     )
 
 
-def _kept(cutter: Cutter, kind: UnitKind, *, rounded: bool) -> schemas.KeptSizes:
+def _kept(cutter: Cutter, kind: UnitKind, *, rounded: bool) -> inspection_schemas.KeptSizes:
     legal = cutter.legal(kind)
     step = _step(legal)
     listed = step is None or len(legal) <= MAX_LISTED
-    return schemas.KeptSizes(
+    return inspection_schemas.KeptSizes(
         multiple_of=cutter.pattern.multiple_of if rounded else None,
         count=len(legal),
         start=legal[0] if legal else None,
         stop=legal[-1] if legal else None,
         step=step,
-        sizes=[schemas.KeptSize(size=size, share=_share(cutter, kind, size)) for size in legal]
+        sizes=[
+            inspection_schemas.KeptSize(size=size, share=_share(cutter, kind, size))
+            for size in legal
+        ]
         if listed
         else None,
     )
@@ -138,17 +143,17 @@ def _share(cutter: Cutter, kind: UnitKind, size: int) -> float:
     return round(cutter.share(replace(cutter.layout.sizes, **{kind: size})), 6)
 
 
-def _fits(cutter: Cutter) -> list[schemas.MethodFit]:
+def _fits(cutter: Cutter) -> list[inspection_schemas.MethodFit]:
     return [_fit(cutter, method) for method in METHODS if issubclass(method, UnitMethod)]
 
 
-def _fit(cutter: Cutter, method: type[UnitMethod]) -> schemas.MethodFit:
+def _fit(cutter: Cutter, method: type[UnitMethod]) -> inspection_schemas.MethodFit:
     """Tell which of the units that a method can be asked for can go from this model."""
     asked = (method.model_validate({}), *(one for one in _FURTHER if isinstance(one, method)))
     kinds = dict.fromkeys(kind for one in asked for kind in one.unit_kinds)
     reasons = {kind: cutter.refusal(kind) for kind in kinds}
     possible = [kind for kind, reason in reasons.items() if reason is None]
-    return schemas.MethodFit(
+    return inspection_schemas.MethodFit(
         name=method_name(method),
         possible=bool(possible),
         units=possible,
