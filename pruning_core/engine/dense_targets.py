@@ -31,7 +31,7 @@ class Taps:
     """
 
     weights: dict[str, tuple[torch.Tensor, torch.Tensor | None]] = field(default_factory=dict)
-    _kept: dict[str, list[torch.Tensor]] = field(default_factory=dict)
+    _kept: dict[str, list[list[torch.Tensor]]] = field(default_factory=dict)
 
     @classmethod
     def of(
@@ -39,40 +39,48 @@ class Taps:
     ) -> Taps:
         """Tap one block of the dense model, and move the states over it."""
         taps = cls()
-        for group in groups:
-            for matrix in group.matrices:
-                bias = None if matrix.bias is None else matrix.bias.float().clone()
-                taps.weights[matrix.name] = matrix.read(), bias
         with ExitStack() as stack:
             for group in groups:
-                kept: list[torch.Tensor] = []
+                for matrix in group.matrices:
+                    bias = None if matrix.bias is None else matrix.bias.float().clone()
+                    taps.weights[matrix.name] = matrix.read(), bias
+                kept = [
+                    stack.enter_context(_keeping(module, outputs=narrower(group)))
+                    for module in _tapped(group)
+                ]
                 taps._kept[group.matrices[0].name] = kept
-
-                def hook(
-                    _module: nn.Module,
-                    args: tuple[torch.Tensor, ...],
-                    group: InputGroup = group,
-                    kept: list[torch.Tensor] = kept,
-                ) -> None:
-                    flat = args[0].flatten(0, -2)
-                    found = taps.outputs(group, flat.float()) if narrower(group) else flat
-                    kept.append(found.to(args[0].dtype))
-
-                stack.callback(group.first.register_forward_pre_hook(hook).remove)
             states.advance(index, block)
         return taps
 
-    def outputs(self, group: InputGroup, inputs: torch.Tensor) -> torch.Tensor:
-        """Return the dense outputs of a group's matrices side by side, [tokens, out]."""
-        found = []
-        for matrix in group.matrices:
-            weight, bias = self.weights[matrix.name]
-            found.append(torch.nn.functional.linear(inputs, weight, bias))
-        return torch.cat(found, dim=1)
-
     def pop(self, group: InputGroup) -> list[torch.Tensor]:
-        """Return what was kept of a group, one tensor per batch, and forget it."""
-        return self._kept.pop(group.matrices[0].name)
+        """Return what was kept of a group, one tensor per batch, outputs side by side, and forget it."""
+        kept = self._kept.pop(group.matrices[0].name)
+        return (
+            kept[0]
+            if len(kept) == 1
+            else [torch.cat(one, dim=1) for one in zip(*kept, strict=True)]
+        )
+
+
+def _tapped(group: InputGroup) -> list[nn.Module]:
+    """Return the modules to look at: those with the outputs, or the one that sees the input."""
+    if not narrower(group):
+        return [group.first]
+    return list(dict.fromkeys(matrix.module for matrix in group.matrices))
+
+
+@contextmanager
+def _keeping(module: nn.Module, *, outputs: bool) -> Iterator[list[torch.Tensor]]:
+    kept: list[torch.Tensor] = []
+
+    def hook(_module: nn.Module, args: tuple[torch.Tensor, ...], output: torch.Tensor) -> None:
+        kept.append((output if outputs else args[0]).flatten(0, -2))
+
+    handle = module.register_forward_hook(hook)
+    try:
+        yield kept
+    finally:
+        handle.remove()
 
 
 def narrower(group: InputGroup) -> bool:
