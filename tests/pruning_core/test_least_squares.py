@@ -307,5 +307,7 @@ def test_an_input_that_is_not_finite_is_an_error_that_names_it(
         groups = input_groups(block, model.family, model.config)
         taps = Taps.of(0, block, groups, dense)
         pruned.hidden = [spoil(hidden) for hidden in pruned.hidden]
-        with pytest.raises(NumericalFailure, match=r"block 0, self_attn\.q_proj: \w+ of its input is NaN"):
+        with pytest.raises(
+            NumericalFailure, match=r"block 0, self_attn\.q_proj: \w+ of its input is NaN"
+        ):
             pair(0, block, groups[0], pruned, taps.pop(groups[0]))
