@@ -83,7 +83,6 @@ class UnitPruner:
             self._see(stage)
             for group in stage:
                 self._finish(group)
-            self._keep_attention(stage)
         for units in self._unit_groups.values():
             if units.name not in self.dropped:
                 self._drop(units, Stats(tokens=0))
@@ -96,7 +95,7 @@ class UnitPruner:
     def advance(self) -> None:
         """Move the calibration states over the pruned block."""
         assert self.calibration is not None
-        with nullcontext() if self.advances_plainly else self._replaying():
+        with nullcontext() if self._replay is None or self.advances_plainly else self._replay():
             self.calibration.advance(self.index, self.module)
 
     def changed(self) -> dict[str, torch.Tensor]:
@@ -202,7 +201,7 @@ class UnitPruner:
             self._heads = head_divergence(
                 self.index, self.module, self.model.family, self.calibration, self.plan.layout
             )
-        with self._replaying():
+        with self._attention(stage):
             for group in stage:
                 if self._taps is not None and self._fits(group):
                     self._see_both(group, self._taps)
@@ -221,16 +220,17 @@ class UnitPruner:
             self._moments[matrix.name] = found.moments(group, matrix, taps.weights[matrix.name])
         self._at[group.matrices[0].name] = found.stats
 
-    def _keep_attention(self, stage: Sequence[InputGroup]) -> None:
-        """From here on compute the attention once, if its last matrix is done and more passes follow."""
+    def _attention(self, stage: Sequence[InputGroup]) -> AbstractContextManager[None]:
+        """Keep what the attention computes while its last matrix is looked at, if more passes follow; they take it again."""
         output = self.model.family.attention.output
-        done = any(matrix.name == output for group in stage for matrix in group.matrices)
-        if self._fitting and done and self.calibration is not None:
-            attention = self.module.get_submodule(output.rpartition(".")[0])
-            self._replay = Replay(attention, len(self.calibration.batches))
-
-    def _replaying(self) -> AbstractContextManager[None]:
-        return nullcontext() if self._replay is None else self._replay()
+        last = any(matrix.name == output for group in stage for matrix in group.matrices)
+        if not (self._fitting and last):
+            return nullcontext() if self._replay is None else self._replay()
+        assert self.calibration is not None
+        attention = self.module.get_submodule(output.rpartition(".")[0])
+        module = self.module.get_submodule(output)
+        self._replay = Replay(attention, module, len(self.calibration.batches))
+        return self._replay.watching()
 
     def _watches(self, stage: Sequence[InputGroup]) -> bool:
         """Tell whether a stage runs the attention whose heads are compared."""

@@ -1,0 +1,59 @@
+"""An attention that is computed once puts out what it would when computed again, for every family."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from pruning_core.engine.activations import Activations
+from pruning_core.engine.matrix import input_groups
+from pruning_core.engine.model import StreamedModel
+from pruning_core.engine.record import record
+from pruning_core.engine.replay import Replay
+from pruning_core.engine.units import unit_groups
+from pruning_core.families import FAMILIES
+from pruning_core.intake.checkpoint import inspect
+from pruning_core.intake.sizes import layout_of
+from tests import tiny
+from tests.pruning_core.runs import save_with_biases
+
+MODEL_TYPES = sorted(name for family in FAMILIES for name in family.model_types)
+
+
+@pytest.mark.parametrize("model_type", MODEL_TYPES)
+def test_outputs_are_those_of_the_pruned_attention(model_type: str, tmp_path: Path) -> None:
+    source = save_with_biases(tmp_path / "m", model_type)
+    facts = inspect(source)
+    model = StreamedModel(source, facts, torch.device("cpu"))
+    output = model.family.attention.output
+    with torch.no_grad(), model.block(0) as block:
+        plain, replayed = (Activations(model, tiny.tokens(5, 16), batch_tokens=32) for _ in "ab")
+        groups = input_groups(block, model.family, model.config)
+        matrices = {matrix.name: matrix for group in groups for matrix in group.matrices}
+        (last,) = (group for group in groups if group.matrices[0].name == output)
+        attention = block.get_submodule(output.rpartition(".")[0])
+        replay = Replay(attention, block.get_submodule(output), len(replayed.batches))
+        with replay.watching():
+            record(0, block, [last], replayed, [{"column_mean"}])
+        for units in unit_groups(matrices, model.family, layout_of(facts)):
+            if units.readout.name == output:
+                units.zero(torch.tensor([0]))
+        last.matrices[0].view.mul_(1.5)  # as a fit does
+
+        def forbidden(*_args: Any) -> None:
+            raise AssertionError("the attention reads its input again")
+
+        with replay():
+            groups[0].first.register_forward_pre_hook(forbidden)
+            seen = record(0, block, groups[-1:], replayed, [{"column_mean"}])
+            groups[0].first._forward_pre_hooks.clear()
+        with replay():
+            replayed.advance(0, block)
+        again = record(0, block, groups[-1:], plain, [{"column_mean"}])
+        plain.advance(0, block)
+    for one, other in zip(plain.hidden, replayed.hidden, strict=True):
+        torch.testing.assert_close(one, other)
+    torch.testing.assert_close(seen[0].column_mean, again[0].column_mean)
