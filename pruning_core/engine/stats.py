@@ -120,8 +120,25 @@ class ColumnMeanSquare:
         return self._mean
 
 
-class Moments:
-    """Mean or variance of x_j over all tokens, [in]; batches are merged by Chan's update."""
+class ColumnMean:
+    """Mean of x_j, [in]."""
+
+    def __init__(self, width: int, device: torch.device) -> None:
+        self._mean = torch.zeros(width, device=device)
+        self._tokens = 0
+
+    def update(self, x: torch.Tensor) -> None:
+        """Add a batch of inputs, float32 [tokens, in]."""
+        self._tokens += len(x)
+        self._mean += (x.mean(dim=0) - self._mean) * (len(x) / self._tokens)
+
+    def result(self) -> torch.Tensor:
+        """Return the mean, float32 [in]."""
+        return self._mean
+
+
+class ColumnVariance:
+    """Variance of x_j over all tokens, [in]; batches are merged by Chan's update."""
 
     def __init__(self, width: int, device: torch.device) -> None:
         self._mean = torch.zeros(width, device=device)
@@ -136,18 +153,6 @@ class Moments:
         self._squares += variance * len(x) + delta.square() * (self._tokens * len(x) / tokens)
         self._mean += delta * (len(x) / tokens)
         self._tokens = tokens
-
-
-class ColumnMean(Moments):
-    """Mean of x_j, [in]."""
-
-    def result(self) -> torch.Tensor:
-        """Return the mean, float32 [in]."""
-        return self._mean
-
-
-class ColumnVariance(Moments):
-    """Variance of x_j over all tokens, [in]."""
 
     def result(self) -> torch.Tensor:
         """Return the variance, float32 [in]."""
