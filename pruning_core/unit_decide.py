@@ -54,6 +54,9 @@ from pruning_core.spec.unit_methods import (
     UnitMethod,
 )
 
+TOKENS_PER_INPUT = 10
+"""Calibration tokens that a least-squares fit should have for every input of a matrix."""
+
 
 @dataclass
 class UnitDecision:
@@ -84,9 +87,21 @@ class UnitDecision:
                 f"The means of {NAMES[kind]} that go are lost: their read-out has no bias to keep them."
                 for kind in uncompensated(self.layout, inner(self.kinds))
             )
+        if self._fits_on_few_tokens():
+            self.warnings.append(
+                f"Matrices of {self.layout.sizes.neurons:,} inputs are fitted on {self.windows().tokens:,} calibration"
+                f" tokens. With fewer than {TOKENS_PER_INPUT} tokens per input the fit follows the noise of the text:"
+                " raise `samples` or `seq_len`, or `ridge`."
+            )
         self.plan = UnitPlan(
             self.params, run.spec.units, self.layout, self.layout.sizes, refit=run.spec.refit
         )
+
+    def _fits_on_few_tokens(self) -> bool:
+        reconstructs = isinstance(self.params, GOA) and self.params.reconstruct
+        if self.run.spec.refit is None and not reconstructs:
+            return False
+        return self.windows().tokens < TOKENS_PER_INPUT * self.layout.sizes.neurons
 
     def make(self, fingerprint: str, *, begun: bool) -> UnitPlan:
         """Return the plan of the walk, from the work folder where it is there.

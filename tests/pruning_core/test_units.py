@@ -687,6 +687,33 @@ def test_one_key_value_head_stays_and_neurons_go_alone_with_a_warning(tmp_path: 
     assert any("All key-value groups per block stay" in one for one in result.report.warnings)
 
 
+@pytest.mark.parametrize(
+    ("method", "refinement", "samples", "warned"),
+    [
+        ("wanda_sp", [], 1, False),
+        ("wanda_sp", ["refit"], 29, True),
+        ("wanda_sp", ["refit"], 30, False),
+        ({"name": "goa", "reconstruct": True}, [], 29, True),
+        ({"name": "goa", "reconstruct": False}, [], 29, False),
+    ],
+)
+def test_a_fit_on_few_tokens_is_a_warning(
+    method: Params | str, refinement: list[str], samples: int, warned: bool, tmp_path: Path
+) -> None:
+    source = save(tmp_path / "m", "llama")  # read-outs of 48 inputs
+    wanted = spec(method, refinement=refinement, **fewer(source, ("neurons",)))
+    result = finished(source, wanted, tmp_path / "out", tiny.tokens(samples, 16))
+    found = [one for one in result.report.warnings if "raise `samples`" in one]
+    assert found == (
+        [
+            f"Matrices of 48 inputs are fitted on {16 * samples} calibration tokens. With fewer than 10 tokens per"
+            " input the fit follows the noise of the text: raise `samples` or `seq_len`, or `ridge`."
+        ]
+        if warned
+        else []
+    )
+
+
 @pytest.mark.parametrize("sparsity", [1e-4, 0.949])
 @pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "vocabulary"])
 def test_a_share_that_takes_nothing_or_everything_is_refused(
