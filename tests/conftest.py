@@ -6,6 +6,7 @@ import importlib.util
 import secrets
 import shutil
 import sqlite3
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, closing
 from pathlib import Path
@@ -21,6 +22,17 @@ SERVER_LINES = pytest.StashKey[dict[str, str]]()
 
 def pytest_configure(config: pytest.Config) -> None:
     config.stash[SERVER_LINES] = {}
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Take long files first, so that no process has one left at the end: real models and whole services, then many tests."""
+    tests = Counter(item.path for item in items)
+    long = {
+        item.path
+        for item in items
+        if item.get_closest_marker("quality") or item.path.parent.name in ("e2e", "faults")
+    }
+    items.sort(key=lambda item: (item.path not in long, -tests[item.path]))
 
 
 def pytest_terminal_summary(
