@@ -2,7 +2,6 @@
 PYTHON ?= python3
 PYTEST_ARGS ?=
 BIN := .venv/bin
-PYTEST := $(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
 .DEFAULT_GOAL := help
@@ -16,8 +15,8 @@ demo: .venv/.demo ## Prune a small real model end to end: service, job, download
 	@$(BIN)/python -m secateur.demo
 
 test: lint ## The whole gate: format, lint, types, import rules, files, tests
-	OMP_NUM_THREADS=1 $(PYTEST) tests/pruning_core $(PYTEST_ARGS)
-	$(PYTEST) --ignore tests/pruning_core $(PYTEST_ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder tests/pruning_core $(PYTEST_ARGS)
+	$(BIN)/python -m pytest --ignore tests/pruning_core $(PYTEST_ARGS)
 
 lint: .venv/.dev ## The gate without the tests
 	$(BIN)/python -m ruff format --check .

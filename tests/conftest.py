@@ -25,14 +25,10 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Take long files first, so that no process has one left at the end: real models and whole services, then many tests."""
+    """Take long files first, so that no process has one left at the end: the real model's, then those of many tests."""
     tests = Counter(item.path for item in items)
-    long = {
-        item.path
-        for item in items
-        if item.get_closest_marker("quality") or item.path.parent.name in ("e2e", "faults")
-    }
-    items.sort(key=lambda item: (item.path not in long, -tests[item.path]))
+    real = {item.path for item in items if item.get_closest_marker("quality")}
+    items.sort(key=lambda item: (item.path not in real, -tests[item.path]))
 
 
 def pytest_terminal_summary(

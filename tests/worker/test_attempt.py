@@ -93,7 +93,7 @@ def test_garbage_on_stdout_changes_nothing(rig: Rig) -> None:
 
 
 def test_a_silent_child_is_killed_as_stalled(rig: Rig) -> None:
-    rig.configure(stall_seconds=1.0)
+    rig.configure(stall_seconds=10.0)
     job_id = rig.submit()
     rig.worker(rig.child(first="hang", until=1, seconds=0.01))
     job = rig.wait(job_id, "succeeded")
