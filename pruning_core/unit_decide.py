@@ -87,21 +87,26 @@ class UnitDecision:
                 f"The means of {NAMES[kind]} that go are lost: their read-out has no bias to keep them."
                 for kind in uncompensated(self.layout, inner(self.kinds))
             )
-        if self._fits_on_few_tokens():
+        inputs = self._widest_fit()
+        if inputs and self.windows().tokens < TOKENS_PER_INPUT * inputs:
             self.warnings.append(
-                f"Matrices of {self.layout.sizes.neurons:,} inputs are fitted on {self.windows().tokens:,} calibration"
-                f" tokens. With fewer than {TOKENS_PER_INPUT} tokens per input the fit follows the noise of the text:"
-                " raise `samples` or `seq_len`, or `ridge`."
+                f"Matrices of {inputs:,} inputs are fitted on no more than {self.windows().tokens:,} calibration tokens."
+                f" With fewer than {TOKENS_PER_INPUT} tokens per input the fit follows the noise of the text: raise"
+                " `samples` or `seq_len`, or `ridge`."
             )
         self.plan = UnitPlan(
             self.params, run.spec.units, self.layout, self.layout.sizes, refit=run.spec.refit
         )
 
-    def _fits_on_few_tokens(self) -> bool:
-        reconstructs = isinstance(self.params, GOA) and self.params.reconstruct
-        if self.run.spec.refit is None and not reconstructs:
-            return False
-        return self.windows().tokens < TOKENS_PER_INPUT * self.layout.sizes.neurons
+    def _widest_fit(self) -> int:
+        """Return the inputs of the widest matrix that least squares fit, 0 where they fit none."""
+        refits, layout = self.run.spec.refit is not None, self.layout
+        if (isinstance(self.params, GOA) and self.params.reconstruct) or (
+            refits and "hidden" in self.kinds
+        ):
+            return max(layout.input_widths)
+        widths = {"neurons": layout.sizes.neurons, "kv_groups": layout.heads * layout.head_dim}
+        return max((widths[kind] for kind in inner(self.kinds)), default=0) if refits else 0
 
     def make(self, fingerprint: str, *, begun: bool) -> UnitPlan:
         """Return the plan of the walk, from the work folder where it is there.

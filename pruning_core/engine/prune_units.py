@@ -221,11 +221,13 @@ class UnitPruner:
         self._at[group.matrices[0].name] = found.stats
 
     def _attention(self, stage: Sequence[InputGroup]) -> AbstractContextManager[None]:
-        """Keep what the attention computes while its last matrix is looked at, if more passes follow; they take it again."""
+        """Keep what the first pass that reaches the attention's last matrix computes of it; later passes take it again."""
+        if self._replay is not None:
+            return self._replay()
         output = self.model.family.attention.output
-        last = any(matrix.name == output for group in stage for matrix in group.matrices)
-        if not (self._fitting and last):
-            return nullcontext() if self._replay is None else self._replay()
+        order = {one.name: group.stage for group in self._groups for one in group.matrices}
+        if not self._fitting or stage[0].stage < order[output]:
+            return nullcontext()
         assert self.calibration is not None
         attention = self.module.get_submodule(output.rpartition(".")[0])
         module = self.module.get_submodule(output)

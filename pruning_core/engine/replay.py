@@ -32,8 +32,7 @@ class Replay:
 
     @contextmanager
     def watching(self) -> Iterator[None]:
-        """Keep what a pass gives to the output matrix."""
-        self._kept.clear()
+        """Keep what one pass gives to the output matrix."""
 
         def hook(_module: nn.Module, args: tuple[torch.Tensor, ...]) -> None:
             self._kept.append(args[0])

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import copy
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -11,14 +14,16 @@ import torch
 from pruning_core.engine.activations import Activations
 from pruning_core.engine.matrix import input_groups
 from pruning_core.engine.model import StreamedModel
+from pruning_core.engine.prune_units import UnitPruner
 from pruning_core.engine.record import record
 from pruning_core.engine.replay import Replay
 from pruning_core.engine.units import unit_groups
 from pruning_core.families import FAMILIES
 from pruning_core.intake.checkpoint import inspect
 from pruning_core.intake.sizes import layout_of
+from pruning_core.spec.prune import PruneSpec
 from tests import tiny
-from tests.pruning_core.runs import save_with_biases
+from tests.pruning_core.runs import save_with_biases, stored
 
 MODEL_TYPES = sorted(name for family in FAMILIES for name in family.model_types)
 
@@ -57,3 +62,47 @@ def test_outputs_are_those_of_the_pruned_attention(model_type: str, tmp_path: Pa
     for one, other in zip(plain.hidden, replayed.hidden, strict=True):
         torch.testing.assert_close(one, other)
     torch.testing.assert_close(seen[0].column_mean, again[0].column_mean)
+
+
+NEURONS = {"name": "wanda_sp", "units": ["neurons"]}
+
+
+@pytest.mark.parametrize(
+    ("asked", "taken"),
+    [
+        ({"method": "wanda_sp", "refinement": ["refit"], "sparsity": 0.3}, [1, 2]),
+        ({"method": NEURONS, "refinement": ["refit"], "sparsity": 0.2}, [0, 1]),
+        ({"method": {"name": "goa", "reconstruct": True}, "sparsity": 0.3}, [2, 3]),
+        ({"method": "wanda_sp", "sparsity": 0.3}, [0, 0]),
+    ],
+    ids=["refit", "refit of neurons", "reconstruct", "no fit"],
+)
+def test_a_job_goes_on_with_what_the_pruned_block_puts_out(
+    asked: dict[str, Any], taken: list[int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Passes behind the attention take its outputs, and so does the advance but in the first block."""
+    advance, replay = UnitPruner.advance, Replay.__call__
+    replays = [0]
+
+    def checked(self: UnitPruner) -> None:
+        assert self.calibration is not None
+        plain = copy.copy(self.calibration)
+        plain.hidden = list(plain.hidden)
+        advance(self)
+        plain.advance(self.index, self.module)
+        for one, other in zip(plain.hidden, self.calibration.hidden, strict=True):
+            torch.testing.assert_close(one, other)
+        replays.append(0)
+
+    @contextmanager
+    def counted(self: Replay) -> Iterator[None]:
+        replays[-1] += 1
+        with replay(self):
+            yield
+
+    monkeypatch.setattr(UnitPruner, "advance", checked)
+    monkeypatch.setattr(Replay, "__call__", counted)
+    source = save_with_biases(tmp_path / "m", "llama")
+    spec = PruneSpec.model_validate(asked | {"evaluation": {"tasks": []}})
+    stored(source, spec, tmp_path / "out", tiny.tokens(5, 16))
+    assert replays[: len(taken)] == taken

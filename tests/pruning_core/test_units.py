@@ -687,31 +687,40 @@ def test_one_key_value_head_stays_and_neurons_go_alone_with_a_warning(tmp_path: 
     assert any("All key-value groups per block stay" in one for one in result.report.warnings)
 
 
+GOA_GROUPS: Params = {"name": "goa", "units": ["kv_groups"]}
+DENSE_REFIT = [{"name": "refit", "target": "dense"}]
+
+
 @pytest.mark.parametrize(
-    ("method", "refinement", "samples", "warned"),
+    ("method", "kind", "refinement", "samples", "inputs"),
     [
-        ("wanda_sp", [], 1, False),
-        ("wanda_sp", ["refit"], 29, True),
-        ("wanda_sp", ["refit"], 30, False),
-        ({"name": "goa", "reconstruct": True}, [], 29, True),
-        ({"name": "goa", "reconstruct": False}, [], 29, False),
+        ("wanda_sp", "neurons", [], 1, None),
+        ("wanda_sp", "neurons", ["refit"], 29, 48),
+        ("wanda_sp", "neurons", ["refit"], 30, None),
+        (METHODS["kv_groups"], "kv_groups", ["refit"], 19, 32),
+        (METHODS["kv_groups"], "kv_groups", ["refit"], 20, None),
+        ("diet", "hidden", DENSE_REFIT, 29, 48),
+        (GOA_GROUPS | {"reconstruct": True}, "kv_groups", [], 29, 48),
+        (GOA_GROUPS, "kv_groups", [], 19, None),
     ],
 )
 def test_a_fit_on_few_tokens_is_a_warning(
-    method: Params | str, refinement: list[str], samples: int, warned: bool, tmp_path: Path
+    method: Params | str,
+    kind: UnitKind,
+    refinement: list[Any],
+    samples: int,
+    inputs: int | None,
+    tmp_path: Path,
 ) -> None:
-    source = save(tmp_path / "m", "llama")  # read-outs of 48 inputs
-    wanted = spec(method, refinement=refinement, **fewer(source, ("neurons",)))
+    source = save(tmp_path / "m", "llama")  # 32 inputs of o, 48 of down
+    wanted = spec(method, refinement=refinement, **fewer(source, (kind,)))
     result = finished(source, wanted, tmp_path / "out", tiny.tokens(samples, 16))
     found = [one for one in result.report.warnings if "raise `samples`" in one]
-    assert found == (
-        [
-            f"Matrices of 48 inputs are fitted on {16 * samples} calibration tokens. With fewer than 10 tokens per"
-            " input the fit follows the noise of the text: raise `samples` or `seq_len`, or `ridge`."
-        ]
-        if warned
-        else []
+    expected = (
+        f"Matrices of {inputs} inputs are fitted on no more than {16 * samples} calibration tokens. With fewer than 10"
+        " tokens per input the fit follows the noise of the text: raise `samples` or `seq_len`, or `ridge`."
     )
+    assert found == ([] if inputs is None else [expected])
 
 
 @pytest.mark.parametrize("sparsity", [1e-4, 0.949])
