@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from itertools import groupby
 
@@ -63,7 +63,7 @@ class UnitPruner:
     _at: dict[str, Stats] = field(default_factory=dict)
     _moments: dict[str, Moments] = field(default_factory=dict)
     _heads: torch.Tensor | None = None
-    _replay: Replay | None = None
+    _replays: dict[str, Replay] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         family, config = self.model.family, self.model.config
@@ -89,13 +89,15 @@ class UnitPruner:
 
     @property
     def advances_plainly(self) -> bool:
-        """Whether the pruned block's attention is computed again; in the first block it is, to know what a pass costs."""
-        return self._replay is None or self.index == 0
+        """Whether the pruned block is computed as a whole; the first one is, to know what a pass costs."""
+        return not self._replays or self.index == 0
 
     def advance(self) -> None:
         """Move the calibration states over the pruned block."""
         assert self.calibration is not None
-        with nullcontext() if self._replay is None or self.advances_plainly else self._replay():
+        with ExitStack() as stack:
+            for replay in () if self.advances_plainly else self._replays.values():
+                stack.enter_context(replay())
             self.calibration.advance(self.index, self.module)
 
     def changed(self) -> dict[str, torch.Tensor]:
@@ -201,7 +203,7 @@ class UnitPruner:
             self._heads = head_divergence(
                 self.index, self.module, self.model.family, self.calibration, self.plan.layout
             )
-        with self._attention(stage):
+        with self._passing(stage):
             for group in stage:
                 if self._taps is not None and self._fits(group):
                     self._see_both(group, self._taps)
@@ -220,19 +222,33 @@ class UnitPruner:
             self._moments[matrix.name] = found.moments(group, matrix, taps.weights[matrix.name])
         self._at[group.matrices[0].name] = found.stats
 
-    def _attention(self, stage: Sequence[InputGroup]) -> AbstractContextManager[None]:
-        """Keep what the first pass that reaches the attention's last matrix computes of it; later passes take it again."""
-        if self._replay is not None:
-            return self._replay()
-        output = self.model.family.attention.output
-        order = {one.name: group.stage for group in self._groups for one in group.matrices}
-        if not self._fitting or stage[0].stage < order[output]:
-            return nullcontext()
+    @contextmanager
+    def _passing(self, stage: Sequence[InputGroup]) -> Iterator[None]:
+        """Let passes go on from what earlier ones kept, and keep what a last matrix is given once all before it are final."""
+        with ExitStack() as stack:
+            for replay in self._replays.values():
+                stack.enter_context(replay())
+            for name, replay in self._beginning(stage).items():
+                stack.enter_context(replay.watching())
+                self._replays[name] = replay
+            yield
+
+    def _beginning(self, stage: Sequence[InputGroup]) -> dict[str, Replay]:
+        """Return what can be kept from a stage's pass on, by name of its last matrix."""
         assert self.calibration is not None
-        attention = self.module.get_submodule(output.rpartition(".")[0])
-        module = self.module.get_submodule(output)
-        self._replay = Replay(attention, module, len(self.calibration.batches))
-        return self._replay.watching()
+        family, found = self.model.family, {}
+        order = {one.name: group.stage for group in self._groups for one in group.matrices}
+        lasts = [family.attention.output] + [family.feedforward.output] * (not family.experts)
+        for last in lasts if self._fitting else ():
+            module = last.rpartition(".")[0]  # OPT's feed-forward has no module of its own
+            if module and last not in self._replays and stage[0].stage >= order[last]:
+                found[last] = Replay(
+                    self.module.get_submodule(module),
+                    self.module.get_submodule(last),
+                    len(self.calibration.batches),
+                    in_tuple=last == family.attention.output,
+                )
+        return found
 
     def _watches(self, stage: Sequence[InputGroup]) -> bool:
         """Tell whether a stage runs the attention whose heads are compared."""

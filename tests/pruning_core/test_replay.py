@@ -1,4 +1,4 @@
-"""An attention that is computed once puts out what it would when computed again, for every family."""
+"""An attention or feed-forward that is computed once puts out what it would when computed again, for every family."""
 
 from __future__ import annotations
 
@@ -28,40 +28,50 @@ from tests.pruning_core.runs import save_with_biases, stored
 MODEL_TYPES = sorted(name for family in FAMILIES for name in family.model_types)
 
 
-@pytest.mark.parametrize("model_type", MODEL_TYPES)
-def test_outputs_are_those_of_the_pruned_attention(model_type: str, tmp_path: Path) -> None:
+CASES = [(name, "attention") for name in MODEL_TYPES] + [
+    (name, "feedforward")
+    for family in FAMILIES
+    for name in family.model_types
+    if "." in family.feedforward.output and not family.experts
+]
+
+
+@pytest.mark.parametrize(("model_type", "part"), CASES)
+def test_outputs_are_those_of_the_pruned_module(model_type: str, part: str, tmp_path: Path) -> None:
     source = save_with_biases(tmp_path / "m", model_type)
     facts = inspect(source)
     model = StreamedModel(source, facts, torch.device("cpu"))
-    output = model.family.attention.output
+    attention, feedforward = model.family.attention, model.family.feedforward
+    in_tuple = part == "attention"
+    first, last = (
+        (attention.queries, attention.output)
+        if in_tuple
+        else (feedforward.inputs[0], feedforward.output)
+    )
     with torch.no_grad(), model.block(0) as block:
         plain, replayed = (Activations(model, tiny.tokens(5, 16), batch_tokens=32) for _ in "ab")
         groups = input_groups(block, model.family, model.config)
         matrices = {matrix.name: matrix for group in groups for matrix in group.matrices}
-        (last,) = (group for group in groups if group.matrices[0].name == output)
-        attention = block.get_submodule(output.rpartition(".")[0])
-        replay = Replay(attention, block.get_submodule(output), len(replayed.batches))
+        (reading,) = (group for group in groups if group.matrices[0].name == last)
+        module, output = (block.get_submodule(name) for name in (last.rpartition(".")[0], last))
+        replay = Replay(module, output, len(replayed.batches), in_tuple=in_tuple)
         with replay.watching():
-            record(0, block, [last], replayed, [{"column_mean"}])
+            record(0, block, [reading], replayed, [{"column_mean"}])
         for units in unit_groups(matrices, model.family, layout_of(facts)):
-            if units.readout.name == output:
+            if units.readout.name == last:
                 units.zero(torch.tensor([0]))
-        last.matrices[0].view.mul_(1.5)  # as a fit does
+        matrices[last].view.mul_(1.5)  # as a fit does
 
         def forbidden(*_args: Any) -> None:
-            raise AssertionError("the attention reads its input again")
+            raise AssertionError("the module reads its input again")
 
-        with replay():
-            handle = groups[0].first.register_forward_pre_hook(forbidden)
-            seen = record(0, block, groups[-1:], replayed, [{"column_mean"}])
-            handle.remove()
+        handle = matrices[first].module.register_forward_pre_hook(forbidden)
         with replay():
             replayed.advance(0, block)
-        again = record(0, block, groups[-1:], plain, [{"column_mean"}])
+        handle.remove()
         plain.advance(0, block)
     for one, other in zip(plain.hidden, replayed.hidden, strict=True):
         torch.testing.assert_close(one, other)
-    torch.testing.assert_close(seen[0].column_mean, again[0].column_mean)
 
 
 NEURONS = {"name": "wanda_sp", "units": ["neurons"]}
@@ -70,9 +80,9 @@ NEURONS = {"name": "wanda_sp", "units": ["neurons"]}
 @pytest.mark.parametrize(
     ("asked", "taken"),
     [
-        ({"method": "wanda_sp", "refinement": ["refit"], "sparsity": 0.3}, [1, 2]),
-        ({"method": NEURONS, "refinement": ["refit"], "sparsity": 0.2}, [0, 1]),
-        ({"method": {"name": "goa", "reconstruct": True}, "sparsity": 0.3}, [2, 3]),
+        ({"method": "wanda_sp", "refinement": ["refit"], "sparsity": 0.3}, [1, 3]),
+        ({"method": NEURONS, "refinement": ["refit"], "sparsity": 0.2}, [0, 2]),
+        ({"method": {"name": "goa", "reconstruct": True}, "sparsity": 0.3}, [2, 4]),
         ({"method": "wanda_sp", "sparsity": 0.3}, [0, 0]),
     ],
     ids=["refit", "refit of neurons", "reconstruct", "no fit"],
@@ -80,7 +90,7 @@ NEURONS = {"name": "wanda_sp", "units": ["neurons"]}
 def test_a_job_goes_on_with_what_the_pruned_block_puts_out(
     asked: dict[str, Any], taken: list[int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Passes behind the attention take its outputs, and so does the advance but in the first block."""
+    """Passes take what earlier ones kept of attention and feed-forward; so does the advance but in the first block."""
     advance, replay = UnitPruner.advance, Replay.__call__
     replays = [0]
 
