@@ -14,7 +14,7 @@ from pruning_core.engine.blocks import run
 from pruning_core.engine.least_squares import Moments
 from pruning_core.engine.matrix import InputGroup, Matrix
 from pruning_core.engine.numerics import all_finite
-from pruning_core.engine.stats import Collector, Gram, Stats
+from pruning_core.engine.stats import Collector, Gram, Stats, held_out
 from pruning_core.errors import NumericalFailure
 
 
@@ -99,6 +99,7 @@ class Paired:
         kept_mean: [kept], of what was kept.
         kept_square: [kept], mean square of what was kept.
         kept_gram: [kept, kept], of what was kept, where it is the input of a single matrix, which may be a read-out.
+        held: Of the tokens that are held out, where the text is to decide about the ridge.
     """
 
     stats: Stats
@@ -106,6 +107,7 @@ class Paired:
     kept_mean: torch.Tensor
     kept_square: torch.Tensor
     kept_gram: torch.Tensor | None
+    held: Paired | None
 
     def moments(
         self, group: InputGroup, matrix: Matrix, dense: tuple[torch.Tensor, torch.Tensor | None]
@@ -117,9 +119,10 @@ class Paired:
             matrix: One of its matrices.
             dense: The matrix's dense weight [out, in] and bias.
         """
-        gram, mean = self.stats.gram, self.stats.column_mean
+        gram, mean, tokens = self.stats.gram, self.stats.column_mean, self.stats.tokens
         assert gram is not None
         assert mean is not None
+        held = None if self.held is None else self.held.moments(group, matrix, dense)
         if narrower(group):
             start = 0
             for other in group.matrices:
@@ -127,9 +130,8 @@ class Paired:
                     break
                 start += other.shape[0]
             rows = slice(start, start + matrix.shape[0])
-            return Moments(
-                gram, mean, self.cross[rows], self.kept_mean[rows], self.kept_square[rows]
-            )
+            kept = self.cross[rows], self.kept_mean[rows], self.kept_square[rows]
+            return Moments(gram, mean, *kept, tokens, held)
         weight, bias = dense
         offset = torch.zeros(len(weight), device=weight.device) if bias is None else bias
         cross = weight @ self.cross + offset[:, None] * mean
@@ -138,7 +140,45 @@ class Paired:
         if self.kept_gram is not None:
             square = ((weight @ self.kept_gram) * weight).sum(dim=1)
             square = square + 2 * offset * pulled + offset.square()
-        return Moments(gram, mean, cross, pulled + offset, square)
+        return Moments(gram, mean, cross, pulled + offset, square, tokens, held)
+
+
+class _Pairing:
+    """Sums over batches of a group's inputs in the pruned model with what was kept of the dense one."""
+
+    def __init__(self, group: InputGroup, kept: int, window: int, needs: Iterable[str]) -> None:
+        first = group.matrices[0]
+        width, device = first.shape[1], first.view.device
+        self._collector = Collector({"gram", "column_mean", *needs}, width, device, window)
+        self._cross = torch.zeros(kept, width, device=device)
+        self._sums, self._squares = (torch.zeros(kept, device=device) for _ in "ab")
+        alone = len(group.matrices) == 1 and not narrower(group)
+        self._gram = Gram(kept, device) if alone else None
+
+    def update(self, x: torch.Tensor, target: torch.Tensor) -> None:
+        """Add a batch, float32 [..., in] and [..., kept]."""
+        self._collector.update(x)
+        flat, wanted = x.flatten(0, -2), target.flatten(0, -2)
+        self._cross.addmm_(wanted.T, flat)
+        self._sums += wanted.sum(dim=0)
+        self._squares += wanted.square().sum(dim=0)
+        if self._gram is not None:
+            self._gram.update(wanted)
+
+    def result(self, name: str, held: Paired | None = None) -> Paired:
+        """Return the means."""
+        stats = self._collector.stats(name)
+        if not all_finite(self._cross):
+            raise NumericalFailure(f"{name}: the dense model puts out NaN or infinity there")
+        tokens = max(1, stats.tokens)
+        return Paired(
+            stats,
+            self._cross / tokens,
+            self._sums / tokens,
+            self._squares / tokens,
+            None if self._gram is None else self._gram.result(),
+            held,
+        )
 
 
 def pair(
@@ -157,41 +197,24 @@ def pair(
         group: Whose inputs are looked at.
         states: The pruned model's, before the block.
         kept: What `Taps` kept of the group.
-        needs: Further statistics of its inputs.
+        needs: Further statistics of its inputs; `held` for all of this of the held-out tokens too.
 
     Raises:
         NumericalFailure: an input is NaN or infinite.
     """
-    width, other = group.matrices[0].shape[1], kept[0].shape[1]
-    device = kept[0].device
-    collector = Collector({"gram", "column_mean", *needs}, width, device, states.seq_len)
-    alone = len(group.matrices) == 1 and not narrower(group)
-    kept_gram = Gram(other, device) if alone else None
-    cross = torch.zeros(other, width, device=device)
-    kept_sums, squares = torch.zeros(other, device=device), torch.zeros(other, device=device)
+    width, asked = kept[0].shape[1], set(needs)
+    everything = _Pairing(group, width, states.seq_len, asked - {"held"})
+    held = _Pairing(group, width, states.seq_len, ()) if "held" in asked else None
     with _seeing(group) as seen:
         for (hidden, call), stored in zip(states.inputs(index), kept, strict=True):
-            target = stored.float()
             with suppress(_EnoughError):
                 run(block, hidden, call)
-            x = seen.pop()
-            collector.update(x)
-            cross.addmm_(target.T, x)
-            kept_sums += target.sum(dim=0)
-            squares += target.square().sum(dim=0)
-            if kept_gram is not None:
-                kept_gram.update(target)
+            x, target = (flat.float().view(*hidden.shape[:2], -1) for flat in (seen.pop(), stored))
+            everything.update(x, target)
+            if held is not None:
+                held.update(held_out(x), held_out(target))
     name = f"block {index}, {group.matrices[0].name}"
-    stats = collector.stats(name)
-    if not all_finite(cross):
-        raise NumericalFailure(f"{name}: the dense model puts out NaN or infinity there")
-    return Paired(
-        stats,
-        cross / stats.tokens,
-        kept_sums / stats.tokens,
-        squares / stats.tokens,
-        None if kept_gram is None else kept_gram.result(),
-    )
+    return everything.result(name, None if held is None else held.result(name))
 
 
 @contextmanager

@@ -15,7 +15,7 @@ from pruning_core.engine.activations import Activations
 from pruning_core.engine.candidates import Candidates, candidates
 from pruning_core.engine.dense_targets import Taps, pair
 from pruning_core.engine.divergence import head_divergence
-from pruning_core.engine.least_squares import Moments, fit, relative_error
+from pruning_core.engine.least_squares import Moments, fit, held_out_ridge, relative_error
 from pruning_core.engine.matrix import InputGroup, Matrix, input_groups
 from pruning_core.engine.model import StreamedModel
 from pruning_core.engine.prune_block import NEVER_REACHED
@@ -25,6 +25,7 @@ from pruning_core.engine.replay import Replay
 from pruning_core.engine.stats import Stats
 from pruning_core.engine.unit_plan import UnitPlan
 from pruning_core.engine.units import UnitGroup, kept, unit_groups, zero_residual
+from pruning_core.spec.composition import Ridge
 from pruning_core.spec.report import MatrixReport, ReconstructionReport, UnitReport
 from pruning_core.spec.unit_methods import GOA, SPARED
 
@@ -183,6 +184,7 @@ class UnitPruner:
             found |= score.needs if score is not None else frozenset()
             exact = self.plan.refit is not None or self._folds_mean(units)
             found |= {"gram", "column_mean"} if exact else {"sketch"}
+            found |= self._held if self.plan.refit is not None else set()
         names = {matrix.name for matrix in group.matrices}
         writing = any(
             names & {writer.name for writer in one.writers} for one in self._unit_groups.values()
@@ -216,7 +218,7 @@ class UnitPruner:
 
     def _see_both(self, group: InputGroup, taps: Taps) -> None:
         assert self.calibration is not None
-        needs = self._needs(group) - {"sketch"}  # the Gram matrix is exact
+        needs = self._needs(group) - {"sketch"} | self._held  # the Gram matrix is exact
         found = pair(self.index, self.module, group, self.calibration, taps.pop(group), needs)
         for matrix in group.matrices:
             self._moments[matrix.name] = found.moments(group, matrix, taps.weights[matrix.name])
@@ -276,22 +278,28 @@ class UnitPruner:
         moments = self._moments.get(readout.name)
         dropped = self.dropped[units.name] = self._choice(units, stats)
         if moments is None and (self.plan.refit is not None or self._folds_mean(units)):
-            assert stats.gram is not None
-            assert stats.column_mean is not None
             bias = None if readout.bias is None else readout.bias.float().clone()
-            moments = Moments.of_same_path(before, bias, stats.gram, stats.column_mean)
+            moments = Moments.of_same_path(before, bias, stats)
         if self._folds_mean(units):
             self._fold_mean(units, stats, dropped, before)
         units.zero(dropped)
         first = self._error(readout, before, stats, moments)
-        last = None
+        report = UnitReport(
+            kind=units.kind,
+            part=units.part,
+            of=units.size,
+            removed=len(dropped),
+            digest=digest_of(dropped),
+            error=first,
+        )
         if self._fitting:
             assert moments is not None
             channels = kept(units.channels(dropped), readout.shape[1])
-            self._fit(readout, moments, channels.to(dropped.device))
+            ridge = self._fit(readout, moments, channels.to(dropped.device))
             last = self._error(readout, before, stats, moments)
-        final, unfitted = (first, None) if last is None else (last, first)
-        self.units.append(_report(units, dropped, final, unfitted))
+            fitted = {"error": last, "error_before_refit": first, "ridge": ridge}
+            report = report.model_copy(update=fitted)
+        self.units.append(report)
 
     def _choice(self, units: UnitGroup, stats: Stats) -> torch.Tensor:
         decided = self.plan.inner.get((self.index, units.name))
@@ -311,21 +319,39 @@ class UnitPruner:
                 return self._at.get(group.matrices[0].name, Stats(tokens=0))
         return Stats(tokens=0)
 
-    def _fit(self, matrix: Matrix, moments: Moments, channels: torch.Tensor | None) -> None:
-        """Fit a matrix to the wanted outputs on its inputs that stay; rows of residual dimensions that go stay zero."""
-        ridge = self.plan.goa.ridge if self.plan.refit is None else self.plan.refit.ridge  # type: ignore[union-attr]
+    def _fit(self, matrix: Matrix, moments: Moments, channels: torch.Tensor | None) -> float:
+        """Fit a matrix to the wanted outputs on its inputs that stay; rows of residual dimensions that go stay zero.
+
+        Returns:
+            The ridge.
+        """
         writes_hidden = matrix.shape[0] == self.plan.layout.sizes.hidden and matrix.name in (
             self._readouts
         )
         if self.plan.hidden is not None and not writes_hidden:
             channels = kept(self.plan.hidden, matrix.shape[1]).to(self.model.device)
         bias = None if matrix.bias is None else matrix.bias.float()
+        ridge = self._ridge
+        if ridge == "auto":
+            ridge = held_out_ridge(matrix.read(), bias, moments, channels)
         weight, offset = fit(matrix.read(), bias, moments, channels, ridge)
         if self.plan.hidden is not None and writes_hidden:
             weight[self.plan.hidden] = 0
             if offset is not None:
                 offset[self.plan.hidden] = 0
         self._write(matrix, weight, offset)
+        return ridge
+
+    @property
+    def _ridge(self) -> Ridge:
+        fitted = self.plan.refit or self.plan.goa
+        assert fitted is not None
+        return fitted.ridge
+
+    @property
+    def _held(self) -> set[str]:
+        """The statistic that a ridge is found by, if one is to be found."""
+        return {"held"} if self._fitting and self._ridge == "auto" else set()
 
     @property
     def _readouts(self) -> set[str]:
@@ -363,20 +389,6 @@ class UnitPruner:
             return output_error(before, readout.read(), stats)
         bias = None if readout.bias is None else readout.bias.float()
         return relative_error(readout.read(), bias, moments)
-
-
-def _report(
-    units: UnitGroup, dropped: torch.Tensor, error: float | None, before: float | None
-) -> UnitReport:
-    return UnitReport(
-        kind=units.kind,
-        part=units.part,
-        of=units.size,
-        removed=len(dropped),
-        digest=digest_of(dropped),
-        error=error,
-        error_before_refit=before,
-    )
 
 
 def digest_of(dropped: torch.Tensor) -> str:

@@ -13,6 +13,8 @@ from pruning_core.errors import NumericalFailure
 
 SKETCH_ROWS = 256
 """Rows of the random sketch that estimates output errors: a relative standard error of at most 9 % of the square."""
+HELD = 5
+"""One of so many samples is held out."""
 T = TypeVar("T")
 
 
@@ -29,6 +31,7 @@ class Stats:
         column_mean_abs: [in], mean of |x_j|.
         gram: [in, in], mean of x_i x_j; its diagonal is `column_mean_square`.
         sketch: [rows, in], random signed sums S of inputs: E|S D|^2 = sum over tokens of |x D|^2.
+        held: Of the tokens that `held_out` picks, with Gram matrix and mean.
     """
 
     tokens: int
@@ -39,6 +42,7 @@ class Stats:
     column_mean_abs: torch.Tensor | None = None
     gram: torch.Tensor | None = None
     sketch: torch.Tensor | None = None
+    held: Stats | None = None
     _made: dict[Any, Any] = field(default_factory=dict, compare=False, repr=False)
 
     @property
@@ -73,7 +77,7 @@ class Stats:
             "gram": lambda gram: torch.eye(len(gram), device=gram.device),
             "sketch": lambda _sketch: None,
         }
-        return replace(self._with(unit), tokens=0)
+        return replace(self._with(unit), tokens=0, held=None)
 
     def permuted(self, order: torch.Tensor) -> Stats:
         """Return the statistics of the input with its channels in another order, int64 [in]."""
@@ -235,15 +239,28 @@ ACCUMULATORS: dict[str, Callable[[int, torch.device], Accumulator]] = {
 STATISTICS = tuple(ACCUMULATORS)
 
 
+def held_out(x: torch.Tensor) -> torch.Tensor:
+    """Return the part of a batch [..., in] that is held out: every fifth sample; of fewer the last fifth of their tokens."""
+    if x.ndim == 3 and len(x) >= HELD:
+        return x[HELD - 1 :: HELD]
+    tokens = x.shape[-2]
+    return x[..., tokens - tokens // HELD :, :]
+
+
 class Collector:
-    """All statistics of one input that a method needs."""
+    """All statistics of one input that a method needs; `held` among them is those of what is held out."""
 
     def __init__(
         self, needs: Iterable[str], width: int, device: torch.device, window: int = 1
     ) -> None:
         self._width = width
         self._window = window
-        self._accumulators = {name: ACCUMULATORS[name](width, device) for name in sorted(needs)}
+        asked = set(needs)
+        self._held = None
+        if "held" in asked:
+            self._held = Collector({"gram", "column_mean"}, width, device, window)
+        names = sorted(asked - {"held"})
+        self._accumulators = {name: ACCUMULATORS[name](width, device) for name in names}
         self.tokens = 0
 
     def update(self, x: torch.Tensor) -> None:
@@ -251,6 +268,8 @@ class Collector:
         flat = x.detach().reshape(-1, self._width).float()
         if not len(flat):
             return
+        if self._held is not None:
+            self._held.update(held_out(x))
         self.tokens += flat.shape[0]
         for accumulator in self._accumulators.values():
             accumulator.update(flat)
@@ -270,4 +289,5 @@ class Collector:
                 raise NumericalFailure(
                     f"{name}: {key} of its input is NaN or infinite during calibration"
                 )
-        return Stats(tokens=self.tokens, window=self._window, **values)
+        held = None if self._held is None else self._held.stats(name)
+        return Stats(tokens=self.tokens, window=self._window, held=held, **values)

@@ -8,6 +8,9 @@ from pydantic import Field
 
 from pruning_core.spec.base import Frozen
 
+Ridge = Annotated[float, Field(ge=0, le=1000)] | Literal["auto"]
+"""Pull of a least-squares fit towards the weight as it is, as a share of the Gram matrix's mean diagonal. `auto`: that of a few whose fit to four fifths of the calibration text is best on the rest."""
+
 
 class Uniform(Frozen):
     """Every matrix loses the same share."""
@@ -91,8 +94,8 @@ class Refit(RefinementStep):
     """Fit what is left of a read-out, by least squares, so that it makes up for the units removed: arXiv 2407.19126, 2602.23795."""
 
     name: Literal["refit"] = "refit"
-    ridge: float = Field(default=0.01, ge=0, le=1000)
-    """Pull towards the sliced weight, as a share of the Gram matrix's mean diagonal."""
+    ridge: Ridge = "auto"
+    """Pull towards the sliced weight, as a share of the Gram matrix's mean diagonal; `auto` finds it on held-out calibration text, for every matrix."""
     target: Literal["same", "dense"] = "same"
     """`same`: the read-out's own dense output on the path that the pruned model sees. `dense`: the dense model's, which makes up for earlier blocks too, at the cost of a second pass."""
 

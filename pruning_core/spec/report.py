@@ -61,6 +61,8 @@ class UnitReport(Frozen):
     """Norm of the change of the read-out's output over the norm of the output it is compared with, on the calibration text."""
     error_before_refit: float | None = None
     """The same before what is left of the read-out was fitted."""
+    ridge: float | None = None
+    """Of that fit, as asked for or as found on held-out calibration text."""
 
 
 class ReconstructionReport(Frozen):

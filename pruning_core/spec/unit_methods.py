@@ -8,6 +8,7 @@ from typing import ClassVar, Literal, Self
 from pydantic import Field, model_validator
 
 from pruning_core.spec.base import Frozen
+from pruning_core.spec.composition import Ridge
 from pruning_core.spec.patterns import PatternName
 
 UnitKind = Literal["hidden", "neurons", "kv_groups", "layers", "vocabulary"]
@@ -132,8 +133,8 @@ class GOA(InnerMethod):
     """Of the module's input; `identity` scores without data."""
     reconstruct: bool = False
     """Fit both levels of every module to the dense model's outputs before it is scored, by least squares."""
-    ridge: float = Field(default=0.01, ge=0, le=1000)
-    """Pull of that fit towards the weight as it is, as a share of the Gram matrix's mean diagonal."""
+    ridge: Ridge = 0.01
+    """Pull of that fit towards the weight as it is, as a share of the Gram matrix's mean diagonal; `auto` finds it on held-out calibration text, for every matrix."""
     threshold: float | None = Field(default=None, gt=0)
     """Remove key-value groups whose divergence to a later one is below this; in place of `sparsity`."""
     blocks: Literal["all", "inner"] = "all"

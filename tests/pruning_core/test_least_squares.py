@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +15,16 @@ from hypothesis import strategies as st
 
 from pruning_core.engine.activations import Activations
 from pruning_core.engine.dense_targets import Taps, narrower, pair
-from pruning_core.engine.least_squares import Moments, fit, relative_error
+from pruning_core.engine.least_squares import (
+    RIDGES,
+    Moments,
+    fit,
+    held_out_ridge,
+    relative_error,
+)
 from pruning_core.engine.matrix import InputGroup, input_groups
 from pruning_core.engine.model import StreamedModel
+from pruning_core.engine.stats import Stats
 from pruning_core.errors import NumericalFailure
 from pruning_core.intake.checkpoint import inspect
 from tests import tiny
@@ -50,7 +57,7 @@ class Problem:
             self.y.mean(dim=0),
             self.y.square().mean(dim=0),
         )
-        return Moments(*(one.float() for one in found))
+        return Moments(*(one.float() for one in found), tokens=count)
 
     def loss(self, weight: torch.Tensor, bias: torch.Tensor | None = None) -> float:
         """Return the mean square error of all outputs, computed from the tokens themselves."""
@@ -76,6 +83,21 @@ def problem(seed: int = 0, tokens: int = 200, *, bias: bool = False, noise: floa
     offset = normal(OUTPUTS).float() if bias else None
     y = x @ weight.double().T + (0 if offset is None else offset.double())
     return Problem(weight, offset, x, y + noise * normal(tokens, OUTPUTS))
+
+
+def seen(one: Problem, held: Stats | None = None) -> Stats:
+    """Return the statistics of a problem's inputs."""
+    found = one.moments
+    return Stats(tokens=len(one.x), gram=found.gram, column_mean=found.mean, held=held)
+
+
+def parted(one: Problem) -> tuple[Problem, Problem]:
+    """Return the first four fifths of the tokens, and the rest."""
+    at = len(one.x) * 4 // 5
+    return (
+        Problem(one.weight, one.bias, one.x[:at], one.y[:at]),
+        Problem(one.weight, one.bias, one.x[at:], one.y[at:]),
+    )
 
 
 @given(
@@ -118,7 +140,7 @@ def test_without_ridge_it_is_numpy_s_least_squares(bias: bool) -> None:
 
 def test_without_ridge_and_bias_it_is_the_formula_of_the_paper() -> None:
     one = problem()
-    own = Moments.of_same_path(one.weight, None, one.moments.gram, one.moments.mean)
+    own = Moments.of_same_path(one.weight, None, seen(one))
     fitted, _ = fit(one.weight, None, own, KEPT, 0)
     gram = one.moments.gram.double().numpy()
     inverse = np.linalg.inv(gram[np.ix_(KEPT, KEPT)])
@@ -153,9 +175,9 @@ def test_a_ridge_is_a_share_of_the_mean_diagonal() -> None:
 
 def test_inputs_that_say_nothing_of_each_other_change_nothing() -> None:
     one = problem()
-    own = Moments.of_same_path(
-        one.weight, None, torch.diag(torch.linspace(0.5, 3, INPUTS)), torch.zeros(INPUTS)
-    )
+    diagonal = torch.diag(torch.linspace(0.5, 3, INPUTS))
+    stats = Stats(tokens=1, gram=diagonal, column_mean=torch.zeros(INPUTS))
+    own = Moments.of_same_path(one.weight, None, stats)
     fitted, _ = fit(one.weight, None, own, KEPT, 0.01)
     torch.testing.assert_close(fitted, one.sliced)
 
@@ -195,11 +217,60 @@ def test_there_is_no_relative_error_where_nothing_is_wanted() -> None:
 @pytest.mark.parametrize("bias", [False, True])
 def test_a_matrix_s_own_outputs_have_the_moments_of_a_direct_sum(bias: bool) -> None:
     one = problem(bias=bias, noise=0)
-    found = Moments.of_same_path(one.weight, one.bias, one.moments.gram, one.moments.mean)
+    found = Moments.of_same_path(one.weight, one.bias, seen(one))
     for name in ("gram", "mean", "cross", "wanted", "square"):
         torch.testing.assert_close(
             getattr(found, name), getattr(one.moments, name), rtol=1e-4, atol=1e-4
         )
+
+
+@given(
+    seed=st.integers(0, 2**31),
+    tokens=st.sampled_from([10, 20, 300]),
+    noise=st.sampled_from([0.01, 1.0, 10.0]),
+    bias=st.booleans(),
+)
+@settings(deadline=None, max_examples=30)
+def test_a_ridge_is_found_by_fits_to_the_other_tokens(
+    seed: int, tokens: int, noise: float, bias: bool
+) -> None:
+    one = problem(seed, tokens, bias=bias, noise=noise)
+    others, held = parted(one)
+    moments = replace(one.moments, held=held.moments)
+    for name in ("gram", "mean", "cross", "wanted"):
+        found, expected = getattr(moments.without_held(), name), getattr(others.moments, name)
+        torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-3)
+    losses = {
+        ridge: held.loss(*fit(one.weight, one.bias, others.moments, KEPT, ridge))
+        for ridge in RIDGES
+    }
+    found = held_out_ridge(one.weight, one.bias, moments, KEPT)
+    assert losses[found] <= min(losses.values()) * (1 + 1e-3)
+
+
+def test_noise_asks_for_a_larger_ridge() -> None:
+    found = []
+    for tokens, noise in ((20, 10.0), (2000, 0.1)):
+        one = problem(1, tokens, noise=noise)
+        moments = replace(one.moments, held=parted(one)[1].moments)
+        found.append(held_out_ridge(one.weight, None, moments, KEPT))
+    assert found == [RIDGES[0], RIDGES[-1]]
+
+
+def test_a_matrix_s_own_outputs_are_held_out_with_its_inputs() -> None:
+    one = problem(bias=True, noise=0)
+    held = parted(one)[1]
+    found = Moments.of_same_path(one.weight, one.bias, seen(one, seen(held))).held
+    assert found is not None
+    assert found.tokens == len(held.x)
+    torch.testing.assert_close(found.cross, held.moments.cross, rtol=1e-4, atol=1e-4)
+
+
+def test_where_nothing_is_held_out_the_largest_ridge_is_taken() -> None:
+    one = problem()
+    none = replace(one.moments, tokens=0)
+    for moments in (one.moments, replace(one.moments, held=none)):
+        assert held_out_ridge(one.weight, None, moments, KEPT) == max(RIDGES)
 
 
 @pytest.mark.parametrize("x", [torch.zeros(40, INPUTS), torch.ones(40, INPUTS)], ids=["0", "1"])
@@ -232,6 +303,11 @@ def change(group: InputGroup) -> None:
     generator = torch.Generator().manual_seed(3)
     for matrix in group.matrices:
         matrix.view.mul_(torch.rand(matrix.shape, generator=generator))
+
+
+def of_windows(tokens: torch.Tensor, part: slice) -> torch.Tensor:
+    """Return a part of every window of 16, of [tokens, width]."""
+    return tokens.unflatten(0, (-1, 16))[:, part].flatten(0, 1)
 
 
 NARROW = {"num_attention_heads": 2, "num_key_value_heads": 1, "head_dim": 4}
@@ -268,7 +344,7 @@ def test_both_streams_give_the_moments_of_a_direct_sum(
         inputs = [torch.cat(parts) for parts in wanted]
         for number, group in enumerate(groups):
             wanted[number].clear()
-            found = pair(0, block, group, pruned, taps.pop(group))
+            found = pair(0, block, group, pruned, taps.pop(group), {"held"})
             x = torch.cat(wanted[number])
             assert not torch.allclose(x, inputs[number])
             assert found.stats.tokens == len(x) == ids.numel()
@@ -283,6 +359,17 @@ def test_both_streams_give_the_moments_of_a_direct_sum(
                         torch.testing.assert_close(
                             getattr(moments, name), getattr(one.moments, name), rtol=1e-4, atol=1e-4
                         )
+                assert moments.held is not None
+                late = slice(13, 16)  # the last fifth of each window
+                held = Problem(one.weight, None, *(of_windows(z, late) for z in (one.x, one.y)))
+                assert moments.held.tokens == 5 * 3
+                for name in ("gram", "mean", "cross", "wanted"):
+                    torch.testing.assert_close(
+                        getattr(moments.held, name),
+                        getattr(held.moments, name),
+                        rtol=1e-4,
+                        atol=1e-4,
+                    )
             change(group)  # as pruning does: the next group's inputs are those behind it
 
 

@@ -15,7 +15,7 @@ from pruning_core.engine.activations import Activations
 from pruning_core.engine.model import StreamedModel
 from pruning_core.engine.numerics import all_finite, damped_cholesky, damping, smallest
 from pruning_core.engine.prune_matrix import output_error
-from pruning_core.engine.stats import SKETCH_ROWS, STATISTICS, Collector, Stats
+from pruning_core.engine.stats import SKETCH_ROWS, STATISTICS, Collector, Stats, held_out
 from pruning_core.engine.walk import observe
 from pruning_core.errors import NumericalFailure
 from pruning_core.intake.checkpoint import inspect
@@ -42,6 +42,28 @@ def collected(batches: list[torch.Tensor], *needs: str) -> Stats:
     for batch in batches:
         collector.update(batch)
     return collector.stats("test")
+
+
+@pytest.mark.parametrize(
+    ("shape", "held"),
+    [
+        ((11, 6, 1), [*range(24, 30), *range(54, 60)]),
+        ((3, 6, 1), [5, 11, 17]),
+        ((13, 1), [11, 12]),
+        ((4, 1), []),
+    ],
+    ids=["samples", "few samples", "tokens of an expert", "few tokens"],
+)
+def test_a_fifth_is_held_out(shape: tuple[int, ...], held: list[int]) -> None:
+    x = torch.arange(float(np.prod(shape))).view(shape)
+    assert held_out(x).flatten().tolist() == held
+    found = collected([x, x + 100], "gram", "held").held
+    assert found is not None
+    both = torch.tensor([*held, *(one + 100 for one in held)], dtype=torch.float64)
+    assert found.tokens == len(both)
+    if len(both):
+        assert float(found.gram) == pytest.approx(float(both.square().mean()))  # type: ignore[arg-type]
+        assert float(found.column_mean) == pytest.approx(float(both.mean()))  # type: ignore[arg-type]
 
 
 def exact(inputs: torch.Tensor) -> Array:

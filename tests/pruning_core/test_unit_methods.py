@@ -23,6 +23,7 @@ from pruning_core.engine import device as devices
 from pruning_core.engine.activations import Activations
 from pruning_core.engine.candidates import Candidates
 from pruning_core.engine.divergence import divergences, head_divergence, of_groups
+from pruning_core.engine.least_squares import RIDGES
 from pruning_core.engine.model import StreamedModel
 from pruning_core.engine.prune_units import digest_of
 from pruning_core.engine.registry import unit_score
@@ -947,6 +948,23 @@ def test_a_refit_makes_up_for_much_of_what_goes(target: str, trained: Path, tmp_
     units = [one for block in result.report.blocks for one in block.units]
     assert all(one.error < one.error_before_refit for one in units)  # type: ignore[operator]
     assert losses[1] < losses[0]
+
+
+@pytest.mark.parametrize("target", ["same", "dense"])
+def test_a_ridge_is_found_where_none_is_given(target: str, trained: Path, tmp_path: Path) -> None:
+    """With little text the fit is pulled harder, and is better than one that is not."""
+    method = {"name": "wanda_sp", "units": ["neurons"]}
+    losses: dict[float | str, float] = {}
+    ridges: dict[float | str, set[float | None]] = {}
+    for ridge in ("auto", 0.001):
+        refit = {"name": "refit", "target": target, "ridge": ridge}
+        wanted = spec(method, sparsity=0.2, refinement=[refit])
+        result = finished(trained, wanted, tmp_path / str(ridge), counting(6, 8, seed=100))
+        losses[ridge] = loss_after(result.checkpoint, None)
+        ridges[ridge] = {one.ridge for block in result.report.blocks for one in block.units}
+    assert ridges[0.001] == {0.001}
+    assert ridges["auto"] <= {*RIDGES} - {0.001}
+    assert losses["auto"] < losses[0.001]
 
 
 # Fits, by hand
