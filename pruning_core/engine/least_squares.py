@@ -14,7 +14,7 @@ taken for all of it whose fit is best on the rest.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -23,6 +23,8 @@ from pruning_core.engine.stats import Stats
 
 RIDGES = (10.0, 1.0, 0.1, 0.01, 0.001)
 """Tried where the text is to decide; of equally good ones the first."""
+JUDGED = 128
+"""So many outputs of a matrix, evenly spread, decide for all of them."""
 
 
 @dataclass(frozen=True)
@@ -66,6 +68,11 @@ class Moments:
         held = None if stats.held is None else cls.of_same_path(weight, bias, stats.held)
         cross = product + offset[:, None] * mean
         return cls(gram, mean, cross, pulled + offset, square, stats.tokens, held)
+
+    def of_outputs(self, rows: slice) -> Moments:
+        """Return what some of the outputs need; without `square` and `held`."""
+        cross, wanted = self.cross[rows], self.wanted[rows]
+        return replace(self, cross=cross, wanted=wanted, square=None, held=None)
 
     def without_held(self) -> Moments:
         """Return the moments of the tokens that are not held out."""
@@ -125,11 +132,13 @@ def held_out_ridge(
     """
     if moments.held is None or moments.held.tokens == 0:
         return max(RIDGES)
-    others = moments.without_held()
+    rows = slice(None, None, -(-len(weight) // JUDGED))
+    start, offset = weight[rows], None if bias is None else bias[rows]
+    others, held = moments.without_held().of_outputs(rows), moments.held.of_outputs(rows)
     errors = {}
     for ridge in RIDGES:
-        fitted = fit(weight, bias, others, keep, ridge)
-        errors[ridge] = float(_squares(*fitted, moments.held).double().sum())
+        fitted = fit(start, offset, others, keep, ridge)
+        errors[ridge] = float(_squares(*fitted, held).double().sum())
     return min(errors, key=errors.__getitem__)
 
 

@@ -13,6 +13,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pruning_core.engine import least_squares
 from pruning_core.engine.activations import Activations
 from pruning_core.engine.dense_targets import Taps, narrower, pair
 from pruning_core.engine.least_squares import (
@@ -264,6 +265,17 @@ def test_a_matrix_s_own_outputs_are_held_out_with_its_inputs() -> None:
     assert found is not None
     assert found.tokens == len(held.x)
     torch.testing.assert_close(found.cross, held.moments.cross, rtol=1e-4, atol=1e-4)
+
+
+def test_some_outputs_decide_for_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every second one here; the noise is in the others, which would ask for a large ridge."""
+    monkeypatch.setattr(least_squares, "JUDGED", 3)
+    one = problem(1, 40, noise=0.01)
+    one.y[:, 1::2] += 100 * torch.randn(40, 2, generator=torch.Generator().manual_seed(1))
+    moments = replace(one.moments, held=parted(one)[1].moments)
+    found = held_out_ridge(one.weight, None, moments, KEPT)
+    monkeypatch.setattr(least_squares, "JUDGED", 5)
+    assert found < held_out_ridge(one.weight, None, moments, KEPT)
 
 
 def test_where_nothing_is_held_out_the_largest_ridge_is_taken() -> None:
