@@ -61,7 +61,9 @@ def asked(domain: str, *, steps: int, items: int, windows: int) -> dict[str, Any
 
 def figures(report: Report) -> dict[str, Any]:
     """Return what the page shows of a report."""
+    measured = report.spec.evaluation
     found: dict[str, Any] = {
+        "evaluation": f"{measured.items} items, {measured.windows} x {measured.seq_len} tokens",
         "share": report.sparsity,
         "parameters": [report.parameters, report.parameters_after],
         "sizes": {one.kind: [one.before, one.after] for one in report.sizes},

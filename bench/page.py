@@ -232,12 +232,15 @@ def _contextual(_results: dict[str, Any]) -> str:
     for domain in dict.fromkeys(key.split(", ")[0] for key in jobs):
         pruned = jobs[f"{domain}, 0 steps"]
         trained = next((job for key, job in jobs.items() if _trained(key, domain)), {})
+        assert not trained or trained["evaluation"] == pruned["evaluation"]
         for task in pruned:
             if isinstance(pruned[task], dict) and {"perplexity", "acc"} & pruned[task].keys():
                 figures = _three(pruned[task], trained.get(task))
                 steps = str(trained["recovery"]["steps"]) if trained else ""
-                rows.append([domain, task, *figures, steps, f"{100 * pruned['share']:.1f} %"])
+                size = f"{100 * pruned['share']:.1f} %"
+                rows.append([domain, task, *figures, steps, size, pruned["evaluation"]])
     head = ["domain", "task", "measure", "dense", "pruned", "fine-tuned", "steps", "smaller by"]
+    head.append("on")
     return _table(head, rows)
 
 

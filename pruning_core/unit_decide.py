@@ -91,8 +91,8 @@ class UnitDecision:
         if inputs and self.windows().tokens < TOKENS_PER_INPUT * inputs:
             self.warnings.append(
                 f"Matrices of {inputs:,} inputs are fitted on no more than {self.windows().tokens:,} calibration tokens."
-                f" With fewer than {TOKENS_PER_INPUT} tokens per input the fit follows the noise of the text: raise"
-                " `samples` or `seq_len`, or `ridge`."
+                f" With fewer than {TOKENS_PER_INPUT} tokens per input a fit follows the noise of the text, or is pulled"
+                " back from it and gains less: raise `samples` or `seq_len`."
             )
         self.plan = UnitPlan(
             self.params, run.spec.units, self.layout, self.layout.sizes, refit=run.spec.refit

@@ -182,6 +182,7 @@ def _units_of_blocks(report: Report) -> Iterator[Table]:
             _span([unit.of for unit in parts], _counted),
             _span(errors.get(kind, {}).values(), words.number),
             _span(before.get(kind, {}).values(), words.number),
+            _span([unit.ridge for unit in parts if unit.ridge is not None], "{:g}".format),
         )
         for kind, parts in found.items()
     ]
@@ -193,6 +194,7 @@ def _units_of_blocks(report: Report) -> Iterator[Table]:
         "Of",
         "Relative output error",
         "Before what is left was fitted",
+        "Ridge of the fit",
     )
     yield from table_of("Units within blocks: range over the blocks", columns, rows)
 

@@ -268,6 +268,7 @@ def unit_blocks(
                         digest=f"sha256:{SHA}",
                         error=0.1 + 0.05 * draw.random(),
                         error_before_refit=0.3 + 0.1 * draw.random() if refit else None,
+                        ridge=draw.choice((0.01, 0.1, 1.0)) if refit else None,
                     )
                     for kind, (lost, whole) in removed.items()
                 ),

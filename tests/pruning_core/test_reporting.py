@@ -304,10 +304,12 @@ def test_page_of_removed_units_says_how_much_smaller_the_model_is() -> None:
         ["key-value groups per block", "3", "2", "1 (33.33 %)", "8,847,360"],
     ]
     columns, groups, neurons = rows_of("refitted", "Units within blocks: range over the blocks")
-    assert columns[-2:] == ["Relative output error", "Before what is left was fitted"]
+    assert columns[-3:-1] == ["Relative output error", "Before what is left was fitted"]
+    assert columns[-1] == "Ridge of the fit"
     assert groups[:4] == ["key-value groups", "30", "1", "3"]
     assert neurons[:4] == ["neurons", "30", "352", "1,536"]
-    assert neurons[-1].startswith("0.3")
+    assert neurons[-2].startswith("0.3")
+    assert neurons[-1] == "0.01 to 1"
     headings = [text_of(one) for one in found(parsed(shown("refitted")), "h2")]
     assert "Units" in headings
     assert "Matrices" not in headings
