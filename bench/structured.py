@@ -284,11 +284,15 @@ def table(chosen: argparse.Namespace) -> None:
                 fill(kept, f"{row} | {amount(ratio)}", lambda spec=spec: bench.cell(spec))
 
 
+BASE = {"layer_reduce": "mean"}
+"""The reading of DIET's paper that others differ from in one thing."""
+
+
 @dataclass(frozen=True)
 class Reading:
     """One way to read DIET's paper: which texts, which parameters, whose votes."""
 
-    params: Diet = field(default_factory=Diet)
+    params: Diet = field(default_factory=lambda: Diet.model_validate(BASE))
     answers: bool = True
     tasks: tuple[str, ...] = TASKS
 
@@ -299,26 +303,31 @@ class Reading:
 
 
 READINGS = {
-    "as it is": Reading(),
-    "layer_norm none": Reading(Diet(layer_norm="none")),
-    "layer_reduce max": Reading(Diet(layer_reduce="max")),
-    "merge vote_strict": Reading(Diet(merge="vote_strict")),
-    "merge mean_score": Reading(Diet(merge="mean_score")),
-    "bos keep": Reading(Diet(bos="keep")),
+    "base": Reading(),
+    **{
+        f"{name} {value}": Reading(Diet.model_validate(BASE | {name: value}))
+        for name, value in (
+            ("layer_norm", "none"),
+            ("layer_reduce", "max"),
+            ("merge", "vote_strict"),
+            ("merge", "mean_score"),
+            ("bos", "keep"),
+            ("statistic", "rms"),
+        )
+    },
     "prompt alone": Reading(answers=False),
-    "statistic rms": Reading(Diet(statistic="rms")),
     **{f"{task} alone": Reading(tasks=(task,)) for task in TASKS},
 }
 """Measured with zeros in memory."""
 RESIDUAL_JOBS: dict[str, dict[str, Any]] = {
-    "removed": {"method": "diet"},
-    "removed, rescale off": {"method": {"name": "diet", "rescale": False}},
+    "removed": {"method": {"name": "diet"} | BASE},
+    "removed, rescale off": {"method": {"name": "diet", "rescale": False} | BASE},
     "random dimensions": {"method": {"name": "random_units", "units": ["hidden"]}},
 }
 OTHER_JOBS: dict[str, dict[str, Any]] = {
     "removed, granularity units": {"method": {"name": "diet", "granularity": "units"}},
     "granularity per_layer": {
-        "method": {"name": "diet", "granularity": "per_layer"},
+        "method": {"name": "diet", "granularity": "per_layer"} | BASE,
         "pattern": {"name": "units", "mode": "zero"},
     },
 }

@@ -87,7 +87,7 @@ class Diet(UnitMethod):
     """Whether the tokenizer's first token counts."""
     layer_norm: Literal["mean", "none"] = "mean"
     """Divide each block's profile by its mean, so that late blocks with larger states do not decide alone."""
-    layer_reduce: Literal["mean", "max"] = "mean"
+    layer_reduce: Literal["mean", "max"] = "max"
     """How the blocks' profiles become one importance."""
     merge: Literal["vote", "vote_strict", "mean_score"] = "vote"
     """How tasks are merged. `vote_strict` removes what more than half of them name, however much that is."""
@@ -133,7 +133,7 @@ class GOA(InnerMethod):
     """Of the module's input; `identity` scores without data."""
     reconstruct: bool = False
     """Fit both levels of every module to the dense model's outputs before it is scored, by least squares."""
-    ridge: Ridge = 0.01
+    ridge: Ridge = "auto"
     """Pull of that fit towards the weight as it is, as a share of the Gram matrix's mean diagonal; `auto` finds it on held-out calibration text, for every matrix."""
     threshold: float | None = Field(default=None, gt=0)
     """Remove key-value groups whose divergence to a later one is below this; in place of `sparsity`."""
