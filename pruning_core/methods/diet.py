@@ -2,7 +2,7 @@
 
 profile  A_t [L+1, d]  mean over a task's samples of the mean over tokens of |hidden state|, at the embeddings and after
                        every block
-         A = A_t / its mean over d, row by row;   I_t = mean of A over the rows
+         A = A_t / its mean over d, row by row;   I_t = largest of A over the rows
 vote     each task names its n lowest dimensions (the lower index where equal)
 drop     the n dimensions with most votes; equal votes: the lower mean rank over the tasks; then the lower index
 

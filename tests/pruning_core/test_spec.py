@@ -113,7 +113,7 @@ VOTED = {"name": "diet", "granularity": "units"}
         ({"method": VOTED | {"statistic": "rms"}}, "statistic would do nothing"),
         ({"method": VOTED | {"bos": "keep", "rescale": False}}, "bos, rescale would do nothing"),
         ({"method": VOTED | {"layer_norm": "none"}}, "layer_norm would do nothing"),
-        ({"method": VOTED | {"layer_reduce": "max"}}, "layer_reduce would do nothing"),
+        ({"method": VOTED | {"layer_reduce": "mean"}}, "layer_reduce would do nothing"),
         (
             {
                 "method": {"name": "diet", "granularity": "per_layer"},

@@ -904,7 +904,7 @@ EVERY: list[tuple[Params, Params]] = [
     ({"name": "goa", "reconstruct": True}, {}),
     ({"name": "goa", "reconstruct": True, "ridge": 0}, {}),
     ({"name": "diet"}, {}),
-    ({"name": "diet", "layer_reduce": "max", "statistic": "rms"}, {"refinement": [DENSE]}),
+    ({"name": "diet", "layer_reduce": "mean", "statistic": "rms"}, {"refinement": [DENSE]}),
     ({"name": "diet", "granularity": "units"}, {}),
     ({"name": "contextual"}, {}),
     ({"name": "layer_drop"}, {}),
