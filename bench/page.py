@@ -118,7 +118,7 @@ def _structured(results: dict[str, Any]) -> str:
 def _by_amount(conditions: str, cells: Cells, speeds: Cells) -> list[str]:
     """Return one table for each share that goes; a refused cell says why."""
     head = ["method", "parameters", "MB", "kept", "perplexity", "acc", "acc_norm"]
-    head += ["read-out error", "CPU s", "over forward", "prefill", "decode"]
+    head += ["read-out error", "CPU s", "prefill", "decode"]
     parts = [_conditions(conditions)] if cells else []
     for amount in _amounts(cells):
         found = {"dense": cells["dense"]} if "dense" in cells else {}
@@ -145,7 +145,6 @@ def _amounts(cells: Cells) -> list[str]:
 def _unit_row(name: str, cell: dict[str, Any], speeds: Cells) -> list[str]:
     shape = shape_key(cell) if "shape" in cell else ""
     speed = speeds.get(shape, {})
-    over = cell.get("prune_over_forward")
     return [
         name,
         f"{cell['parameters'] / 1e6:.1f} M",
@@ -155,7 +154,6 @@ def _unit_row(name: str, cell: dict[str, Any], speeds: Cells) -> list[str]:
         *(_share(cell, name) for name in ("acc", "acc_norm")),
         " to ".join(f"{cell[key]:.3f}" for key in ("error_before_refit", "error") if cell.get(key)),
         f"{cell['cpu_seconds']:.0f}" if "cpu_seconds" in cell else "",
-        f"{over:.2f}" if over else "",
         *(f"{speed[phase]['speed_up']:.2f}" if speed else "" for phase in ("prefill", "decode")),
     ]
 
