@@ -238,7 +238,7 @@ def _contextual(_results: dict[str, Any]) -> str:
                 size = f"{100 * pruned['share']:.1f} %"
                 rows.append([domain, task, *figures, steps, size, pruned["evaluation"]])
     head = ["domain", "task", "measure", "dense", "pruned", "fine-tuned", "steps", "smaller by"]
-    head.append("on")
+    head += ["on"]
     return _table(head, rows)
 
 

@@ -235,13 +235,11 @@ def _accuracy(found: Sequence[Accuracy]) -> dict[str, Any]:
 
 def _reported(report: Report) -> dict[str, Any]:
     units = [unit for block in report.blocks for unit in block.units]
-    over = report.timing.prune_over_forward
     return {
         "parameters": report.parameters_after,
         "bytes": report.bytes_after,
         "share": round(report.sparsity, 4),
         "phases": {phase: round(took, 1) for phase, took in report.timing.phases.items()},
-        "prune_over_forward": over and round(over, 3),
         "shape": {one.kind: one.after for one in report.sizes},
         "error": _mean([one.error for one in units]),
         "error_before_refit": _mean([one.error_before_refit for one in units]),
