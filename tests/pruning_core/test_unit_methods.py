@@ -947,6 +947,7 @@ def test_a_refit_makes_up_for_much_of_what_goes(target: str, trained: Path, tmp_
         losses.append(loss_after(result.checkpoint, None))
     units = [one for block in result.report.blocks for one in block.units]
     assert all(one.error < one.error_before_refit for one in units)  # type: ignore[operator]
+    assert min(one.ridge or 0 for one in units) < max(RIDGES)  # the text decides
     assert losses[1] < losses[0]
 
 
