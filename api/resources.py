@@ -28,6 +28,8 @@ def job_resource(job: JobRow, *, position: int | None = None) -> schemas.Job:
         phase=job.phase,
         spec=job.spec,
         spec_digest=job.spec_digest,
+        notes=job.notes,
+        estimate=job.estimate,
         resolved=job.resolved,
         progress=job.progress,
         queue=schemas.Queue(position=position),

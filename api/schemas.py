@@ -72,6 +72,10 @@ class JobFilters(BaseModel):
     label: list[LabelFilter] = Field(default=[], max_length=16)
     """`key:value`; several must all match."""
     created_after: Moment | None = None
+    name: Name | None = None
+    """The whole name."""
+    id: Annotated[str, StringConstraints(pattern=r"^job_[0-9A-HJKMNP-TV-Z]{0,26}$")] | None = None
+    """An id, or how it begins."""
     limit: int = Field(default=20, ge=1)
     """Larger than 100 counts as 100."""
     cursor: str | None = Field(default=None, max_length=512)
@@ -96,6 +100,10 @@ class FileFilters(BaseModel):
     model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True)
 
     use: Use | None = None
+    name: Name | None = None
+    """The whole name."""
+    id: Annotated[str, StringConstraints(pattern=r"^file_[0-9A-HJKMNP-TV-Z]{0,26}$")] | None = None
+    """An id, or how it begins."""
     limit: int = Field(default=20, ge=1)
     """Larger than 100 counts as 100."""
     cursor: str | None = Field(default=None, max_length=512)
@@ -140,6 +148,8 @@ class Job(BaseModel):
         description="`model` and `prune` as they will run: shorthands expanded, defaults filled in."
     )
     spec_digest: str
+    notes: list[str] = Field(description="What was decided at submit in your place.")
+    estimate: dict[str, Any] | None = Field(description="What was expected at submit.")
     resolved: dict[str, Any] | None
     progress: dict[str, Any] | None
     queue: Queue

@@ -99,19 +99,26 @@ def page(
     *,
     project: str,
     use: str | None = None,
+    name: str | None = None,
+    begins: str | None = None,
     limit: int = 20,
     cursor: str | None = None,
     order: Literal["asc", "desc"] = "desc",
 ) -> Page:
-    """Return files by time of creation.
+    """Return files by time of creation; `begins` is `file_` and the first characters of a ULID.
 
     Raises:
         InvalidCursor: Not ours, or made with other filters.
     """
     filters = {"of": "files", "project": project, "use": use, "order": order}
+    filters |= {"name": name, "begins": begins}
     chosen = select(File).where(File.project == project)
     if use is not None:
         chosen = chosen.where(File.use == use)
+    if name is not None:
+        chosen = chosen.where(File.name == name)
+    if begins is not None:
+        chosen = chosen.where(paging.begins(File.id, begins))
     columns = (File.created_at, File.id)
     if cursor is not None:
         chosen = chosen.where(paging.beyond(columns, paging.decode(cursor, filters), order))

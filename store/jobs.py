@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal
@@ -61,6 +61,8 @@ def create(
     spec_digest: str,
     name: str | None = None,
     labels: Mapping[str, str] | None = None,
+    notes: Sequence[str] = (),
+    estimate: dict[str, Any] | None = None,
     idempotency: Idempotency | None = None,
 ) -> Created:
     """Write job, first event and idempotency record, or return what the same key made before.
@@ -81,6 +83,8 @@ def create(
         "spec": spec,
         "spec_digest": spec_digest,
         "created_by": created_by,
+        "notes": list(notes),
+        "estimate": estimate,
     }
     return Created(begin(session, values, actor=created_by), replayed=False)
 
@@ -103,11 +107,15 @@ def page(
     model: str | None = None,
     labels: Mapping[str, str] | None = None,
     created_after: datetime | None = None,
+    name: str | None = None,
+    begins: str | None = None,
     limit: int = 20,
     cursor: str | None = None,
     order: Literal["asc", "desc"] = "desc",
 ) -> Page:
     """Return jobs by time of creation; `status` and `model` are what a client sees and sends.
+
+    `begins` is `job_` and the first characters of a ULID.
 
     Raises:
         InvalidCursor: Not ours, or made with other filters.
@@ -119,10 +127,16 @@ def page(
         "model": model,
         "labels": dict(labels or {}),
         "created_after": created_after,
+        "name": name,
+        "begins": begins,
         "order": order,
     }
     chosen = select(Job).options(defer(Job.report, raiseload=True)).where(Job.project == project)
     chosen = chosen.where(*_conditions(status, method, model, labels or {}, created_after))
+    if name is not None:
+        chosen = chosen.where(Job.name == name)
+    if begins is not None:
+        chosen = chosen.where(paging.begins(Job.id, begins))
     if cursor is not None:
         chosen = chosen.where(paging.beyond(_COLUMNS, paging.decode(cursor, filters), order))
     found = list(session.scalars(chosen.order_by(*paging.by(_COLUMNS, order)).limit(limit + 1)))

@@ -20,6 +20,7 @@ from store.errors import InvalidCursor
 Order = Literal["asc", "desc"]
 Columns = tuple[InstrumentedAttribute[datetime], InstrumentedAttribute[str]]
 """The time of creation and the id."""
+ULID_LENGTH = 26
 _ID = re.compile(r"(job|file)_[0-9A-Z]{26}")
 
 
@@ -66,6 +67,12 @@ def beyond(columns: Columns, position: Position, order: Order) -> ColumnElement[
 def by(columns: Columns, order: Order) -> list[ColumnElement[Any]]:
     """Return what rows are ordered by."""
     return [column.asc() if order == "asc" else column.desc() for column in columns]
+
+
+def begins(column: InstrumentedAttribute[str], prefix: str) -> ColumnElement[bool]:
+    """Return the condition of ids that begin so: a range, which an index serves whatever its collation."""
+    kind, _, begin = prefix.rpartition("_")
+    return column.between(*(f"{kind}_{begin.ljust(ULID_LENGTH, end)}" for end in "0Z"))
 
 
 def _digest(filters: Mapping[str, Any]) -> str:

@@ -68,6 +68,10 @@ class Job(Base):
     spec: Mapped[dict[str, Any]]
     """`{"model": ModelRef, "prune": PruneSpec}` as JSON."""
     spec_digest: Mapped[str]
+    notes: Mapped[list[str]] = mapped_column(default=list, server_default="[]")
+    """What was decided at submit in place of the client."""
+    estimate: Mapped[dict[str, Any] | None]
+    """How long it may take, as it was expected at submit."""
     resolved: Mapped[dict[str, Any] | None]
     progress: Mapped[dict[str, Any] | None]
     created_by: Mapped[str]
@@ -122,6 +126,8 @@ class Job(Base):
             postgresql_where=text("status = 'running'"),
         ),
         Index("ix_jobs_project", "project", "created_at", "id"),
+        Index("ix_jobs_id", "project", "id"),
+        Index("ix_jobs_name", "project", "name", "created_at", "id"),
     )
 
 
@@ -188,6 +194,8 @@ class File(Base):
     __table_args__ = (
         UniqueConstraint("project", "sha256", "use", "format", name="uq_files_content"),
         Index("ix_files_project", "project", "created_at", "id"),
+        Index("ix_files_id", "project", "id"),
+        Index("ix_files_name", "project", "name", "created_at", "id"),
     )
 
     @property

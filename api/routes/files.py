@@ -77,6 +77,8 @@ def list_files(
             session,
             project=caller.project,
             use=filters.use,
+            name=filters.name,
+            begins=filters.id,
             limit=min(filters.limit, schemas.MAX_PAGE),
             cursor=filters.cursor,
             order=filters.order,

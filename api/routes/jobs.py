@@ -83,6 +83,8 @@ def list_jobs(
             model=filters.model,
             labels=dict(label.split(":", 1) for label in filters.label),
             created_after=filters.created_after,
+            name=filters.name,
+            begins=filters.id,
             limit=min(filters.limit, schemas.MAX_PAGE),
             cursor=filters.cursor,
             order=filters.order,

@@ -316,6 +316,10 @@ def test_pages_follow_the_cursor(client_on_both: TestClient) -> None:
     ascending = client_on_both.get("/v1/files", params={"order": "asc"}).json()
     assert [file["id"] for file in ascending["data"]] == seen[::-1]
     assert client_on_both.get("/v1/files", params={"use": "evaluation"}).json()["data"] == []
+    for query, count in ((f"id={made[0]}", 1), ("id=file_", 5), ("id=file_Z", 0), ("name=x", 0)):
+        assert len(client_on_both.get(f"/v1/files?{query}").json()["data"]) == count
+    named = client_on_both.get("/v1/files", params={"name": "upload.jsonl"}).json()["data"]
+    assert len(named) == 5
 
 
 @pytest.mark.parametrize(

@@ -231,6 +231,16 @@ def test_filters(client_on_both: TestClient, service_on_both: Service) -> None:
     assert found("label=team:edge&label=n:1:2") == [second]
     assert found("created_after=2020-01-01T00:00:00Z") == [second, first]
     assert found("created_after=2120-01-01T00:00:00%2B02:00") == []
+    assert found(f"id={first}") == [first]
+    assert found("id=job_0") == [second, first]
+    assert found("name=a%20name") == []
+
+
+@pytest.mark.parametrize("query", ["id=", "id=other_0", "id=job_0%0a", "id=job_%25", "name="])
+def test_lookups_that_can_match_nothing_are_refused(client: TestClient, query: str) -> None:
+    for route in ("jobs", "files"):
+        response = client.get(f"/v1/{route}?{query.replace('job_', route[:-1] + '_')}")
+        assert (response.status_code, response.json()["code"]) == (422, "VALIDATION_FAILED")
 
 
 def test_cursor_serves_its_own_filters_only(client: TestClient) -> None:

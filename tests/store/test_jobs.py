@@ -153,6 +153,17 @@ def test_filters(database: Database):
     assert listed(database, status="succeeded") == []
 
 
+def test_filters_by_name_and_by_the_beginning_of_the_id(database: Database):
+    one, two = (submit(database, name=name) for name in ("one", "one more"))
+    assert listed(database, name="one") == [one]
+    assert listed(database, name="on") == []
+    assert listed(database, begins=one) == [one]
+    assert one in listed(database, begins=one[:-1])
+    assert listed(database, begins="job_") == [two, one]
+    assert listed(database, begins="job_Z") == []
+    assert listed(database, begins="job_0", name="one more") == [two]
+
+
 def test_filtering_by_status_follows_what_clients_see(database: Database):
     first, second = submit(database), submit(database)
     claim(database)

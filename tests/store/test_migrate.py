@@ -48,9 +48,10 @@ def test_up_down_and_up_again(empty_url: str):
 
 
 def test_a_database_with_jobs_is_brought_up_to_date(empty_url: str):
-    migrate.upgrade(empty_url, "0001")
+    migrate.upgrade(empty_url)
     database = Database(empty_url)
     job_id = submit(database)
+    migrate.downgrade(empty_url, "0001")
     migrate.upgrade(empty_url)
     assert claim(database).job_id == job_id
     assert migrate.is_current(database)
