@@ -44,16 +44,6 @@ _SETTINGS: Final[dict[str, Any]] = {
     "task_serializer": "json",
     "accept_content": ["json"],
     "task_default_queue": "secateur",
-    "task_acks_late": False,
-    "task_reject_on_worker_lost": False,
-    "worker_prefetch_multiplier": 1,
-    "worker_disable_prefetch": True,
-    "worker_pool": "threads",
-    "worker_concurrency": 1,
-    "task_time_limit": None,
-    "task_soft_time_limit": None,
-    "broker_connection_retry_on_startup": True,
-    "broker_connection_max_retries": None,
     "broker_connection_timeout": 2,
     "task_publish_retry": True,
     "task_publish_retry_policy": {
@@ -62,10 +52,6 @@ _SETTINGS: Final[dict[str, Any]] = {
         "interval_step": 0.1,
         "interval_max": 0.1,
     },
-    "worker_enable_remote_control": False,
-    "worker_cancel_long_running_tasks_on_connection_loss": False,
-    "worker_soft_shutdown_timeout": 0,
-    "worker_send_task_events": False,
 }
 
 

@@ -2,24 +2,19 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import threading
-import time
 from collections.abc import Sequence
 
 import structlog
 
 from store.session import Database
 from store.settings import Settings
-from worker.app import doorbell_app, serve
+from worker.doorbell import DoorbellListener
 from worker.logs import configure_logging
 from worker.reconcile import Reconciler
 from worker.slots import Slots
 from worker.supervise import RUNNER, Supervisor
-
-LAST_WORDS_SECONDS = 10
-"""How long Celery may take to shut down once every slot has ended."""
 
 log = structlog.get_logger()
 
@@ -35,11 +30,10 @@ def run(settings: Settings, *, command: Sequence[str] = RUNNER) -> None:
     if settings.broker_url is None:
         _reconcile_here(database, settings, slots)
     else:
-        threading.Thread(target=_leave, args=(slots,), name="leave", daemon=True).start()
-        app = doorbell_app(settings, wake=slots.wake)
-        serve(app, drain=slots.drain, draining=slots.draining)
-        slots.drain()
-    slots.join()
+        listener = DoorbellListener(settings, wake=slots.wake)
+        listener.start()
+        slots.join()
+        listener.stop()
     database.dispose()
     log.info("worker.stopped")
 
@@ -52,14 +46,6 @@ def _reconcile_here(database: Database, settings: Settings, slots: Slots) -> Non
     slots.join()
     reconciler.stop()
     rounds.join()
-
-
-def _leave(slots: Slots) -> None:
-    """End the process even where Celery, its broker frozen, would not."""
-    slots.join()
-    time.sleep(LAST_WORDS_SECONDS)
-    log.warning("worker.forced_exit")
-    os._exit(0)
 
 
 if __name__ == "__main__":

@@ -83,13 +83,11 @@ def test_ringing_goes_on_when_redis_is_back(redis_server: RedisServer):
     bell.close()
 
 
-def test_nothing_is_pickled_kept_or_redelivered():
+def test_nothing_is_pickled_or_kept():
     app = celery_app(settings("redis://127.0.0.1:1/0"), socket_timeout=1)
     assert app.conf.accept_content == ["json"]
     assert app.conf.task_serializer == "json"
     assert app.conf.result_backend is None
-    assert app.conf.task_acks_late is False
-    assert app.conf.worker_enable_remote_control is False
     assert app.conf.broker_transport_options["socket_timeout"] == 1
 
 

@@ -9,7 +9,8 @@ import pytest
 
 
 @pytest.mark.parametrize(
-    "modules", ["worker.app, worker.supervise, worker.slots, worker.__main__", "worker.reconcile"]
+    "modules",
+    ["worker.doorbell, worker.supervise, worker.slots, worker.__main__", "worker.reconcile"],
 )
 def test_no_torch_in_the_supervisor(modules: str) -> None:
     code = (
