@@ -27,7 +27,7 @@ from pruning_core.intake.tasks import NO_FILES, Files
 from pruning_core.recover import recover
 from pruning_core.run import Run, fingerprint_of, prepare
 from pruning_core.spec.prune import PruneSpec
-from pruning_core.spec.report import BlockReport, Report
+from pruning_core.spec.report import BlockReport, Origin, Report
 from pruning_core.spec.unit_methods import UnitMethod
 from pruning_core.unit_walk import UnitWalk
 
@@ -45,6 +45,7 @@ def prune(
     files: Files = NO_FILES,
     cache_dir: Path | None = None,
     base_model: str | None = None,
+    origin: Origin | None = None,
 ) -> Report:
     """Prune a Hugging Face folder; a re-run over the same `out_dir` goes on where an earlier one stopped.
 
@@ -58,6 +59,7 @@ def prune(
         files: Uploaded files by the name that the specification gives them, `file:<id>`.
         cache_dir: Where data from the hub is kept; None for the hub library's own place.
         base_model: The dense model's name on the hub, for the model card.
+        origin: What the report says of model and job; None: the folder.
 
     Raises:
         PruningError: with a stable code, for everything that can go wrong.
@@ -65,7 +67,16 @@ def prune(
     with disk_errors(out_dir), torch.no_grad():
         sources = Sources(settings.tasks_dir(), files, cache_dir)
         spec = presets.expand(spec)
-        run = prepare(model_dir, spec, out_dir, tokens, observer or Silent(), sources, base_model)
+        run = prepare(
+            model_dir,
+            spec,
+            out_dir,
+            tokens,
+            observer or Silent(),
+            sources,
+            base_model,
+            origin or Origin(model=str(model_dir)),
+        )
         fingerprint = fingerprint_of(run)
         finished = _finished(run, fingerprint)
         if finished is not None:

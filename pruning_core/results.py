@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from pathlib import Path
 
 from pruning_core.engine import device as devices
@@ -20,6 +21,7 @@ from pruning_core.engine.walk import Walk
 from pruning_core.intake.checkpoint import inspect
 from pruning_core.intake.sizes import NAMES
 from pruning_core.reporting import card, page
+from pruning_core.reporting.headline import headline
 from pruning_core.run import Run, versions
 from pruning_core.spec.base import digest
 from pruning_core.spec.patterns import NofM
@@ -84,6 +86,9 @@ def report(
     gone = removed(run, blocks)
     run.tracker.end()
     report = Report(
+        origin=run.origin,
+        started_at=run.started_at,
+        finished_at=datetime.now(UTC),
         spec=run.spec,
         spec_digest=digest(run.spec),
         fingerprint=fingerprint,
@@ -126,7 +131,8 @@ def report(
         report, base_model=run.base_model, source=run.source, checkpoint=run.checkpoint
     )
     files = export.manifest(run.checkpoint)
-    report = report.model_copy(update={"files": files, "licence": licence})
+    told = {"files": files, "licence": licence, "summary": headline(report)}
+    report = report.model_copy(update=told)
     with replacing(run.out / "report.html") as temporary:
         temporary.write_text(page.html(report), encoding="utf-8")
     with replacing(run.out / "report.json") as temporary:
@@ -220,8 +226,6 @@ def _warnings(run: Run, blocks: tuple[BlockReport, ...]) -> Iterator[str]:
         yield from run.units.warnings
         if not run.units.removing:
             yield ZEROED_UNITS
-    if not run.spec.needs_calibration:
-        yield f"{run.spec.method.name} reads no calibration data; the tasks named did not calibrate."
     if isinstance(run.spec.pattern, NofM) and run.spec.pattern.permute == "mask":
         yield PERMUTED_MASK
     if run.search is not None and run.search.kept_ria:
@@ -230,9 +234,12 @@ def _warnings(run: Run, blocks: tuple[BlockReport, ...]) -> Iterator[str]:
     if asked.tasks != () and asked.harness == "secateur" and not run.yardsticks.tokens:
         yield "No quality was measured: the calibration tasks have nothing to evaluate. Name evaluation.tasks."
     for found in run.sources.overlaps():
+        evaluating, calibrating = map(
+            run.sources.shown, (found.evaluation_task, found.calibration_task)
+        )
         yield (
-            f"{found.items} items of the evaluation split of {found.evaluation_task} are in the calibration split of "
-            f"{found.calibration_task} too: its figures may be too good."
+            f"{found.items} items of the evaluation split of {evaluating} are in the calibration split of "
+            f"{calibrating} too: its figures may be too good."
         )
     for block in blocks:
         yield from block.warnings

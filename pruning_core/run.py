@@ -7,6 +7,7 @@ import hashlib
 import json
 import platform
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 
@@ -31,7 +32,7 @@ from pruning_core.spec.calibration import DEFAULT_SAMPLES
 from pruning_core.spec.composition import Uniform
 from pruning_core.spec.prune import PruneSpec
 from pruning_core.spec.recovery import Recovery, RecoveryReport
-from pruning_core.spec.report import SearchReport
+from pruning_core.spec.report import Origin, SearchReport
 from pruning_core.spec.unit_methods import UnitMethod
 
 _PRUNE_COST = 1.9
@@ -49,11 +50,13 @@ class Run:
     device: torch.device
     sources: Sources
     base_model: str | None
+    origin: Origin
     windows: Windows | None
     search_text: Windows | None
     yardsticks: Yardsticks
     model_digest: str
     tracker: Tracker
+    started_at: datetime
     dense: Measured | None = None
     harness_dense: list[harness.Row] | None = None
     search: SearchReport | None = None
@@ -95,6 +98,7 @@ def prepare(
     observer: Observer,
     sources: Sources,
     base_model: str | None,
+    origin: Origin,
 ) -> Run:
     """Read and tokenise everything that the run needs.
 
@@ -106,11 +110,13 @@ def prepare(
         observer: Told of every step.
         sources: The data.
         base_model: The dense model's name on the hub.
+        origin: Which model and job the report names.
 
     Raises:
         PruningError: something of it is missing, malformed or too small.
     """
     facts, device = inspect(model_dir), devices.pick()
+    started_at = datetime.now(UTC)
     if spec.evaluation.harness == "lm_eval":
         harness.require()
     out.mkdir(parents=True, exist_ok=True)
@@ -136,11 +142,13 @@ def prepare(
         device=device,
         sources=sources,
         base_model=base_model,
+        origin=origin,
         windows=windows,
         search_text=search_text,
         yardsticks=by,
         model_digest=model_digest,
         tracker=Tracker(observer, _costs(spec, facts, windows, by, training)),
+        started_at=started_at,
         training=training,
     )
 

@@ -168,7 +168,7 @@ def named(prune: Mapping[str, Any]) -> set[str]:
 
 
 def _facts(row: File, artifacts: LocalArtifacts) -> dict[str, Any]:
-    fields = ("format", "kind", "use", "items", "bytes", "sha256")
+    fields = ("name", "format", "kind", "use", "items", "bytes", "sha256")
     return {"path": str(artifacts.path(row.key)), **{name: getattr(row, name) for name in fields}}
 
 

@@ -37,6 +37,7 @@ class Claim:
     attempt: int
     spec: dict[str, Any]
     project: str
+    name: str | None
 
 
 @dataclass(frozen=True)
@@ -66,7 +67,7 @@ def claim(session: Session, *, owner: str, lease_seconds: float) -> Claim | None
         started_at=func.coalesce(Job.started_at, db_now()),
         progress_at=db_now(),
     )
-    return Claim(job.id, job.epoch, job.attempt, job.spec, job.project)
+    return Claim(job.id, job.epoch, job.attempt, job.spec, job.project, job.name)
 
 
 def heartbeat(session: Session, job_id: str, epoch: int, *, lease_seconds: float) -> Signals:

@@ -34,6 +34,7 @@ class Attempt(Frozen):
 
     job_id: str
     epoch: int
+    job_name: str | None = None
     parent: int
     """Process id of the supervisor; the child ends when it is no longer its parent."""
     model: ModelRef

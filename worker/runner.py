@@ -16,7 +16,7 @@ from pydantic import BaseModel
 
 from pruning_core.errors import ResumeMismatch
 from pruning_core.intake import admission
-from pruning_core.spec.report import Progress, Report
+from pruning_core.spec.report import Origin, Progress, Report
 from worker.failures import explain
 from worker.logs import configure_logging
 from worker.orphan import die_with
@@ -124,10 +124,19 @@ def run(attempt: Attempt, folder: Path, conversation: Conversation) -> Report:
         "seed": attempt.prune.calibration.seed,
     }
     conversation.say(Resolved(resolved=resolved))
-    return prune(source.path, attempt, folder, conversation)
+    origin = Origin(
+        model=attempt.model.ref,
+        revision=attempt.model.revision,
+        commit=source.commit,
+        job_id=attempt.job_id,
+        job_name=attempt.job_name,
+    )
+    return prune(source.path, attempt, origin, folder, conversation)
 
 
-def prune(model: Path, attempt: Attempt, folder: Path, conversation: Conversation) -> Report:
+def prune(
+    model: Path, attempt: Attempt, origin: Origin, folder: Path, conversation: Conversation
+) -> Report:
     """Prune; state of another specification or version in the work folder is thrown away."""
     from pruning_core import pipeline
 
@@ -140,6 +149,7 @@ def prune(model: Path, attempt: Attempt, folder: Path, conversation: Conversatio
             files=attempt.files,
             cache_dir=attempt.cache_dir,
             base_model=attempt.model.repo,
+            origin=origin,
         )
 
     try:

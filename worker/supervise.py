@@ -118,6 +118,7 @@ class Supervisor:
         attempt = {
             "job_id": claim.job_id,
             "epoch": claim.epoch,
+            "job_name": claim.name,
             "parent": os.getpid(),
             "model": claim.spec["model"],
             "prune": claim.spec["prune"],

@@ -8,6 +8,7 @@ import json
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from statistics import fmean
 from typing import Any
 
 import numpy as np
@@ -214,6 +215,7 @@ def accuracies(by: Yardsticks, dense: Measured | None, pruned: Measured) -> tupl
         Accuracy(
             task=task,
             items=len(asked),
+            chance=fmean(1 / len(question.sequences) for question in asked),
             acc=scored(task, asked, normalised=False),
             acc_norm=scored(task, asked, normalised=True),
             digest=_digest(asked),

@@ -28,6 +28,11 @@ class Sources:
         """Return a task by name."""
         return find(name, self.tasks_dir, self.files)
 
+    def shown(self, name: str) -> str:
+        """Return what messages call a task: an uploaded file by its sender's name too."""
+        file = self.files.get(name)
+        return f"{file.name} ({name})" if file is not None and file.name else name
+
     def data(self, name: str, split: Split, *, limit_bytes: int | None = None) -> Data:
         """Return one split of a task; of a hub's corpus, and of a text to evaluate, no more than `limit_bytes`."""
         if (name, split) not in self._read:
@@ -43,6 +48,7 @@ class Sources:
                 task=name,
                 split=split,
                 origin=data.task.origin,
+                file=(data.task.file and data.task.file.name) or None,
                 revision=data.revision,
                 items=len(data.items),
                 digest=data.digest,

@@ -31,6 +31,8 @@ class UserFile(Frozen):
 
     path: Path
     """JSON Lines or plain text in UTF-8."""
+    name: str = ""
+    """What its sender called it; empty where nobody said."""
     format: Format
     kind: Kind
     use: Use

@@ -8,7 +8,8 @@ from pathlib import Path
 
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
-from pruning_core.reporting import licence, units, words
+from pruning_core.reporting import licence, naming, units, words
+from pruning_core.reporting.headline import headline
 from pruning_core.reporting.licence import Licence
 from pruning_core.reporting.rendering import rendered
 from pruning_core.spec.patterns import NofM
@@ -67,7 +68,7 @@ def _amount_tag(report: Report) -> str:
 
 
 def _name(report: Report, base_model: str | None) -> str:
-    base = base_model.rpartition("/")[2] if base_model else report.architecture
+    base = naming.model(base_model or report.origin.model).rpartition("/")[2].removesuffix(".gguf")
     return f"{base}-{report.spec.method.name}-{_amount_tag(report)}"
 
 
@@ -80,36 +81,49 @@ def _results(report: Report) -> Iterator[EvalResult]:
         yield EvalResult(
             task_type="text-generation",
             dataset_type=name,
-            dataset_name=name,
+            dataset_name=naming.file_name(report, name),
             metric_type=kind,
             metric_name=metric,
             metric_value=value,
         )
 
 
-def _missed(gate: GateReport) -> str:
+def _missed(report: Report, gate: GateReport) -> str:
     bounds = {"at least": gate.min, "at most": gate.max}
     asked = " and ".join(f"{word} {one:g}" for word, one in bounds.items() if one is not None)
-    return f"{gate.metric} is {gate.value:.4g}, {asked} was asked for"
+    return f"{naming.metric(report, gate.metric)} is {gate.value:.4g}, {asked} was asked for"
 
 
 def _values(report: Report, base_model: str | None, found: Licence | None) -> dict[str, object]:
     return {
         "name": plain(_name(report, base_model)),
+        "won": plain(headline(report)),
         "done": plain(words.what_was_done(report)),
-        "base_model": plain(base_model) if base_model else None,
+        "origin": [*_origin(report, base_model)],
         "amount": plain(words.amount(report)),
         "method": plain(report.spec.method.name),
         "facts": [*_facts(report)],
         "shrinks": units.shrinks(report.spec),
         "retokenized": units.retokenized(report),
         "rows": [*_rows(report)],
-        "missed_gates": [plain(_missed(gate)) for gate in report.gates if not gate.passed],
+        "missed_gates": [plain(_missed(report, gate)) for gate in report.gates if not gate.passed],
         "warnings": [plain(warning) for warning in report.warnings],
         "licence": plain(found.name or found.identifier) if found else None,
         "fingerprint": report.fingerprint,
         "versions": plain(", ".join(f"{name} {one}" for name, one in report.versions.items())),
     }
+
+
+def _origin(report: Report, base_model: str | None) -> Iterator[tuple[str, str]]:
+    """Yield what was pruned, by which job and when; of a local model its name and not its place."""
+    origin = report.origin
+    yield "base model", plain(base_model or naming.model(origin.model))
+    revision = " = ".join(filter(None, (origin.revision, origin.commit)))
+    if revision:
+        yield "revision", plain(revision)
+    if origin.job_id:
+        yield "job", plain(" ".join(filter(None, (origin.job_name, f"({origin.job_id})"))))
+    yield "date", words.moment(report.finished_at)
 
 
 def _facts(report: Report) -> Iterator[tuple[str, str]]:
@@ -121,13 +135,16 @@ def _facts(report: Report) -> Iterator[tuple[str, str]]:
     if not units.shrinks(report.spec):
         yield "zeros among all parameters", words.percent(report.sparsity_model)
     if report.calibration is not None:
-        yield "calibration", _calibration(report.calibration)
+        yield "calibration", _calibration(report, report.calibration)
     if report.recovery is not None:
         yield "fine-tuning", plain(_tuning(report, report.recovery))
 
 
-def _calibration(used: CalibrationReport) -> str:
-    tasks = ", ".join(f"{task} ({samples:,} samples)" for task, samples in used.tasks.items())
+def _calibration(report: Report, used: CalibrationReport) -> str:
+    tasks = ", ".join(
+        f"{naming.file_name(report, task)} ({samples:,} samples)"
+        for task, samples in used.tasks.items()
+    )
     return plain(f"{tasks}; {used.tokens:,} tokens, seed {used.seed}")
 
 
@@ -135,7 +152,7 @@ def _tuning(report: Report, found: RecoveryReport) -> str:
     asked = report.spec.recovery
     tasks = asked.tasks if asked is not None else None
     named = tasks or tuple(report.calibration.tasks if report.calibration else ())
-    text = f" on {words.listed(named)}" if named else ""
+    text = f" on {words.listed([naming.file_name(report, one) for one in named])}" if named else ""
     teacher = ", distilled from the dense model" if found.distilled else ""
     change = f"from {words.number(found.loss_before)} to {words.number(found.loss_after)}"
     gain = f"loss {change} on held-out windows" if found.best_step else "without gain, so undone"
@@ -147,7 +164,7 @@ def _rows(report: Report) -> Iterator[tuple[str, ...]]:
     """Yield task, measure, dense, pruned and verdict of everything measured."""
     for one in report.perplexity:
         yield (
-            plain(one.task),
+            plain(naming.task(report, one.task)),
             "perplexity",
             words.with_interval(one.dense, one.dense_interval),
             words.with_interval(one.pruned, one.pruned_interval),
@@ -156,11 +173,11 @@ def _rows(report: Report) -> Iterator[tuple[str, ...]]:
         if one.bits_per_byte_pruned is not None:
             dense = words.with_interval(one.bits_per_byte_dense, None)
             pruned = words.number(one.bits_per_byte_pruned)
-            yield (plain(one.task), "bits per byte", dense, pruned, "")
+            yield (plain(naming.task(report, one.task)), "bits per byte", dense, pruned, "")
     for task in report.accuracy:
         for measure, score in (("acc", task.acc), ("acc\\_norm", task.acc_norm)):
             yield (
-                plain(task.task),
+                plain(naming.task(report, task.task)),
                 measure,
                 words.share_with_interval(score.dense, score.dense_interval),
                 words.share_with_interval(score.pruned, score.pruned_interval),

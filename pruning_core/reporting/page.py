@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
-from pruning_core.reporting import words
+from collections.abc import Iterator
+
+from pruning_core.reporting import naming, words
+from pruning_core.reporting.headline import headline
 from pruning_core.reporting.rendering import rendered
 from pruning_core.reporting.sections import sections
-from pruning_core.spec.report import GateReport, Report
+from pruning_core.spec.report import Report
 
 
 def html(report: Report) -> str:
     """Return the page; equal reports give equal bytes."""
     values = {
+        "name": naming.model(report.origin.model),
+        "won": headline(report),
+        "facts": [*_facts(report)],
         "done": words.what_was_done(report),
-        "verdict": _verdict(report.gates),
+        "verdict": _verdict(report),
         "passed": all(gate.passed for gate in report.gates),
         "warnings": report.warnings,
         "sections": sections(report),
@@ -20,9 +26,22 @@ def html(report: Report) -> str:
     return words.printable(rendered("report.html.jinja", values))
 
 
-def _verdict(gates: tuple[GateReport, ...]) -> str:
+def _facts(report: Report) -> Iterator[tuple[str, str]]:
+    """Yield what was pruned, by which job and when."""
+    origin = report.origin
+    yield "Model", origin.model
+    revision = " = ".join(filter(None, (origin.revision, origin.commit)))
+    if revision:
+        yield "Revision", revision
+    if origin.job_id:
+        yield "Job", f"{origin.job_id}{f' ({origin.job_name})' if origin.job_name else ''}"
+    yield "Finished", words.moment(report.finished_at)
+
+
+def _verdict(report: Report) -> str:
     """Return how the gates went in one sentence; nothing where there are none."""
-    missed = [gate.metric for gate in gates if not gate.passed]
+    gates = report.gates
+    missed = [naming.metric(report, gate.metric) for gate in gates if not gate.passed]
     if not gates:
         return ""
     if not missed:

@@ -11,7 +11,7 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
-from pruning_core.reporting import units, words
+from pruning_core.reporting import naming, units, words
 from pruning_core.reporting.drawing import DENSE, INK, MARKERS, PRUNED, SERIES, Plot, draw
 from pruning_core.spec.recovery import RecoveryReport
 from pruning_core.spec.report import (
@@ -31,6 +31,8 @@ SHORT_LABEL = 18
 WIDEST_LINEAR_SPREAD = 20.0
 """Above this ratio of largest to smallest, small bars vanish: points on a logarithmic axis instead."""
 _NARROWEST_SPAN = 0.1
+_ROUNDING = 0.005
+"""Share by which values differ that only whole weights, rows and units keep from being equal."""
 _MARKERS_PER_LINE = 10
 _PART = re.compile(r"\[(?P<part>[^\]]+)\]")
 
@@ -44,6 +46,8 @@ class Row:
     pruned: float
     dense_interval: Interval | None
     pruned_interval: Interval | None
+    chance: float | None = None
+    """What guessing reaches."""
 
     @property
     def values(self) -> tuple[float, ...]:
@@ -109,7 +113,10 @@ def _means(values: Iterable[tuple[str, int, float | None]]) -> Lines:
 
 
 def _sparsity(report: Report) -> Plot | None:
+    """Draw what each matrix loses, where that differs between blocks."""
     lines = by_kind(report, lambda matrix: 100 * matrix.sparsity)
+    if all(_flat(line.values()) for line in lines.values()):
+        return None
     label = "weights removed (%)"
     return _lines("sparsity", "Sparsity by block", label, lines, unit=" %")
 
@@ -123,7 +130,7 @@ def _error(report: Report) -> Plot | None:
 def _unit_share(report: Report) -> Plot | None:
     """Draw what each block loses, where that differs."""
     lines = units_by_kind(report, lambda unit: 100 * unit.removed / unit.of)
-    if all(len(set(line.values())) == 1 for line in lines.values()):
+    if all(_flat(line.values()) for line in lines.values()):
         return None
     done = "removed" if units.shrinks(report.spec) else "zeroed"
     return _lines("unit-share", f"Units {done} by block", f"units {done} (%)", lines, unit=" %")
@@ -137,8 +144,15 @@ def _unit_error(report: Report) -> Plot | None:
     return _lines("unit-error", "Relative output error by block", "relative output error", lines)
 
 
+def _flat(values: Iterable[float]) -> bool:
+    """Tell whether a drawing would show nothing: no value, one, or all the same but for rounding."""
+    found = [*values]
+    largest = max(map(abs, found), default=0.0)
+    return not found or max(found) - min(found) <= _ROUNDING * largest
+
+
 def _lines(name: str, title: str, label: str, lines: Lines, *, unit: str = "") -> Plot | None:
-    if not lines:
+    if _flat(value for line in lines.values() for value in line.values()):
         return None
     abreast = 4 if max(map(len, lines)) <= SHORT_LABEL else 2
 
@@ -193,7 +207,13 @@ def _said_of(label: str, lines: Lines, unit: str) -> str:
 def _comparisons(report: Report) -> Iterator[Plot | None]:
     perplexity = "perplexity (lower is better)"
     rows = [
-        Row(one.task, one.dense, one.pruned, one.dense_interval, one.pruned_interval)
+        Row(
+            naming.file_name(report, one.task),
+            one.dense,
+            one.pruned,
+            one.dense_interval,
+            one.pruned_interval,
+        )
         for one in report.perplexity
     ]
     yield _bars("perplexity", "Perplexity before and after", perplexity, rows)
@@ -202,11 +222,14 @@ def _comparisons(report: Report) -> Iterator[Plot | None]:
         ("acc-norm", "Accuracy by length-normalised likelihood", lambda one: one.acc_norm),
     )
     for name, title, chosen in scores:
-        rows = [_row_of_score(one.task, chosen(one)) for one in report.accuracy]
+        rows = [
+            _row_of_score(naming.file_name(report, one.task), chosen(one), one.chance)
+            for one in report.accuracy
+        ]
         yield _bars(name, title, "right answers (%)", rows, end=100)
 
 
-def _row_of_score(task: str, score: Score) -> Row:
+def _row_of_score(task: str, score: Score, chance: float) -> Row:
     dense = None if score.dense is None else 100 * score.dense
     return Row(
         task,
@@ -214,6 +237,7 @@ def _row_of_score(task: str, score: Score) -> Row:
         100 * score.pruned,
         _times_100(score.dense_interval),
         _times_100(score.pruned_interval),
+        100 * chance,
     )
 
 
@@ -224,7 +248,7 @@ def _times_100(interval: Interval | None) -> Interval | None:
 def _bars(
     name: str, title: str, label: str, rows: Sequence[Row], *, end: float | None = None
 ) -> Plot | None:
-    if not rows:
+    if _flat(value for row in rows for value in row.values):
         return None
     values = [value for row in rows for value in row.values]
     logarithmic = end is None and max(values) > WIDEST_LINEAR_SPREAD * min(values) > 0
@@ -237,6 +261,7 @@ def _bars(
             axes.xaxis.set_minor_formatter(NullFormatter())
         for number, row in enumerate(rows):
             _pair(axes, number, row, points=logarithmic)
+            _chance(axes, number, row)
         axes.set_yticks(range(len(rows)), [_shortened(row.label) for row in rows])
         axes.set_ylim(len(rows) - 0.4, -0.6)
         axes.set_xlabel(label + (", logarithmic" if logarithmic else ""))
@@ -245,7 +270,7 @@ def _bars(
             axes.set_xlim(0, end)
         handles, labels = axes.get_legend_handles_labels()
         once = dict(zip(labels, handles, strict=True))
-        axes.figure.legend(once.values(), once, loc="outside lower center", ncols=2)
+        axes.figure.legend(once.values(), once, loc="outside lower center", ncols=3)
 
     said = "; ".join(_said_of_row(row) for row in rows)
     alternative = f"{label.capitalize()} of the dense and the pruned model, with 95 % intervals where there are any. {said}."
@@ -278,6 +303,13 @@ def _pair(axes: Axes, number: int, row: Row, *, points: bool) -> None:
             )
 
 
+def _chance(axes: Axes, number: int, row: Row) -> None:
+    if row.chance is not None:
+        ends = [number - 0.45], [number + 0.45]
+        look: dict[str, Any] = {"color": INK, "linewidth": 1.4, "linestyle": (0, (2, 1.5))}
+        axes.vlines([row.chance], *ends, label="guessing", **look)
+
+
 def _shortened(label: str) -> str:
     plain = words.printable(label).replace("\n", " ").replace("$", r"\$")
     return plain if len(plain) <= LONGEST_LABEL else f"{plain[: LONGEST_LABEL - 1]}…"
@@ -285,13 +317,14 @@ def _shortened(label: str) -> str:
 
 def _said_of_row(row: Row) -> str:
     before = "" if row.dense is None else f"dense {words.number(row.dense)}, "
-    return f"{row.label}: {before}pruned {words.number(row.pruned)}"
+    guessed = "" if row.chance is None else f", guessing {words.number(row.chance)}"
+    return f"{row.label}: {before}pruned {words.number(row.pruned)}{guessed}"
 
 
 def _trials(search: SearchReport | None) -> Plot | None:
-    if search is None or not search.trials:
+    values = [trial.value for trial in search.trials] if search is not None else []
+    if _flat(values):
         return None
-    values = [trial.value for trial in search.trials]
     best = [min(values[: number + 1]) for number in range(len(values))]
 
     def paint(axes: Axes) -> None:
@@ -313,9 +346,9 @@ def _trials(search: SearchReport | None) -> Plot | None:
 
 
 def _ratios(report: Report) -> Plot | None:
-    if report.ratios is None or not report.ratios:
+    shares = [100 * ratio for ratio in report.ratios or ()]
+    if _flat(shares):
         return None
-    shares = [100 * ratio for ratio in report.ratios]
     target = 100 * report.spec.ratio
 
     def paint(axes: Axes) -> None:
@@ -344,6 +377,8 @@ def recovery(report: RecoveryReport) -> Plot | None:
     steps = [point.step for point in report.history]
     training = [point.training_loss for point in report.history]
     validation = [report.loss_before, *(point.validation_loss for point in report.history)]
+    if _flat([*training, *validation]):
+        return None
 
     def paint(axes: Axes) -> None:
         look: dict[str, Any] = {"markersize": 4.5, "linewidth": 1.4}

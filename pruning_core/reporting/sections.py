@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
-from pruning_core.reporting import units, words
+from pruning_core.reporting import naming, units, words
 from pruning_core.reporting.elements import Folded, Quote, Section, Table, filled, table_of
 from pruning_core.reporting.plots import plots
 from pruning_core.reporting.what_went import (
@@ -13,7 +13,7 @@ from pruning_core.reporting.what_went import (
     size_and_speed_section,
     units_section,
 )
-from pruning_core.spec.report import DataReport, GateReport, Perplexity, Report, Score, SearchReport
+from pruning_core.spec.report import DataReport, Perplexity, Report, Score, SearchReport
 
 CHANCE_NOTE = (
     "Intervals are 95 % intervals. “Within chance” means that the difference is no larger than repeated "
@@ -44,24 +44,24 @@ def sections(report: Report) -> tuple[Section, ...]:
 
 
 def _quality(report: Report) -> Section:
-    tables = (*_gates(report.gates), *_perplexity(report), *_accuracy(report), *_harness(report))
+    tables = (*_gates(report), *_perplexity(report), *_accuracy(report), *_harness(report))
     notes = [CHANCE_NOTE] if report.perplexity or report.accuracy else []
     if report.perplexity and units.retokenized(report):
         notes.append(OTHER_TOKENS_NOTE)
     return Section("quality", "Quality before and after", tuple(notes), tables)
 
 
-def _gates(gates: Sequence[GateReport]) -> Iterator[Table]:
+def _gates(report: Report) -> Iterator[Table]:
     columns = ("Figure", "At least", "At most", "Found", "Result")
     rows = [
         (
-            gate.metric,
+            naming.metric(report, gate.metric),
             words.given(gate.min),
             words.given(gate.max),
             words.number(gate.value),
             "passed" if gate.passed else "missed",
         )
-        for gate in gates
+        for gate in report.gates
     ]
     yield from table_of("Quality gates", columns, rows)
 
@@ -73,7 +73,7 @@ def _perplexity(report: Report) -> Iterator[Table]:
     )  # fmt: skip
     rows = [
         (
-            one.task,
+            naming.task(report, one.task),
             words.with_interval(one.dense, one.dense_interval),
             words.with_interval(one.pruned, one.pruned_interval),
             words.with_interval(one.ratio, one.ratio_interval),
@@ -97,21 +97,22 @@ def _resampled(measured: Perplexity) -> str:
 
 def _accuracy(report: Report) -> Iterator[Table]:
     columns = (
-        "Task", "Measure", "Dense", "Pruned", "In words", "Lost", "Gained", "p-value", "Items",
+        "Task", "Measure", "Dense", "Pruned", "In words", "Guessing", "Lost", "Gained", "p-value", "Items",
     )  # fmt: skip
     rows = [
-        (one.task, measure, *_score(score), f"{one.items:,}")
+        (naming.task(report, one.task), measure, *_score(score, one.chance), f"{one.items:,}")
         for one in report.accuracy
         for measure, score in (("acc", one.acc), ("acc_norm", one.acc_norm))
     ]
     yield from table_of("Accuracy on multiple choice: higher is better", columns, rows)
 
 
-def _score(score: Score) -> tuple[str, ...]:
+def _score(score: Score, chance: float) -> tuple[str, ...]:
     return (
         words.share_with_interval(score.dense, score.dense_interval),
         words.share_with_interval(score.pruned, score.pruned_interval),
         words.judged_score(score),
+        words.share_with_interval(chance, None),
         "" if score.lost is None else f"{score.lost:,}",
         "" if score.gained is None else f"{score.gained:,}",
         words.p_value(score.p_value),
@@ -192,7 +193,7 @@ def _calibration(report: Report) -> Iterator[Table]:
     if used is None:
         return
     caption = f"Calibration: {used.tokens:,} tokens, at most {used.seq_len:,} per sample, seed {used.seed}"
-    rows = [(task, f"{samples:,}") for task, samples in used.tasks.items()]
+    rows = [(naming.task(report, task), f"{samples:,}") for task, samples in used.tasks.items()]
     yield from table_of(caption, ("Task", "Samples"), rows)
 
 
@@ -200,7 +201,7 @@ def _origins(report: Report) -> Iterator[Table]:
     columns = ("Task", "Used for", "Comes from", "Items", "Licence")
     rows = [
         (
-            one.task,
+            naming.task(report, one.task),
             "calibration" if one.split == "calibration" else "evaluation",
             _origin(one),
             f"{one.items:,}",
@@ -217,7 +218,12 @@ def _origin(data: DataReport) -> str:
 
 def _overlaps(report: Report) -> Iterator[Table]:
     rows = [
-        (one.calibration_task, one.evaluation_task, f"{one.items:,}") for one in report.overlaps
+        (
+            naming.task(report, one.calibration_task),
+            naming.task(report, one.evaluation_task),
+            f"{one.items:,}",
+        )
+        for one in report.overlaps
     ]
     columns = ("Calibration task", "Evaluation task", "Items in both")
     yield from table_of("Items that calibrate and are evaluated too", columns, rows)

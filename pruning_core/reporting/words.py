@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import unicodedata
 from collections.abc import Sequence
+from datetime import UTC, datetime
 
 from pruning_core.reporting import units
 from pruning_core.reporting.units import Cut
@@ -77,6 +78,11 @@ def seconds(value: float) -> str:
     if minutes < 60:
         return tied(f"{minutes} min {rest} s")
     return tied(f"{minutes // 60:,} h {minutes % 60} min")
+
+
+def moment(when: datetime) -> str:
+    """Return a point in time, to the minute."""
+    return f"{when.astimezone(UTC):%Y-%m-%d %H:%M} UTC"
 
 
 def with_interval(value: float | None, interval: Interval | None) -> str:

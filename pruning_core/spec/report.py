@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Literal
 
 from pydantic import Field
@@ -26,6 +27,19 @@ Phase = Literal[
     "verifying",
     "uploading",
 ]
+
+
+class Origin(Frozen):
+    """Which model was pruned, and by which job."""
+
+    model: str
+    """As the job named it, `hf://org/name` or `file:///path`; without a job the folder."""
+    revision: str | None = None
+    """Branch, tag or commit that the job asked for."""
+    commit: str | None = None
+    """What that meant on the hub."""
+    job_id: str | None = None
+    job_name: str | None = None
 
 
 class MatrixReport(Frozen):
@@ -179,6 +193,8 @@ class Accuracy(Frozen):
 
     task: str
     items: int
+    chance: float
+    """What guessing reaches: the mean over the items of one over the number of choices."""
     acc: Score
     """By the sum of the continuation's log-likelihoods."""
     acc_norm: Score
@@ -233,6 +249,8 @@ class DataReport(Frozen):
     task: str
     split: Literal["calibration", "eval"]
     origin: Literal["built-in", "folder", "hub", "file", "model"]
+    file: str | None = None
+    """What its sender called an uploaded file."""
     revision: str | None = None
     """Commit of a hub dataset."""
     items: int
@@ -305,6 +323,12 @@ class Report(Frozen):
     """Everything measured; `schema_version` changes when a field changes its meaning or goes."""
 
     schema_version: int = SCHEMA_VERSION
+    summary: str = ""
+    """One sentence on what was won and lost."""
+    origin: Origin
+    started_at: datetime
+    """When the process that pruned was started."""
+    finished_at: datetime
     spec: PruneSpec
     spec_digest: str
     fingerprint: str

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from datetime import UTC, datetime
 from typing import Any
 
 from pruning_core.spec.base import digest
@@ -18,6 +19,7 @@ from pruning_core.spec.report import (
     HarnessMetric,
     Interval,
     MatrixReport,
+    Origin,
     Overlap,
     Perplexity,
     ReconstructionReport,
@@ -118,6 +120,7 @@ def accuracy(task: str, *, baseline: bool = True) -> Accuracy:
     return Accuracy(
         task=task,
         items=400,
+        chance=0.25,
         acc=score(0.62 if baseline else None, 0.55, 0.0001 if baseline else None),
         acc_norm=score(0.6 if baseline else None, 0.59, 0.61 if baseline else None),
         digest=f"sha256:{SHA}",
@@ -152,6 +155,9 @@ def report(spec: dict[str, Any] | None = None, **changes: Any) -> Report:
     """The least that a report holds; `changes` add to it."""
     made = PruneSpec.model_validate(spec or {"method": "magnitude", "sparsity": 0.5})
     least: dict[str, Any] = {
+        "origin": Origin(model="file:///models/SmolLM2-135M", job_id="job_7", job_name="nightly"),
+        "started_at": datetime(2026, 1, 2, 3, 4, tzinfo=UTC),
+        "finished_at": datetime(2026, 1, 2, 3, 9, tzinfo=UTC),
         "spec": made,
         "spec_digest": digest(made),
         "fingerprint": f"sha256:{SHA}",

@@ -231,11 +231,16 @@ def test_small_shards_come_with_an_index(folder: Path, tmp_path: Path) -> None:
     assert report.verification.max_logit_difference <= 1e-6
 
 
-def test_magnitude_needs_no_calibration_and_says_so(folder: Path, tmp_path: Path) -> None:
+def test_magnitude_needs_no_calibration_and_makes_no_note_of_it(
+    folder: Path, tmp_path: Path
+) -> None:
     report = prune(folder, spec(method="magnitude"), tmp_path)
     assert report.calibration is None
     assert report.timing.prune_over_forward is None
-    assert any("reads no calibration data" in warning for warning in report.warnings)
+    assert not any("calibrat" in warning for warning in report.warnings)
+    assert report.origin.model == str(folder)
+    assert report.started_at < report.finished_at
+    assert "of the parameters are zeros" in report.summary
 
 
 def test_an_expert_that_no_token_reaches_is_pruned_by_magnitude_with_a_warning(

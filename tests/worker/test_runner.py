@@ -32,6 +32,7 @@ def attempt(models: Path, tmp_path: Path) -> dict[str, Any]:
     return {
         "job_id": "job_1",
         "epoch": 1,
+        "job_name": "nightly",
         "parent": os.getpid(),
         "model": {"ref": f"file://{models}/llama"},
         "prune": {
@@ -75,6 +76,12 @@ def test_success(attempt: dict[str, Any], tmp_path: Path) -> None:
     blocks = [m.progress.block for m in messages if isinstance(m, Progressed)]
     assert [block.block for block in blocks if block] == list(range(tiny.BLOCKS))
     assert isinstance(messages[-1], Succeeded)
+    origin = messages[-1].report.origin
+    assert (origin.model, origin.job_id, origin.job_name) == (
+        attempt["model"]["ref"],
+        "job_1",
+        "nightly",
+    )
     files = {entry.path: entry.sha256 for entry in messages[-1].report.files}
     assert files == {
         path.name: sha256(path.read_bytes()).hexdigest()

@@ -1,0 +1,103 @@
+"""One sentence on what pruning won and what it lost, from the report's figures and nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from pruning_core.reporting import naming, units, words
+from pruning_core.spec.report import Accuracy, Perplexity, Report, SpeedReport
+
+MOST_NAMED = 2
+"""Tasks of one kind that are named one by one; more are told by their range."""
+SAME = 0.005
+"""Sizes that differ by a smaller share are called the same."""
+
+
+def headline(report: Report) -> str:
+    """Return the sentence: size, quality, speed; what was not measured is said."""
+    said = ", ".join((_size(report), *_quality(report), _speed(report.speed)))
+    return f"{said[0].upper()}{said[1:]}."
+
+
+def _size(report: Report) -> str:
+    larger = report.bytes_after / report.bytes_before - 1
+    if not units.shrinks(report.spec):
+        zeros = f"{words.about(report.sparsity_model)} of the parameters are zeros"
+        return f"{zeros} in files {_files(larger)}"
+    fewer = 1 - report.parameters_after / report.parameters
+    if abs(fewer + larger) < SAME:
+        return f"{words.about(fewer)} smaller"
+    return f"{words.about(fewer)} fewer parameters in files {_files(larger)}"
+
+
+def _files(larger: float) -> str:
+    """Return how the files' size compares with what the user gave."""
+    if abs(larger) < SAME:
+        return "of the same size"
+    if larger < 0:
+        return f"{words.about(-larger)} smaller"
+    return f"{_times(1 + larger)} as large"
+
+
+def _times(factor: float) -> str:
+    return words.tied(f"{factor:.3g} x")
+
+
+def _quality(report: Report) -> Iterator[str]:
+    yield from _perplexity(report, report.perplexity)
+    yield from _accuracy(report, report.accuracy)
+    if report.harness and not (report.perplexity or report.accuracy):
+        yield f"{words.counted(len(report.harness), 'figure')} of lm-evaluation-harness below"
+    if not (report.perplexity or report.accuracy or report.harness):
+        yield "quality not measured"
+
+
+def _perplexity(report: Report, measured: Sequence[Perplexity]) -> Iterator[str]:
+    ratios = [one.ratio for one in measured if one.ratio is not None]
+    if len(measured) <= MOST_NAMED:
+        yield from (_of_text(report, one) for one in measured)
+    elif ratios:
+        spread = f"{min(ratios):.3g} to {_times(max(ratios))}"
+        yield f"perplexity {spread} on {len(ratios)} texts"
+    else:
+        yield f"perplexity on {len(measured)} texts without the dense model's to compare with"
+
+
+def _of_text(report: Report, one: Perplexity) -> str:
+    name = naming.file_name(report, one.task)
+    if one.ratio is None:
+        return f"perplexity {words.number(one.pruned)} on {name} (dense not measured)"
+    unsure = f" ({words.WITHIN_CHANCE})" if words.judged_ratio(one) == words.WITHIN_CHANCE else ""
+    return f"perplexity {_times(one.ratio)} on {name}{unsure}"
+
+
+def _accuracy(report: Report, measured: Sequence[Accuracy]) -> Iterator[str]:
+    changes = [
+        100 * (one.acc.pruned - one.acc.dense) for one in measured if one.acc.dense is not None
+    ]
+    if len(measured) <= MOST_NAMED:
+        yield from (_of_questions(report, one) for one in measured)
+    elif changes:
+        spread = f"{min(changes):+.1f} to {max(changes):+.1f} points"
+        yield f"accuracy {words.tied(spread)} on {len(changes)} tasks"
+    else:
+        yield f"accuracy on {len(measured)} tasks without the dense model's to compare with"
+
+
+def _of_questions(report: Report, one: Accuracy) -> str:
+    name, score = naming.file_name(report, one.task), one.acc
+    after = words.tied(f"{100 * score.pruned:.1f} %")
+    if score.dense is None:
+        return f"accuracy {after} on {name} (dense not measured)"
+    unsure = f" ({words.WITHIN_CHANCE})" if words.judged_score(score) == words.WITHIN_CHANCE else ""
+    return f"accuracy {100 * score.dense:.1f} to {after} on {name}{unsure}"
+
+
+def _speed(speed: SpeedReport | None) -> str:
+    if speed is None or speed.dense is None:
+        return "speed not measured" if speed is None else "speed not compared with the dense model"
+    prefill, decode = (
+        _times(getattr(speed.pruned, phase) / getattr(speed.dense, phase))
+        for phase in ("prefill", "decode")
+    )
+    return f"speed {prefill} in prefill and {decode} in decode"
