@@ -155,6 +155,12 @@ class ResumeMismatch(UserError):
     code = "RESUME_MISMATCH"
 
 
+class FolderInUse(UserError):
+    """Another process works in the output folder."""
+
+    code = "FOLDER_IN_USE"
+
+
 class NothingMatched(PruningError):
     """The family table matched no prunable matrix: a walk that changes nothing is never a success."""
 

@@ -15,13 +15,14 @@ from pruning_core.engine.activations import Activations
 from pruning_core.engine.checkpoint import Ledger
 from pruning_core.engine.decide import Decision
 from pruning_core.engine.export import UNCHANGED
-from pruning_core.engine.files import disk_errors, flush
+from pruning_core.engine.files import alone_in, disk_errors, flush
 from pruning_core.engine.model import StreamedModel
 from pruning_core.engine.progress import Observer, Silent
 from pruning_core.engine.prune_elements import element_walk
 from pruning_core.engine.walk import Walk
 from pruning_core.errors import DiskFull
 from pruning_core.intake import presets
+from pruning_core.intake.private import view
 from pruning_core.intake.sources import Sources
 from pruning_core.intake.tasks import NO_FILES, Files
 from pruning_core.recover import recover
@@ -31,6 +32,8 @@ from pruning_core.spec.report import BlockReport, Origin, Report
 from pruning_core.spec.unit_methods import UnitMethod
 from pruning_core.unit_walk import UnitWalk
 
+VIEW = "source"
+"""Folder in the run's that holds the private view of the dense model while the run lasts."""
 _STATE_BYTES = {"full": 12, "lora": 1}
 """Of training's state per parameter, beside the best weights: what is trained and AdamW's moments, in float32."""
 
@@ -46,6 +49,7 @@ def prune(
     cache_dir: Path | None = None,
     base_model: str | None = None,
     origin: Origin | None = None,
+    root: Path | None = None,
 ) -> Report:
     """Prune a Hugging Face folder; a re-run over the same `out_dir` goes on where an earlier one stopped.
 
@@ -60,15 +64,21 @@ def prune(
         cache_dir: Where data from the hub is kept; None for the hub library's own place.
         base_model: The dense model's name on the hub, for the model card.
         origin: What the report says of model and job; None: the folder.
+        root: Folder that no file of the model may lie outside of, with every link followed; None for no such bound.
 
     Raises:
         PruningError: with a stable code, for everything that can go wrong.
     """
-    with disk_errors(out_dir), torch.no_grad():
+    with (
+        disk_errors(out_dir),
+        alone_in(out_dir),
+        view(model_dir, out_dir / VIEW, root=root) as model,
+        torch.no_grad(),
+    ):
         sources = Sources(settings.tasks_dir(), files, cache_dir)
         spec = presets.expand(spec)
         run = prepare(
-            model_dir,
+            model,
             spec,
             out_dir,
             tokens,
@@ -88,9 +98,9 @@ def prune(
 
 
 def _finished(run: Run, fingerprint: str) -> Report | None:
-    """Return the report of an equal run that already ended in this folder."""
+    """Return the report of an equal run that already ended in this folder, and whose files are those that it lists."""
     path = run.out / "report.json"
-    if not (path.is_file() and run.checkpoint.is_dir()):
+    if not path.is_file():
         return None
     try:
         report = Report.model_validate_json(path.read_bytes())
@@ -98,8 +108,8 @@ def _finished(run: Run, fingerprint: str) -> Report | None:
         return None
     evaluated = {one.task: one.digest for one in report.perplexity}
     evaluated |= {one.task: one.digest for one in report.accuracy}
-    same = evaluated == run.yardsticks.digests
-    return report if same and report.fingerprint == fingerprint else None
+    same = evaluated == run.yardsticks.digests and report.fingerprint == fingerprint
+    return report if same and report.files == export.manifest(run.checkpoint) else None
 
 
 def _check_space(run: Run) -> None:

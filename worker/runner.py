@@ -9,7 +9,7 @@ import sys
 import threading
 from importlib.metadata import version
 from pathlib import Path
-from typing import BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
 
 import structlog
 from pydantic import BaseModel
@@ -31,6 +31,9 @@ from worker.protocol import (
     Succeeded,
     encode,
 )
+
+if TYPE_CHECKING:
+    from worker.sources import Source
 
 log = structlog.get_logger()
 
@@ -131,18 +134,18 @@ def run(attempt: Attempt, folder: Path, conversation: Conversation) -> Report:
         job_id=attempt.job_id,
         job_name=attempt.job_name,
     )
-    return prune(source.path, attempt, origin, folder, conversation)
+    return prune(source, attempt, origin, folder, conversation)
 
 
 def prune(
-    model: Path, attempt: Attempt, origin: Origin, folder: Path, conversation: Conversation
+    source: Source, attempt: Attempt, origin: Origin, folder: Path, conversation: Conversation
 ) -> Report:
     """Prune; state of another specification or version in the work folder is thrown away."""
     from pruning_core import pipeline
 
     def begin() -> Report:
         return pipeline.prune(
-            model,
+            source.path,
             attempt.prune,
             folder,
             observer=conversation,
@@ -150,6 +153,7 @@ def prune(
             cache_dir=attempt.cache_dir,
             base_model=attempt.model.repo,
             origin=origin,
+            root=source.root,
         )
 
     try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -10,6 +11,7 @@ from pathlib import Path
 
 from pruning_core.engine import gguf, hub
 from pruning_core.intake.checkpoint import is_gguf
+from pruning_core.intake.private import view
 from pruning_core.intake.source import allowed_path
 from pruning_core.spec.model import ModelRef
 
@@ -18,9 +20,10 @@ LOOK_SECONDS = 30.0
 
 @dataclass(frozen=True)
 class Source:
-    """A Hugging Face folder, and the commit that a hub reference meant."""
+    """A Hugging Face folder, the root that its files may not leave, and the commit that a hub reference meant."""
 
     path: Path
+    root: Path
     commit: str | None
 
 
@@ -32,10 +35,14 @@ def fetch(model: ModelRef, *, roots: Sequence[Path], cache_dir: Path) -> Source:
     """
     if model.repo is not None:
         path, commit = hub.download(model.repo, model.revision, cache_dir)
-        return Source(path, commit)
+        return Source(path, cache_dir, commit)
     assert model.path is not None
-    path = allowed_path(model.path, roots)
-    return Source(gguf.convert(path, cache_dir) if is_gguf(path) else path, None)
+    path, root = allowed_path(model.path, roots)
+    if not is_gguf(path):
+        return Source(path, root, None)
+    own = tempfile.TemporaryDirectory()
+    with own as folder, view(path, Path(folder) / "view", root=root) as file:
+        return Source(gguf.convert(file, cache_dir), cache_dir, None)
 
 
 @contextmanager

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import hashlib
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from pruning_core.errors import DiskFull
+from pruning_core.errors import DiskFull, FolderInUse
 
+LOCK = ".lock"
+"""Empty file that is left in a folder: to remove it would let two in that opened it before and after."""
 _CHUNK = 1 << 20
 _NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
@@ -26,6 +29,27 @@ def replacing(path: Path) -> Iterator[Path]:
         flush(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def alone_in(folder: Path) -> Iterator[None]:
+    """Make a folder if need be and hold it: no other process or thread may work in it meanwhile.
+
+    Raises:
+        FolderInUse: another does.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    handle = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise FolderInUse(
+                f"Another process is at work in {folder}: wait for its end, or name another folder."
+            ) from None
+        yield
+    finally:
+        os.close(handle)  # which gives the lock back, as the end of the process does
 
 
 def flush(path: Path) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from pruning_core import settings
@@ -24,6 +26,7 @@ from pruning_core.intake.checkpoint import (
     is_gguf,
 )
 from pruning_core.intake.gates import check_gate
+from pruning_core.intake.private import view
 from pruning_core.intake.sizes import check_units, layout_of
 from pruning_core.intake.source import allowed_path
 from pruning_core.intake.tasks import NO_FILES, Files, Split, Task, evaluated, find
@@ -160,19 +163,31 @@ def inspect_local(path: Path, roots: Sequence[Path]) -> CheckpointFacts | None:
     Raises:
         ModelNotFound, ModelNotAllowed, ModelInvalid, UnsafePickle, UnsupportedModel: what is wrong with it.
     """
-    real = allowed_path(path, roots)
-    if is_gguf(real):
-        check_gguf(real)
+    with _viewed(path, roots) as model:
+        return _facts(model)
+
+
+@contextmanager
+def _viewed(path: Path, roots: Sequence[Path]) -> Iterator[Path]:
+    real, root = allowed_path(path, roots)
+    own = tempfile.TemporaryDirectory()
+    with own as folder, view(real, Path(folder) / "view", root=root) as model:
+        yield model
+
+
+def _facts(model: Path) -> CheckpointFacts | None:
+    if is_gguf(model):
+        check_gguf(model)
         return None
-    root = next(root.resolve() for root in roots if real.is_relative_to(root.resolve()))
-    return inspect(real, root=root)
+    return inspect(model)
 
 
 def _check_local(path: Path, prune: PruneSpec, roots: Sequence[Path]) -> CheckpointFacts | None:
-    facts = inspect_local(path, roots)
-    if facts is None:
-        return None
-    _check_tokenizer(allowed_path(path, roots), prune)
+    with _viewed(path, roots) as model:
+        facts = _facts(model)
+        if facts is None:
+            return None
+        _check_tokenizer(model, prune)
     layout = layout_of(facts)
     if isinstance(prune.method, UnitMethod):
         check_units(prune, layout)

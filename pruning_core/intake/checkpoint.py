@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pruning_core.errors import ModelInvalid, ModelNotAllowed, UnsafePickle, UnsupportedModel
+from pruning_core.errors import ModelInvalid, UnsafePickle, UnsupportedModel
 from pruning_core.intake import config as configs
 from pruning_core.intake.headers import TensorFacts, read_header
 
@@ -54,20 +54,17 @@ def check_gguf(path: Path) -> None:
             raise ModelInvalid(f"{path.name} is no GGUF file: its first four bytes are not 'GGUF'")
 
 
-def inspect(folder: Path, *, root: Path | None = None) -> CheckpointFacts:
+def inspect(folder: Path) -> CheckpointFacts:
     """Return the facts of a Hugging Face folder.
 
     Args:
         folder: Folder with `config.json` and safetensors.
-        root: Where given, no file of the folder may link to anything outside it.
 
     Raises:
-        ModelInvalid, ModelNotAllowed, UnsafePickle, UnsupportedModel: what is wrong, and how to mend it.
+        ModelInvalid, UnsafePickle, UnsupportedModel: what is wrong, and how to mend it.
     """
     if not folder.is_dir():
         raise ModelInvalid(f"{folder.name} is neither a model folder nor a .gguf file")
-    if root is not None:
-        _check_links(folder, root)
     return facts_of(configs.read_config(folder), *_tensors(folder))
 
 
@@ -97,16 +94,6 @@ def facts_of(
 def has_tokenizer(folder: Path) -> bool:
     """Tell whether stock transformers finds a tokenizer in the folder without conversion."""
     return (folder / "tokenizer.json").is_file() or (folder / "vocab.json").is_file()
-
-
-def _check_links(folder: Path, root: Path) -> None:
-    for file in folder.iterdir():
-        try:
-            inside = file.resolve().is_relative_to(root.resolve())
-        except (OSError, RuntimeError):  # a loop of links
-            inside = False
-        if not inside:
-            raise ModelNotAllowed(f"{file.name} links to a file outside the allowed folders")
 
 
 def _tensors(folder: Path) -> tuple[dict[str, TensorFacts], dict[str, str]]:

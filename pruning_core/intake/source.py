@@ -8,8 +8,8 @@ from pathlib import Path
 from pruning_core.errors import ModelNotAllowed, ModelNotFound
 
 
-def allowed_path(path: Path, roots: Sequence[Path]) -> Path:
-    """Return the real path of `path`, which must lie below one of `roots` with every symbolic link followed.
+def allowed_path(path: Path, roots: Sequence[Path]) -> tuple[Path, Path]:
+    """Return the real path of `path`, and the one of `roots` that it lies below with every symbolic link followed.
 
     Raises:
         ModelNotAllowed: no root is configured, or the path (or what it links to) lies outside all of them.
@@ -26,13 +26,9 @@ def allowed_path(path: Path, roots: Sequence[Path]) -> Path:
         found = real.exists()
     except (OSError, RuntimeError, ValueError) as error:  # too long, a loop of links
         raise ModelNotFound(f"{path} is no usable path: {error}") from None
-    if not below_any(real, roots):
+    root = next((root for root in roots if real.is_relative_to(root.resolve())), None)
+    if root is None:
         raise ModelNotAllowed(f"{path} lies outside the folders that this server allows")
     if not found:
         raise ModelNotFound(f"{path} does not exist on this server")
-    return real
-
-
-def below_any(real: Path, roots: Sequence[Path]) -> bool:
-    """Tell whether a resolved path lies below one of the roots."""
-    return any(real.is_relative_to(root.resolve()) for root in roots)
+    return real, root

@@ -16,7 +16,7 @@ def test_a_folder_is_used_where_it_lies(tmp_path: Path) -> None:
     (tmp_path / "model").mkdir()
     model = ModelRef.model_validate(f"file://{tmp_path}/model")
     found = sources.fetch(model, roots=[tmp_path], cache_dir=tmp_path / "cache")
-    assert found == sources.Source(tmp_path / "model", None)
+    assert found == sources.Source(tmp_path / "model", tmp_path, None)
 
 
 def test_a_link_out_of_the_roots_is_refused(tmp_path: Path) -> None:
