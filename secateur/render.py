@@ -174,9 +174,17 @@ def report(content: Mapping[str, Any]) -> None:
             if gate[bound] is not None
         )
         told = f"gate {gate['metric']}: {gate['value']:.4g}, {asked} was asked for: {result}"
-        out.print(Text(told, style=style))
+        out.print(Text(told + _by_chance(gate), style=style))
     for warning in content["warnings"]:
         out.print(Text(f"note: {warning}", style="yellow"))
+
+
+def _by_chance(gate: Mapping[str, Any]) -> str:
+    """Say so where the interval of a gate's figure lies on both sides of a bound; reports of old have none."""
+    found = gate.get("interval")
+    bounds = [gate[bound] for bound in ("min", "max") if gate[bound] is not None]
+    close = found and any(found["low"] <= bound <= found["high"] for bound in bounds)
+    return ", within chance" if close else ""
 
 
 def _before_and_after(content: Mapping[str, Any]) -> Iterator[tuple[str, ...]]:
@@ -227,7 +235,8 @@ def _perplexity(line: Mapping[str, Any]) -> Iterator[tuple[str, ...]]:
     if line.get("ratio") is not None:
         ratio = {"dense": None, "pruned": line["ratio"]}
         interval = {"pruned_interval": line["ratio_interval"]}
-        yield f"pruned over dense, {line['task']}", *_both(ratio | interval, 1, "")
+        unsure = "" if line["ratio_interval"] else f" (too few {line['resampled']} to tell)"
+        yield f"pruned over dense, {line['task']}{unsure}", *_both(ratio | interval, 1, "")
     if line.get("bits_per_byte_pruned") is not None:
         bits = {model: line[f"bits_per_byte_{model}"] for model in ("dense", "pruned")}
         yield f"bits per byte, {line['task']}", *_both(bits, 1, "")

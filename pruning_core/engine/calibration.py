@@ -38,8 +38,6 @@ OwnText = Callable[[int, int, int], Iterable[torch.Tensor]]
 SEPARATOR = "\n\n"
 BYTES_PER_TOKEN = 16
 """More than any tokenizer needs on average: how much is read of a corpus that has no end."""
-FEWEST_DOCUMENTS = 10
-"""Below it a perplexity's interval comes from windows."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +47,8 @@ class Windows:
     Attributes:
         groups: int64 [samples, seq] each: samples of one length, the shortest first. Windows are all of one length.
         counts: Samples per task.
-        units: int64 like the only group, the document that each token belongs to; None where there are too few.
+        units: int64 like the only group, the document that each token belongs to; None where all belong to one, or it is
+            not known.
         text_bytes: Bytes of the predicted text, where it is evaluated.
         by_task: The same samples task by task, each grouped by length, where they calibrate.
         owners: The window of another tokenizer that each sample is part of, in the samples' order; empty where each
@@ -178,7 +177,7 @@ class Texts:
         cut = self._cut(parts, length, spec.bos, f"The eval split of task {task!r}")
         tokens = cut.tokens[: spec.windows]
         units = cut.units[: spec.windows] if cut.units is not None else None
-        if units is not None and len(set(units.flatten().tolist())) < FEWEST_DOCUMENTS:
+        if units is not None and len(set(units.flatten().tolist())) == 1:
             units = None
         size = sum(len(self.tokenizer.decode(row[1:]).encode()) for row in tokens)
         return Windows((tokens,), {task: len(tokens)}, units, text_bytes=size)
@@ -294,9 +293,9 @@ class Texts:
         return _Cut(tokens, owners)
 
     def _joined_tokens(self, parts: Sequence[str]) -> tuple[list[int], list[int]]:
-        """Return the tokens of the joined documents, and where there are enough of them, the document of each token."""
+        """Return the tokens of the joined documents, and where there are several, the document of each token."""
         text = SEPARATOR.join(parts)
-        if len(parts) < FEWEST_DOCUMENTS or not self.tokenizer.is_fast:
+        if len(parts) == 1 or not self.tokenizer.is_fast:
             return self._encode(text), []
         found = self.tokenizer(text, verbose=False, return_offsets_mapping=True)
         ends = list(accumulate(len(part) + len(SEPARATOR) for part in parts))

@@ -7,7 +7,7 @@ import hashlib
 import json
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from statistics import fmean
 from typing import Any
 
@@ -26,7 +26,7 @@ from pruning_core.intake.sources import Sources
 from pruning_core.intake.tasks import evaluated
 from pruning_core.spec.evaluation import Gate
 from pruning_core.spec.prune import PruneSpec
-from pruning_core.spec.report import Accuracy, GateReport, Perplexity, Score
+from pruning_core.spec.report import Accuracy, GateReport, Interval, Perplexity, Score
 
 
 @dataclass(frozen=True)
@@ -151,11 +151,9 @@ def _perplexity(
     pruned: list[torch.Tensor],
     other: Windows | None,
 ) -> Perplexity:
-    if other is not None:
-        windows = replace(windows, units=None)
-    units = _units(windows)
+    units = _units(windows) if other is None else _units_of_rows(windows, windows)
     tokens = np.bincount(units).astype(np.float64)
-    after = _per_unit(pruned, units if other is None else _units(other))
+    after = _per_unit(pruned, units if other is None else _units_of_rows(other, windows))
     found = Perplexity(
         task=task,
         windows=windows.samples,
@@ -185,13 +183,28 @@ def _perplexity(
 
 
 def _units(windows: Windows) -> torch.Tensor:
-    """Return the unit of every predicted token, numbered from 0, in the order of the losses."""
+    """Return the unit of every predicted token, numbered from 0, in the order of the losses: its document, or its window."""
     if windows.units is None:
-        lengths = [group.shape[1] - 1 for group in windows.groups for _ in group]
-        owners = torch.tensor(windows.owners or range(len(lengths)))
-        return owners.repeat_interleave(torch.tensor(lengths))
-    _, numbered = np.unique(windows.units[:, 1:].reshape(-1).numpy(), return_inverse=True)
-    return torch.from_numpy(numbered)
+        return _units_of_rows(windows, windows)
+    return _numbered(windows.units[:, 1:].reshape(-1))
+
+
+def _units_of_rows(rows: Windows, windows: Windows) -> torch.Tensor:
+    """Return the same where every row counts as a whole: to the document that most of its window's tokens belong to.
+
+    Args:
+        rows: The windows, or the same as another tokenizer reads them.
+        windows: What the rows are parts of.
+    """
+    lengths = [group.shape[1] - 1 for group in rows.groups for _ in group]
+    owners = torch.tensor(rows.owners or range(len(lengths)))
+    if windows.units is not None:
+        owners = _numbered(windows.units.mode(dim=1).values)[owners]
+    return owners.repeat_interleave(torch.tensor(lengths))
+
+
+def _numbered(names: torch.Tensor) -> torch.Tensor:
+    return torch.from_numpy(np.unique(names.numpy(), return_inverse=True)[1])
 
 
 def _per_unit(losses: Sequence[torch.Tensor], units: torch.Tensor) -> Figures:
@@ -229,7 +242,7 @@ def _score(dense: list[bool] | None, pruned: list[bool]) -> Score:
     after = Score(
         dense=None,
         pruned=sum(pruned) / items,
-        pruned_interval=significance.wilson(sum(pruned), items),
+        pruned_interval=significance.share_interval(sum(pruned), items),
     )
     if dense is None:
         return after
@@ -238,36 +251,59 @@ def _score(dense: list[bool] | None, pruned: list[bool]) -> Score:
     return after.model_copy(
         update={
             "dense": sum(dense) / items,
-            "dense_interval": significance.wilson(sum(dense), items),
+            "dense_interval": significance.share_interval(sum(dense), items),
             "lost": lost,
             "gained": gained,
-            "p_value": significance.mcnemar(lost, gained),
+            "p_value": _p_value(lost, gained, items),
         }
     )
+
+
+def _p_value(lost: int, gained: int, items: int) -> float | None:
+    return significance.mcnemar(lost, gained) if items >= significance.FEWEST_ITEMS else None
+
+
+Figure = tuple[float, Interval | None]
 
 
 def gates(
     asked: Iterable[Gate], texts: Iterable[Perplexity], choices: Iterable[Accuracy]
 ) -> tuple[GateReport, ...]:
     """Return what became of every gate."""
-    figures: dict[str, float | None] = {}
+    figures: dict[str, Figure] = {}
     for text in texts:
-        figures |= {f"{text.task}.ppl": text.pruned, f"{text.task}.ppl_ratio": text.ratio}
+        figures |= _text_figures(text)
     for choice in choices:
-        for name, found in (("acc", choice.acc), ("acc_norm", choice.acc_norm)):
-            figures[f"{choice.task}.{name}"] = found.pruned
-            figures[f"{choice.task}.{name}_drop"] = (
-                None if found.dense is None else found.dense - found.pruned
-            )
-    return tuple(_gate(gate, figures[gate.metric]) for gate in asked)
+        figures |= _choice_figures(choice)
+    return tuple(_gate(gate, *figures[gate.metric]) for gate in asked)
 
 
-def _gate(gate: Gate, value: float | None) -> GateReport:
-    assert value is not None
+def _text_figures(text: Perplexity) -> dict[str, Figure]:
+    found: dict[str, Figure] = {f"{text.task}.ppl": (text.pruned, text.pruned_interval)}
+    if text.ratio is not None:
+        found[f"{text.task}.ppl_ratio"] = (text.ratio, text.ratio_interval)
+    return found
+
+
+def _choice_figures(choice: Accuracy) -> dict[str, Figure]:
+    found: dict[str, Figure] = {}
+    for name, one in (("acc", choice.acc), ("acc_norm", choice.acc_norm)):
+        found[f"{choice.task}.{name}"] = (one.pruned, one.pruned_interval)
+        if one.dense is not None:
+            found[f"{choice.task}.{name}_drop"] = (one.dense - one.pruned, None)
+    return found
+
+
+def _gate(gate: Gate, value: float, interval: Interval | None) -> GateReport:
     low = gate.min is None or value >= gate.min
     high = gate.max is None or value <= gate.max
     return GateReport(
-        metric=gate.metric, min=gate.min, max=gate.max, value=value, passed=low and high
+        metric=gate.metric,
+        min=gate.min,
+        max=gate.max,
+        value=value,
+        passed=low and high,
+        interval=interval,
     )
 
 

@@ -58,8 +58,8 @@ def _gates(report: Report) -> Iterator[Table]:
             naming.metric(report, gate.metric),
             words.given(gate.min),
             words.given(gate.max),
-            words.number(gate.value),
-            "passed" if gate.passed else "missed",
+            words.with_interval(gate.value, gate.interval),
+            words.judged_gate(gate),
         )
         for gate in report.gates
     ]
@@ -69,7 +69,7 @@ def _gates(report: Report) -> Iterator[Table]:
 def _perplexity(report: Report) -> Iterator[Table]:
     columns = (
         "Task", "Dense", "Pruned", "Pruned over dense", "In words", "Bits per byte, dense",
-        "Bits per byte, pruned", "Tokens", "Resampled",
+        "Bits per byte, pruned", "Tokens", "Interval over",
     )  # fmt: skip
     rows = [
         (
@@ -81,15 +81,15 @@ def _perplexity(report: Report) -> Iterator[Table]:
             words.with_interval(one.bits_per_byte_dense, None),
             words.with_interval(one.bits_per_byte_pruned, None),
             f"{one.tokens:,}",
-            _resampled(one),
+            _units_of(one),
         )
         for one in report.perplexity
     ]
     yield from table_of("Perplexity: lower is better", columns, rows)
 
 
-def _resampled(measured: Perplexity) -> str:
-    """Return what the intervals were drawn from; nothing where there are none."""
+def _units_of(measured: Perplexity) -> str:
+    """Return what the intervals come from; nothing where there are none."""
     if measured.pruned_interval is None:
         return ""
     return words.tied(f"{measured.units:,} {measured.resampled}")

@@ -14,7 +14,7 @@ from pruning_core.spec.methods import CRePE
 from pruning_core.spec.patterns import NofM
 from pruning_core.spec.prune import PruneSpec
 from pruning_core.spec.recovery import RecoveryReport
-from pruning_core.spec.report import Interval, Perplexity, Report, Score
+from pruning_core.spec.report import GateReport, Interval, Perplexity, Report, Score
 from pruning_core.spec.unit_methods import GOA
 
 DIGITS = 4
@@ -113,8 +113,10 @@ def p_value(value: float | None) -> str:
 
 def judged_score(score: Score) -> str:
     """Say whether an accuracy changed, by its test."""
-    if score.p_value is None or score.dense is None:
+    if score.dense is None:
         return ""
+    if score.p_value is None:
+        return "too few questions to tell"
     if score.p_value >= CHANCE:
         return WITHIN_CHANCE
     return "better, beyond chance" if score.pruned > score.dense else "worse, beyond chance"
@@ -122,12 +124,25 @@ def judged_score(score: Score) -> str:
 
 def judged_ratio(measured: Perplexity) -> str:
     """Say whether a perplexity changed, by the interval of its ratio."""
+    if measured.ratio is None:
+        return ""
     interval = measured.ratio_interval
     if interval is None:
-        return ""
+        return f"too few {measured.resampled} to tell"
     if interval.low > 1:
         return "worse, beyond chance"
     return "better, beyond chance" if interval.high < 1 else WITHIN_CHANCE
+
+
+def judged_gate(gate: GateReport) -> str:
+    """Say whether a gate was met, and where the interval of its figure lies on both sides of a bound."""
+    result = "passed" if gate.passed else "missed"
+    found = gate.interval
+    if found is None:
+        return result
+    bounds = (bound for bound in (gate.min, gate.max) if bound is not None)
+    close = any(found.low <= bound <= found.high for bound in bounds)
+    return f"{result}, {WITHIN_CHANCE}" if close else result
 
 
 def amount(report: Report) -> str:

@@ -148,7 +148,8 @@ class Interval(Frozen):
 class Perplexity(Frozen):
     """exp of the mean negative log-likelihood over `tokens` predicted tokens of one task's evaluation split.
 
-    Intervals are bootstrapped over `units` documents, or windows where those hold fewer than ten documents.
+    Intervals take `units` documents as independent, or windows where the text is a single document or its documents are not
+    known. They are None where these are too few for an interval that holds its level.
     """
 
     task: str
@@ -168,13 +169,15 @@ class Perplexity(Frozen):
     bits_per_byte_pruned: float | None = None
     """The same of the pruned model."""
     resampled: Literal["documents", "windows"] = "windows"
+    """What the intervals take as independent."""
     units: int = 0
+    """How many of them there are."""
     digest: str
     """sha256 of the evaluated token ids."""
 
 
 class Score(Frozen):
-    """One accuracy, with Wilson intervals and McNemar's exact test of the paired answers."""
+    """One accuracy, with exact intervals (Clopper-Pearson) and McNemar's exact test of the paired answers."""
 
     dense: float | None
     pruned: float
@@ -185,7 +188,7 @@ class Score(Frozen):
     gained: int | None = None
     """Items the other way round."""
     p_value: float | None = None
-    """Of a difference this large if pruning changed nothing; None without a baseline."""
+    """Of a difference this large if pruning changed nothing; None without a baseline, or of too few items to show any."""
 
 
 class Accuracy(Frozen):
@@ -241,6 +244,9 @@ class GateReport(Frozen):
     max: float | None
     value: float
     passed: bool
+    """By the value alone."""
+    interval: Interval | None = None
+    """Of the value, where it has one: a bound within it is passed or missed by chance."""
 
 
 class DataReport(Frozen):

@@ -182,11 +182,17 @@ def test_every_token_knows_its_document(dense: Callable[[str], Path], tasks_dir:
         assert tokenizer.decode(inside).strip().startswith(f"document {number} ")
 
 
-def test_few_documents_in_the_windows_are_no_units(
-    dense: Callable[[str], Path], tasks_dir: Path
+@pytest.mark.parametrize(("seq_len", "windows", "documents"), [(16, 4, 2), (8, 1, None)])
+def test_few_documents_are_still_told_apart_and_one_is_no_unit(
+    dense: Callable[[str], Path],
+    tasks_dir: Path,
+    seq_len: int,
+    windows: int,
+    documents: int | None,
 ) -> None:
-    found = texts(dense("llama"), tasks_dir).windows("texts", Evaluation(seq_len=16, windows=4))
-    assert found.units is None
+    asked = Evaluation(seq_len=seq_len, windows=windows)
+    found = texts(dense("llama"), tasks_dir).windows("texts", asked)
+    assert (None if found.units is None else len(set(found.units.flatten().tolist()))) == documents
 
 
 @pytest.mark.parametrize(

@@ -9,9 +9,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from scipy.stats import ttest_1samp
 
 from pruning_core.engine.calibration import Texts, Windows
 from pruning_core.engine.measure import Measured, Yardsticks, perplexities
+from pruning_core.engine.significance import FEWEST_UNITS
 from pruning_core.engine.tokenizing import beginning, load_tokenizer
 from pruning_core.intake.checkpoint import inspect
 from pruning_core.intake.sources import Sources
@@ -21,6 +23,7 @@ from tests.pruning_core.test_calibration import begin_texts
 LIMIT = 8
 FIRST = 259
 """Id of the first word: after all bytes."""
+PAIRS = tuple(number for number in range(30) for _ in range(2))
 WORDS = ("abcdefghijkl", "mnopqrstuvwx", "yz")
 
 
@@ -104,4 +107,53 @@ def test_rows_of_one_text_are_one_unit(tmp_path: Path) -> None:
     assert (found.windows, found.units, found.tokens) == (3, 3, 3)
     assert found.pruned == pytest.approx(math.exp(float(sums.mean())))
     assert found.ratio == pytest.approx(math.exp(float(sums.mean()) - 2))
+    assert found.ratio_interval is None
+
+
+def test_windows_that_are_read_again_count_to_the_document_of_most_of_their_tokens() -> None:
+    """Thirty windows of ten documents, of which the last window of each reaches into the next document."""
+    documents = torch.arange(10).repeat_interleave(3)[:, None].repeat(1, 5)
+    documents[2:-1:3, 3:] += 1
+    tokens = torch.zeros(30, 5, dtype=torch.int64)
+    windows = Windows((tokens,), {"texts": 30}, documents)
+    other = Windows((tokens.repeat_interleave(2, 0),), {"texts": 30}, owners=PAIRS)
+    harm = torch.linspace(-0.1, 0.1, 10).double().repeat_interleave(3)
+    (found,) = perplexities(
+        Yardsticks({"texts": windows}, {}),
+        Measured({"texts": [torch.full((4,), 2.0).double() for _ in range(30)]}, {}),
+        Measured(
+            {"texts": [torch.full((4,), 1 + float(harm[own]) / 2).double() for own in PAIRS]}, {}
+        ),
+        Yardsticks({"texts": other}, {}),
+    )
+    assert (found.resampled, found.units) == ("documents", 10)
     assert found.ratio_interval is not None
+    low, high = ttest_1samp(torch.linspace(-0.1, 0.1, 10).double().numpy(), 0).confidence_interval()
+    assert math.log(found.ratio_interval.low) == pytest.approx(low)
+    assert math.log(found.ratio_interval.high) == pytest.approx(high)
+
+
+@pytest.mark.parametrize("documents", [3, 10])
+def test_equal_models_on_windows_of_few_documents_are_called_equal(documents: int) -> None:
+    """Windows of one document share its luck: taken one by one they give false alarms in far more than 5 %."""
+    draw = torch.Generator().manual_seed(1)
+    alarms, repeats = 0, 400
+    owners = torch.arange(documents).repeat_interleave(8)
+    windows = Windows(
+        (torch.zeros(len(owners), 5, dtype=torch.int64),),
+        {"texts": 1},
+        owners[:, None].repeat(1, 5),
+    )
+    for _ in range(repeats):
+        luck = torch.randn(documents, generator=draw).double()[owners]
+        (found,) = perplexities(
+            Yardsticks({"texts": windows}, {}),
+            Measured({"texts": [torch.full((4,), 3.0).double() for _ in owners]}, {}),
+            Measured(
+                {"texts": [torch.full((4,), 3 + 0.01 * float(one)).double() for one in luck]}, {}
+            ),
+        )
+        interval = found.ratio_interval
+        assert (interval is None) == (documents < FEWEST_UNITS)
+        alarms += interval is not None and not interval.low <= 1 <= interval.high
+    assert alarms / repeats <= 0.07

@@ -419,6 +419,7 @@ def test_sizes(count: int, expected: str) -> None:
         (0.6, 0.5, 0.01, "worse, beyond chance"),
         (0.5, 0.6, 0.01, "better, beyond chance"),
         (0.6, 0.5, 0.05, "within chance"),
+        (0.6, 0.5, None, "too few questions to tell"),
         (None, 0.5, None, ""),
     ],
 )
@@ -440,6 +441,38 @@ def test_ratio_is_judged_by_its_interval(low: float, high: float, said: str) -> 
     measured = reports.perplexity("a", 10.0, 11.0)
     interval = Interval(low=low, high=high)
     assert words.judged_ratio(measured.model_copy(update={"ratio_interval": interval})) == said
+
+
+def test_a_ratio_without_an_interval_is_not_judged() -> None:
+    measured = reports.perplexity("a", 10.0, 11.0).model_copy(update={"ratio_interval": None})
+    assert words.judged_ratio(measured) == "too few documents to tell"
+    assert words.judged_ratio(reports.perplexity("a", None, 11.0)) == ""
+
+
+@pytest.mark.parametrize(
+    ("bounds", "value", "interval", "said"),
+    [
+        ({"max": 1.5}, 1.36, (1.3, 1.4), "passed"),
+        ({"max": 1.5}, 1.36, (1.2, 1.52), "passed, within chance"),
+        ({"min": 0.5}, 0.47, (0.44, 0.51), "missed, within chance"),
+        ({"min": 0.5, "max": 0.9}, 0.47, (0.4, 0.49), "missed"),
+        ({"max": 0.05}, 0.04, None, "passed"),
+    ],
+)
+def test_a_gate_whose_bound_lies_in_the_interval_says_so(
+    bounds: dict[str, float], value: float, interval: tuple[float, float] | None, said: str
+) -> None:
+    found = None if interval is None else Interval(low=interval[0], high=interval[1])
+    gate = GateReport(
+        metric="a.ppl",
+        min=bounds.get("min"),
+        max=bounds.get("max"),
+        value=value,
+        passed=said.startswith("passed"),
+        interval=found,
+    )
+    assert words.judged_gate(gate) == said
+    assert f"<td>{said}</td>" in page.html(reports.report(gates=(gate,)))
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from pruning_core.spec.prune import PruneSpec
-from pruning_core.spec.report import Report
+from pruning_core.spec.report import GateReport, Interval, Report
 from secateur import render
 from secateur.config import child_environment
 from tests.api.jobs import REPORT, Service
@@ -65,6 +65,21 @@ def test_everything_measured_is_in_the_table(capsys: pytest.CaptureFixture[str])
         "gate python_docs.ppl_ratio: 1.36, at most 1.5 was asked for: passed",
     ):  # fmt: skip
         assert expected in text, expected
+
+
+def test_what_chance_may_have_decided_is_said() -> None:
+    gate = GateReport(
+        metric="a.ppl",
+        min=None,
+        max=12,
+        value=11.5,
+        passed=True,
+        interval=Interval(low=11, high=13),
+    )
+    unsure = reports.perplexity("a", 10.0, 11.5).model_copy(update={"ratio_interval": None})
+    text = shown(reports.report(gates=(gate,), perplexity=(unsure,)))
+    assert "pruned over dense, a (too few documents to tell)" in text
+    assert "gate a.ppl: 11.5, at most 12 was asked for: passed, within chance" in text
 
 
 def shown(report: Report) -> str:
