@@ -67,8 +67,12 @@ def _of_text(report: Report, one: Perplexity) -> str:
     name = naming.file_name(report, one.task)
     if one.ratio is None:
         return f"perplexity {words.number(one.pruned)} on {name} (dense not measured)"
-    unsure = f" ({words.WITHIN_CHANCE})" if words.judged_ratio(one) == words.WITHIN_CHANCE else ""
-    return f"perplexity {_times(one.ratio)} on {name}{unsure}"
+    return f"perplexity {_times(one.ratio)} on {name}{_doubt(words.judged_ratio(one))}"
+
+
+def _doubt(verdict: str) -> str:
+    """Return the verdict, unless the figure is beyond chance."""
+    return "" if verdict.endswith(words.BEYOND_CHANCE) else f" ({verdict})"
 
 
 def _accuracy(report: Report, measured: Sequence[Accuracy]) -> Iterator[str]:
@@ -89,8 +93,8 @@ def _of_questions(report: Report, one: Accuracy) -> str:
     after = words.tied(f"{100 * score.pruned:.1f} %")
     if score.dense is None:
         return f"accuracy {after} on {name} (dense not measured)"
-    unsure = f" ({words.WITHIN_CHANCE})" if words.judged_score(score) == words.WITHIN_CHANCE else ""
-    return f"accuracy {100 * score.dense:.1f} to {after} on {name}{unsure}"
+    doubt = _doubt(words.judged_score(score))
+    return f"accuracy {100 * score.dense:.1f} to {after} on {name}{doubt}"
 
 
 def _speed(speed: SpeedReport | None) -> str:

@@ -23,6 +23,7 @@ CHANCE = 0.05
 _SMALLEST, _LARGEST = 1e-4, 1e15
 _UNITS = ("bytes", "KiB", "MiB", "GiB", "TiB")
 WITHIN_CHANCE = "within chance"
+BEYOND_CHANCE = "beyond chance"
 
 
 def tied(text: str) -> str:
@@ -119,7 +120,7 @@ def judged_score(score: Score) -> str:
         return "too few questions to tell"
     if score.p_value >= CHANCE:
         return WITHIN_CHANCE
-    return "better, beyond chance" if score.pruned > score.dense else "worse, beyond chance"
+    return f"{'better' if score.pruned > score.dense else 'worse'}, {BEYOND_CHANCE}"
 
 
 def judged_ratio(measured: Perplexity) -> str:
@@ -129,9 +130,9 @@ def judged_ratio(measured: Perplexity) -> str:
     interval = measured.ratio_interval
     if interval is None:
         return f"too few {measured.resampled} to tell"
-    if interval.low > 1:
-        return "worse, beyond chance"
-    return "better, beyond chance" if interval.high < 1 else WITHIN_CHANCE
+    if interval.low <= 1 <= interval.high:
+        return WITHIN_CHANCE
+    return f"{'worse' if interval.low > 1 else 'better'}, {BEYOND_CHANCE}"
 
 
 def judged_gate(gate: GateReport) -> str:

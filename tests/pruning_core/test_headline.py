@@ -72,6 +72,15 @@ def test_headline_of_questions_says_when_chance_explains_them() -> None:
     )
 
 
+def test_headline_says_when_there_is_too_little_to_tell() -> None:
+    text = reports.perplexity("notes", 10.0, 12.0).model_copy(update={"ratio_interval": None})
+    one = reports.accuracy("medqa")
+    few = one.model_copy(update={"acc": one.acc.model_copy(update={"p_value": None})})
+    sentence = said(reports.full(perplexity=(text,), accuracy=(few,)))
+    assert "perplexity 1.2 x on notes (too few documents to tell)" in sentence
+    assert "on medqa (too few questions to tell)" in sentence
+
+
 def named(tmp_path: Path, report: Report, base_model: str | None = None) -> tuple[str, str]:
     """The page's text and the card's."""
     (tmp_path / "dense").mkdir()
