@@ -41,7 +41,7 @@ def fetch(model: ModelRef, *, roots: Sequence[Path], cache_dir: Path) -> Source:
     if not is_gguf(path):
         return Source(path, root, None)
     own = tempfile.TemporaryDirectory()
-    with own as folder, view(path, Path(folder) / "view", root=root) as file:
+    with own as folder, view(model.path, Path(folder) / "view", root=root) as file:
         return Source(gguf.convert(file, cache_dir), cache_dir, None)
 
 

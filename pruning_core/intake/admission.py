@@ -169,9 +169,9 @@ def inspect_local(path: Path, roots: Sequence[Path]) -> CheckpointFacts | None:
 
 @contextmanager
 def _viewed(path: Path, roots: Sequence[Path]) -> Iterator[Path]:
-    real, root = allowed_path(path, roots)
+    _, root = allowed_path(path, roots)
     own = tempfile.TemporaryDirectory()
-    with own as folder, view(real, Path(folder) / "view", root=root) as model:
+    with own as folder, view(path, Path(folder) / "view", root=root) as model:
         yield model
 
 

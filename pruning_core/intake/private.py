@@ -12,6 +12,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import re
 import resource
 import shutil
 import stat
@@ -29,6 +30,7 @@ _STEP = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _LISTED = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
 """Opening a named pipe must not wait for its writer."""
+_PART = re.compile(r"(?P<stem>.+)-\d{5}-of-(?P<count>\d{5})\.gguf", re.DOTALL)
 _SPARE_DESCRIPTORS = 256
 _ANYWHERE = Path("/")
 
@@ -38,10 +40,10 @@ def view(source: Path, parent: Path, *, root: Path | None = None) -> Iterator[Pa
     """Yield the private view of a model's folder, or of one file: of the same name, in `parent`, which goes at the end.
 
     It holds the regular files that lie in the folder itself, in its further chat templates and in the folders of its
-    `modules.json`. Hidden files are left out, and what is no file.
+    `modules.json`; of a split GGUF all parts. Hidden files are left out, and what is no file.
 
     Args:
-        source: Folder or file.
+        source: Folder or file, as it is named: links are followed.
         parent: Folder of the view alone; what an earlier process left there goes first.
         root: Where given, everything must lie below it, with every link followed.
 
@@ -58,8 +60,19 @@ def view(source: Path, parent: Path, *, root: Path | None = None) -> Iterator[Pa
         if source.is_dir():
             _fill(target, source, root, stack)
         else:
-            _link(target, source, root, stack)
+            for part in _parts(source):
+                _link(parent / part.name, part, root, stack)
         yield target
+
+
+def _parts(file: Path) -> list[Path]:
+    """Return a file, or all parts of the split GGUF that it is one of."""
+    split = _PART.fullmatch(file.name)
+    if split is None:
+        return [file]
+    count = min(int(split["count"]), MAX_FILES)
+    names = (f"{split['stem']}-{part:05d}-of-{split['count']}.gguf" for part in range(1, count + 1))
+    return [file.with_name(name) for name in names]
 
 
 def _fill(target: Path, folder: Path, root: Path, stack: ExitStack) -> None:
@@ -156,7 +169,8 @@ def _outside(path: Path) -> ModelNotAllowed:
 def _make_room(count: int) -> None:
     """Raise this process's soft limit on open files, where so many more do not fit."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    needed = count + _SPARE_DESCRIPTORS
+    needed = count + _PART = re.compile(r"(?P<stem>.+)-\d{5}-of-(?P<count>\d{5})\.gguf", re.DOTALL)
+_SPARE_DESCRIPTORS
     if soft != resource.RLIM_INFINITY and soft < needed:
         most = needed if hard == resource.RLIM_INFINITY else min(needed, hard)
         resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))

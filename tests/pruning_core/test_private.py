@@ -169,6 +169,18 @@ def test_what_is_no_file_of_the_model_is_left_out(root: Path, tmp_path: Path) ->
         assert names(folder) == ["1_Pooling/config.json", "config.json", "modules.json"]
 
 
+def test_all_parts_of_a_split_file_are_there_under_the_name_that_was_given(
+    root: Path, tmp_path: Path
+) -> None:
+    (root / "blobs").mkdir()
+    for part in (1, 2):
+        (root / "blobs" / str(part)).write_text(f"part {part}")
+        (root / f"m-0000{part}-of-00002.gguf").symlink_to(root / "blobs" / str(part))
+    with view(root / "m-00001-of-00002.gguf", tmp_path / "views", root=root) as file:
+        assert file.read_text() == "part 1"
+        assert file.with_name("m-00002-of-00002.gguf").read_text() == "part 2"
+
+
 @pytest.mark.parametrize(
     "path", ["..", "../..", "/etc", ".hidden", "a/b", 7, None, ["x"], {"a": 1}]
 )
