@@ -169,8 +169,7 @@ def _outside(path: Path) -> ModelNotAllowed:
 def _make_room(count: int) -> None:
     """Raise this process's soft limit on open files, where so many more do not fit."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    needed = count + _PART = re.compile(r"(?P<stem>.+)-\d{5}-of-(?P<count>\d{5})\.gguf", re.DOTALL)
-_SPARE_DESCRIPTORS
+    needed = count + _SPARE_DESCRIPTORS
     if soft != resource.RLIM_INFINITY and soft < needed:
         most = needed if hard == resource.RLIM_INFINITY else min(needed, hard)
         resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
