@@ -72,7 +72,8 @@ def by(columns: Columns, order: Order) -> list[ColumnElement[Any]]:
 def begins(column: InstrumentedAttribute[str], prefix: str) -> ColumnElement[bool]:
     """Return the condition of ids that begin so: a range, which an index serves whatever its collation."""
     kind, _, begin = prefix.rpartition("_")
-    return column.between(*(f"{kind}_{begin.ljust(ULID_LENGTH, end)}" for end in "0Z"))
+    first, last = (f"{kind}_{begin.ljust(ULID_LENGTH, end)}" for end in "0Z")
+    return column.between(first, last)
 
 
 def _digest(filters: Mapping[str, Any]) -> str:
