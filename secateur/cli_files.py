@@ -8,21 +8,21 @@ from typing import Annotated
 
 import typer
 
-from secateur import render
+from secateur import arguments, lookup, render
 from secateur.client import Client
 from secateur.models import File
 
 app = typer.Typer(help="Upload data of your own, list it, delete it.", no_args_is_help=True)
 
-FileId = Annotated[str, typer.Argument(metavar="FILE", help="The file's id")]
+FileName = Annotated[
+    str, typer.Argument(metavar="FILE", help="The file's id, a unique beginning of it, or its name")
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for programs")]
 
 
 @app.command()
 def upload(
-    path: Annotated[
-        Path, typer.Argument(exists=True, dir_okay=False, help="JSON Lines, or plain text")
-    ],
+    path: Annotated[Path, typer.Argument(help="JSON Lines, or plain text")],
     use: Annotated[
         str, typer.Option(help="calibration, evaluation, or both (a quarter is held out)")
     ] = "both",
@@ -30,7 +30,11 @@ def upload(
     as_json: AsJson = False,
 ) -> None:
     """Upload a file; prints the name by which jobs calibrate and evaluate on it."""
-    with Client() as client, render.transfer(path.stat().st_size, "uploading") as bar:
+    if not path.is_file():
+        what = "is a folder: upload one file" if path.is_dir() else "no such file"
+        raise arguments.bad("PATH", f"{path}: {what}")
+    size = path.stat().st_size
+    with Client() as client, render.transfer(size, "uploading", hidden=as_json) as bar:
         made = client.upload(
             path, use=use, name=name, on_bytes=lambda count: bar.advance(bar.task_ids[0], count)
         )
@@ -50,27 +54,29 @@ def list_files(
     with Client() as client:
         found = list(client.files(use=use, limit=limit))
     if as_json:
-        render.json_text(json.dumps([file.model_dump(mode="json") for file in found]))
+        render.json_list(found)
         return
-    render.rows(("task", "use", "kind", "items", "bytes", "name", "created"), map(_line, found))
+    columns = ("task", "name", "use", "kind", "items", "bytes", "created")
+    render.records(columns, map(_line, found), headed=2)
 
 
 @app.command()
-def show(file_id: FileId, as_json: AsJson = False) -> None:
+def show(file: FileName, as_json: AsJson = False) -> None:
     """Show what is known of one file."""
     with Client() as client:
-        file = client.file(file_id)
+        found = client.file(lookup.file_id(client, file))
     if as_json:
-        render.json_text(file.model_dump_json())
+        render.json_text(found.model_dump_json())
         return
     fields = ("task", "name", "use", "format", "kind", "items", "bytes", "sha256")
-    render.facts([*((field, getattr(file, field)) for field in fields), ("created", _time(file))])
+    render.facts([*((field, getattr(found, field)) for field in fields), ("created", _time(found))])
 
 
 @app.command()
-def delete(file_id: FileId, as_json: AsJson = False) -> None:
+def delete(file: FileName, as_json: AsJson = False) -> None:
     """Delete a file that no unfinished job names."""
     with Client() as client:
+        file_id = lookup.file_id(client, file)
         client.delete_file(file_id)
     if as_json:
         render.json_text(json.dumps({"file": file_id, "deleted": True}))
@@ -79,7 +85,7 @@ def delete(file_id: FileId, as_json: AsJson = False) -> None:
 
 
 def _line(file: File) -> tuple[object, ...]:
-    return (file.task, file.use, file.kind, file.items, file.bytes, file.name, _time(file))
+    return (file.task, file.name, file.use, file.kind, file.items, file.bytes, _time(file))
 
 
 def _time(file: File) -> str:

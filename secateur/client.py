@@ -98,11 +98,12 @@ class Client:
         method: str | None = None,
         model: str | None = None,
         labels: Mapping[str, str] | None = None,
+        name: str | None = None,
+        begins: str | None = None,
         limit: int | None = None,
     ) -> Iterator[Job]:
-        """Return jobs, newest first, page after page; at most `limit` of them."""
-        params: dict[str, Any] = {"status": status, "method": method, "model": model}
-        params = {key: value for key, value in params.items() if value is not None}
+        """Return jobs, newest first, page after page; at most `limit` of them. `begins`: how their ids begin."""
+        params = _given(status=status, method=method, model=model, name=name, id=begins)
         params["label"] = [f"{key}:{value}" for key, value in (labels or {}).items()]
         return self._pages(Job, "/v1/jobs", params, limit)
 
@@ -228,9 +229,16 @@ class Client:
         )
         return File.model_validate(response.json())
 
-    def files(self, *, use: str | None = None, limit: int | None = None) -> Iterator[File]:
-        """Return uploaded files, newest first, page after page; at most `limit` of them."""
-        return self._pages(File, "/v1/files", {"use": use} if use else {}, limit)
+    def files(
+        self,
+        *,
+        use: str | None = None,
+        name: str | None = None,
+        begins: str | None = None,
+        limit: int | None = None,
+    ) -> Iterator[File]:
+        """Return uploaded files, newest first, page after page; at most `limit` of them. `begins`: how their ids begin."""
+        return self._pages(File, "/v1/files", _given(use=use, name=name, id=begins), limit)
 
     def file(self, file_id: str) -> File:
         """Return one uploaded file's facts, by its id or by its name in specifications."""
@@ -316,6 +324,10 @@ class Client:
     def _many(self, kind: type[A], path: str) -> Sequence[A]:
         page = self._transport.request("GET", path).json()
         return [kind.model_validate(item) for item in page["data"]]
+
+
+def _given(**params: Any) -> dict[str, Any]:
+    return {key: value for key, value in params.items() if value is not None}
 
 
 def _ref(model: str | Path) -> str:

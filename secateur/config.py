@@ -7,8 +7,9 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from secateur.errors import ConfigurationError
+from secateur.errors import ConfigurationError, Usage
 
+DEFAULT_HOST = "127.0.0.1"
 DEFAULT_PORT = 8571
 CREDENTIALS = "credentials.json"
 
@@ -26,6 +27,14 @@ def data_dir() -> Path:
     given = os.environ.get("SECATEUR_DATA_DIR")
     folder = Path(given).expanduser() if given else Path.home() / ".local" / "share" / "secateur"
     return folder.absolute()
+
+
+def served_folders() -> tuple[tuple[Path, ...], Path | None]:
+    """Return the model roots and the folder of tasks that the environment names for a service."""
+    roots = os.environ.get("SECATEUR_MODEL_ROOTS", "").split(os.pathsep)
+    tasks = os.environ.get("SECATEUR_TASKS_DIR")
+    found = tuple(Path(root).expanduser().absolute() for root in roots if root)
+    return found, Path(tasks).expanduser().absolute() if tasks else None
 
 
 def find_credentials(url: str | None = None, api_key: str | None = None) -> Credentials:
@@ -51,11 +60,17 @@ def find_credentials(url: str | None = None, api_key: str | None = None) -> Cred
                 "set SECATEUR_URL and SECATEUR_API_KEY",
             ),
         )
+    if not url.startswith(("http://", "https://")):
+        raise Usage(
+            f"SECATEUR_URL: {url!r} is no address of a server",
+            code="BAD_URL",
+            suggestions=(f"did you mean http://{url}?",) if "://" not in url else (),
+        )
     if api_key is None:
         raise ConfigurationError(
             f"no API key for {url} is known", code="NO_KEY", suggestions=("set SECATEUR_API_KEY",)
         )
-    return Credentials(url, api_key)
+    return Credentials(url, api_key.strip())
 
 
 def read_credentials(folder: Path) -> Credentials | None:

@@ -16,10 +16,10 @@ from typing import Any
 
 from rich.text import Text
 
-from secateur import render
+from secateur import following, problems, render
 from secateur.client import Client
 from secateur.config import child_environment, read_credentials
-from secateur.errors import SecateurError
+from secateur.errors import Interrupted, SecateurError
 from secateur.models import Job
 
 DATA_DIR = Path(".secateur").absolute()
@@ -61,12 +61,12 @@ def main() -> int:
         model = find_model()
         with service(model.parent) as client:
             answer = run(client, model)
-    except SecateurError as error:
-        render.error(error)
-        return 1
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, Interrupted):
         render.err.print("stopped; `make demo` goes on at the last finished block")
         return 130
+    except SecateurError as error:
+        problems.show(error)
+        return 1
     render.json_text(json.dumps(answer))
     return 0
 
@@ -113,7 +113,7 @@ def await_banner(process: subprocess.Popen[str]) -> None:
 
 def run(client: Client, model: Path) -> dict[str, Any]:
     """Submit or take up the job, follow it, fetch and check the result; return the answer."""
-    job = render.follow(client.follow(submit(client, model).id)).raise_for_status()
+    job = following.follow(client.follow(submit(client, model).id)).raise_for_status()
     report = client.report(job.id)
     folder = client.download(job.id, DATA_DIR / "demo" / job.id)
     say(f"{len(client.manifest(job.id).files)} files in {folder}, every sha256 as in the manifest")

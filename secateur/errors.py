@@ -1,6 +1,9 @@
 """What the client raises.
 
 SecateurError
+├── Usage                  an argument of the command line is wrong; nothing was asked of a server
+├── Interrupted            Ctrl-C ended the command; what was submitted goes on
+├── Ambiguous              a name, or the beginning of an id, fits several
 ├── ConfigurationError     no server or no key is known
 ├── ConnectionFailed       the server could not be reached, or went away
 ├── ApiError               the server answered with a problem
@@ -31,6 +34,18 @@ class SecateurError(Exception):
         self.code = code
         self.detail = detail
         self.suggestions = suggestions
+
+
+class Usage(SecateurError):
+    """An argument of the command line is wrong; nothing was asked of a server."""
+
+
+class Interrupted(SecateurError):
+    """Ctrl-C ended the command."""
+
+
+class Ambiguous(SecateurError):
+    """A name, or the beginning of an id, fits several."""
 
 
 class ConfigurationError(SecateurError):
@@ -83,7 +98,13 @@ class Unavailable(ApiError):
 
 
 class JobFailed(SecateurError):
-    """The job ended without a result."""
+    """The job ended failed or cancelled; `status` says which."""
+
+    def __init__(
+        self, detail: str, *, code: str, status: str, suggestions: tuple[str, ...] = ()
+    ) -> None:
+        super().__init__(detail, code=code, suggestions=suggestions)
+        self.status = status
 
 
 class WaitTimeout(SecateurError):

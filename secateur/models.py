@@ -39,6 +39,8 @@ class Job(Answer):
     status_reason: str | None = None
     phase: str | None = None
     spec: dict[str, Any]
+    notes: tuple[str, ...] = ()
+    estimate: dict[str, Any] | None = None
     progress: Progress | None = None
     queue: dict[str, Any] = {}
     attempt: dict[str, Any] = {}
@@ -66,6 +68,7 @@ class Job(Answer):
         raise JobFailed(
             str(error.get("detail", f"{self.id} ended {self.status}")),
             code=str(error.get("code", self.status.upper())),
+            status=self.status,
             suggestions=tuple(error.get("suggestions", ())),
         )
 

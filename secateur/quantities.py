@@ -1,4 +1,4 @@
-"""Numbers as people write them: 100M parameters, 1.2 GB."""
+"""Numbers as people write them: 50 %, 100M parameters, 1.2 GB."""
 
 from __future__ import annotations
 
@@ -9,7 +9,49 @@ _NUMBER = re.compile(
     r"^\s*(?P<digits>\d{1,20}(?:_\d{1,20})*(?:\.\d{1,20})?)\s*(?P<factor>[kmgt]?)(?P<binary>i?)(?P<unit>b?)\s*$",
     re.IGNORECASE,
 )
+_SHARE = re.compile(r"^\s*(?P<digits>\d{1,20}(?:\.\d{0,20})?|\.\d{1,20})\s*(?P<percent>%?)\s*$")
 _POWERS = {"": 0, "k": 1, "m": 2, "g": 3, "t": 4}
+
+
+class Unclear(ValueError):
+    """A number without its unit; `percent` is what it was probably meant to be, as a share."""
+
+    def __init__(self, text: str, percent: float) -> None:
+        super().__init__(f"did you mean {text}% or {percent:g}?")
+        self.percent = percent
+
+
+def share(text: str) -> float:
+    """Return a share between 0 and 1, both excluded: 0.5 or 50%.
+
+    Raises:
+        Unclear: it is a number from 1 on without a percent sign.
+        ValueError: it is none.
+    """
+    found = _SHARE.match(text)
+    if found is None:
+        comma = text.replace(",", ".", 1)
+        hint = f": did you mean {comma}?" if _SHARE.match(comma) else ""
+        raise ValueError(f"{text!r} is no share like 0.5 or 50%{hint}")
+    number = float(found["digits"])
+    if not found["percent"] and 1 < number < 100:
+        raise Unclear(found["digits"], float(Decimal(found["digits"]) / 100))
+    value = float(Decimal(found["digits"]) / 100) if found["percent"] else number
+    if not 0 < value < 1:
+        raise ValueError(f"{text!r} is not between 0 and 1 (0% and 100%), both excluded")
+    return value
+
+
+def bound(text: str) -> float:
+    """Return a number, or a percentage as its hundredth.
+
+    Raises:
+        ValueError: it is none.
+    """
+    stripped = text.strip()
+    if not stripped.endswith("%"):
+        return float(stripped)
+    return float(stripped[:-1]) / 100
 
 
 def parameters(text: str) -> int:

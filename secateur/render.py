@@ -2,29 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import json
+import sys
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any
 
+from pydantic import BaseModel
 from rich.console import Console
+from rich.measure import Measurement
+from rich.padding import Padding
 from rich.progress import (
     BarColumn,
     DownloadColumn,
     Progress,
-    ProgressColumn,
-    SpinnerColumn,
-    Task,
     TextColumn,
     TransferSpeedColumn,
 )
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
 
-from secateur.errors import ApiError, SecateurError
 from secateur.models import Axis, Inspection, Job
 
-PIPED_WIDTH = 200
+PIPED_WIDTH = 10_000
+"""Without a terminal a row is one line, however long."""
 MAX_LISTED = 8
 """Longer lists of sizes are shown by their ends."""
 UNITS = {
@@ -41,68 +43,11 @@ if not out.is_terminal:
 err = Console(stderr=True, soft_wrap=True, highlight=False)
 
 
-class TimeLeft(ProgressColumn):
-    """The server's own estimate, which knows the phases still to come."""
-
-    def render(self, task: Task) -> Text:
-        """Return `3:05 left`, or nothing while it is unknown."""
-        seconds = task.fields.get("seconds")
-        return Text("" if seconds is None else f"{timedelta(seconds=round(seconds))} left")
-
-
-def error(problem: SecateurError) -> None:
-    """Show code, detail, fields at fault, what to try."""
-    err.print(Text.assemble((problem.code, "bold red"), " ", problem.detail))
-    if isinstance(problem, ApiError):
-        for field in problem.errors[1:]:
-            place = field.get("pointer") or field.get("parameter") or ""
-            err.print(Text(f"  {place}: {field.get('detail')}"))
-    for suggestion in problem.suggestions:
-        err.print(Text(f"  - {suggestion}"))
-    if isinstance(problem, ApiError) and problem.status >= 500:
-        err.print(Text(f"  request {problem.request_id}"))
-
-
-def follow(jobs: Iterable[Job]) -> Job:
-    """Show a bar until the job has ended; return it as it ended."""
-    columns = (
-        SpinnerColumn(),
-        TextColumn("{task.description}"),
-        BarColumn(),
-        TextColumn("{task.percentage:>3.0f} %"),
-        TextColumn("{task.fields[steps]}"),
-        TimeLeft(),
-    )
-    job: Job | None = None
-    with Progress(*columns, console=err) as progress:
-        bar = progress.add_task("", total=100, steps="", seconds=None)
-        for job in jobs:
-            progress.update(bar, **_bar_fields(job))
-    assert job is not None
-    return job
-
-
-def _bar_fields(job: Job) -> dict[str, Any]:
-    now = job.progress
-    if job.is_finished or now is None:
-        position = job.queue.get("position")
-        waiting = f"queued, number {position}" if position else job.status
-        done = 100 if job.status == "succeeded" else None
-        fields = {"description": waiting, "steps": "", "seconds": None}
-        return fields if done is None else {**fields, "completed": done}
-    return {
-        "description": job.status if job.status != "running" else now.phase,
-        "completed": now.percent,
-        "steps": f"{now.unit} {now.step}/{now.total_steps}" if now.total_steps else "",
-        "seconds": now.seconds_remaining,
-    }
-
-
 @contextmanager
-def transfer(total: int, what: str = "downloading") -> Iterator[Progress]:
+def transfer(total: int, what: str = "downloading", *, hidden: bool = False) -> Iterator[Progress]:
     """Show a bar of bytes; its only task is number 0."""
     columns = (TextColumn(what), BarColumn(), DownloadColumn(), TransferSpeedColumn())
-    with Progress(*columns, console=err) as progress:
+    with Progress(*columns, console=err, disable=hidden) as progress:
         progress.add_task("", total=total)
         yield progress
 
@@ -116,6 +61,35 @@ def job(shown: Job) -> None:
             out.print(Text(f"  - {suggestion}"))
 
 
+def estimate(shown: Job) -> Iterator[str]:
+    """Yield how long a job may take, where it was said at submit."""
+    expected = shown.estimate or {}
+    if expected.get("minutes"):
+        low, high = (_minutes(expected["minutes"][end]) for end in ("low", "high"))
+        yield f"expected to take {low} to {high} minutes: {expected['basis']}"
+    elif expected:
+        yield f"how long it takes is not known: {expected['basis']}"
+
+
+def _minutes(value: float) -> str:
+    return f"{value:.1f}" if value < 10 else f"{value:.0f}"
+
+
+def quality(shown: Job) -> str:
+    """Return what was measured before and after, task by task; nothing before a job has a result."""
+    measured = (shown.result or {}).get("quality") or {}
+    return "; ".join(f"{task} {_change(figures)}" for task, figures in measured.items())
+
+
+def _change(figures: Mapping[str, float | None]) -> str:
+    """Return `ppl 17.1 to 28.9`; the accuracy of questions in per cent."""
+    kind, factor, unit = ("ppl", 1, "") if "ppl_pruned" in figures else ("acc", 100, " %")
+    values = (figures.get(f"{kind}_{model}") for model in ("dense", "pruned"))
+    return f"{kind} " + " to ".join(
+        _rounded(factor * value) + unit for value in values if value is not None
+    )
+
+
 def _facts(shown: Job) -> Iterator[tuple[str, object]]:
     prune = shown.spec.get("prune", {})
     yield "job", shown.id
@@ -126,6 +100,10 @@ def _facts(shown: Job) -> Iterator[tuple[str, object]]:
         yield "progress", f"{shown.progress.phase}, {shown.progress.percent:.0f} %"
     yield "model", shown.spec.get("model", {}).get("ref")
     yield "method", f"{prune.get('method', {}).get('name')}, {amount(prune)}"
+    if quality(shown):
+        yield "quality", quality(shown)
+    for note in (*shown.notes, *(() if shown.is_finished else estimate(shown))):
+        yield "note", note
     yield "created", f"{shown.created_at:%Y-%m-%d %H:%M:%S} UTC"
     if shown.started_at and shown.finished_at:
         yield (
@@ -159,7 +137,7 @@ def _units_asked(prune: Mapping[str, Any]) -> str:
 
 def report(content: Mapping[str, Any]) -> None:
     """Show before and after, what fine-tuning gained, how the gates went, and every warning."""
-    table = Table("", "before", "after", "p-value")
+    table = Table(*(Column(name, overflow="fold") for name in ("", "before", "after", "p-value")))
     for line in _before_and_after(content):
         table.add_row(*map(Text, line))
     out.print(table)
@@ -320,20 +298,59 @@ def _kept_text(kept: Mapping[str, Any]) -> str:
 
 def facts(lines: Iterable[tuple[str, object]]) -> None:
     """Show names and values."""
-    table = Table.grid(padding=(0, 2))
+    table = Table.grid(Column(), Column(overflow="fold"), padding=(0, 2))
     for name, value in lines:
         table.add_row(Text(name, style="bold"), Text(str(value)))
     out.print(table)
 
 
-def rows(columns: Sequence[str], lines: Iterable[Sequence[object]]) -> None:
-    """Show a table."""
-    table = Table(*columns, box=None, pad_edge=False)
-    for line in lines:
-        table.add_row(*(Text(str(cell)) for cell in line))
-    out.print(table)
+def rows(
+    columns: Sequence[str], lines: Iterable[Sequence[object]], *, ids: Collection[str] = ()
+) -> None:
+    """Show a table; what has no room is folded, but for ids, and nothing is cut."""
+    cells = [tuple(map(str, line)) for line in lines]
+    widths = {
+        name: max(map(len, column)) for name, *column in zip(columns, columns, *cells, strict=True)
+    }
+    shown = (
+        Column(name, overflow="fold", min_width=widths[name] if name in ids else None)
+        for name in columns
+    )
+    out.print(_filled(Table(*shown, box=None, pad_edge=False), cells))
+
+
+def records(columns: Sequence[str], lines: Iterable[Sequence[object]], *, headed: int) -> None:
+    """Show a table, or where it has no room a block for each line, headed by its first cells; nothing is cut."""
+    cells = [tuple(map(str, line)) for line in lines]
+    table = _filled(Table(*columns, box=None, pad_edge=False), cells)
+    unbounded = out.options.update(max_width=PIPED_WIDTH)
+    if Measurement.get(out, unbounded, table).maximum <= out.width:
+        out.print(table)
+        return
+    for row in cells:
+        out.print(Text("  ".join(filter(None, row[:headed])), style="bold"))
+        named = zip(columns[headed:], row[headed:], strict=True)
+        shown = Text(", ".join(f"{name}: {cell}" for name, cell in named if cell))
+        out.print(Padding(shown, (0, 0, 0, 4)), soft_wrap=False)
+
+
+def _filled(table: Table, cells: Iterable[Sequence[str]]) -> Table:
+    for row in cells:
+        table.add_row(*map(Text, row))
+    return table
 
 
 def json_text(text: str) -> None:
     """Write JSON for programs, as it is."""
-    out.print(text, markup=False, emoji=False)
+    sys.stdout.write(text + "\n")
+
+
+def json_list(items: Iterable[BaseModel]) -> None:
+    """Write a list for programs."""
+    json_text(json.dumps([item.model_dump(mode="json") for item in items]))
+
+
+def line(text: str) -> None:
+    """Write a line to stderr now, as it is."""
+    sys.stderr.write(text + "\n")
+    sys.stderr.flush()

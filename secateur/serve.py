@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -17,11 +16,17 @@ from pathlib import Path
 
 import httpx2
 
-from secateur import render
-from secateur.config import Credentials, child_environment, read_credentials, write_credentials
+from secateur import before_serving, render
+from secateur.config import (
+    DEFAULT_HOST,
+    Credentials,
+    child_environment,
+    read_credentials,
+    served_folders,
+    write_credentials,
+)
 from secateur.errors import ConfigurationError, SecateurError
 
-HOST = "127.0.0.1"
 START_SECONDS = 60.0
 STOP_SECONDS = 60.0
 """A worker ends its current block before it leaves."""
@@ -34,6 +39,7 @@ class Options:
 
     data_dir: Path
     port: int
+    host: str
     model_roots: tuple[Path, ...] = ()
     tasks_dir: Path | None = None
 
@@ -44,28 +50,41 @@ class ServiceFailed(SecateurError):
 
 def run(options: Options) -> int:
     """Serve until SIGTERM or SIGINT; return the exit status."""
+    roots, tasks_dir = served_folders()
+    before_serving.check_install()
+    before_serving.check_folders(options.model_roots or roots, options.tasks_dir or tasks_dir)
     options.data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
-    port = _free_port(options.port)
+    with before_serving.locked(options.data_dir):
+        return _serve(options, before_serving.free_port(options.host, options.port))
+
+
+def _serve(options: Options, port: int) -> int:
     environment = child_environment(_settings(options, port))
     _store(environment, "migrate")
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
     with _process("api", options.data_dir, environment) as api:
-        url = f"http://{HOST}:{port}"
+        url = f"http://{_reached_at(options.host)}:{port}"
         _await_ready(url, api, options.data_dir, stop)
         if not stop.is_set():
             _ensure_key(url, options.data_dir, environment)
             with _process("worker", options.data_dir, environment) as worker:
-                _banner(url, options.data_dir)
+                _banner(url, options)
                 _await_end({"api": api, "worker": worker}, options.data_dir, stop)
     return 0
+
+
+def _reached_at(host: str) -> str:
+    """Return what this machine calls a host in a URL."""
+    own = {"0.0.0.0": DEFAULT_HOST, "": DEFAULT_HOST, "::": "::1"}.get(host, host)  # noqa: S104
+    return f"[{own}]" if ":" in own else own
 
 
 def _settings(options: Options, port: int) -> dict[str, str]:
     settings = {
         "SECATEUR_DATA_DIR": str(options.data_dir),
-        "SECATEUR_HOST": HOST,
+        "SECATEUR_HOST": options.host,
         "SECATEUR_PORT": str(port),
     }
     if options.model_roots:
@@ -76,20 +95,6 @@ def _settings(options: Options, port: int) -> dict[str, str]:
     if options.tasks_dir:
         settings["SECATEUR_TASKS_DIR"] = str(options.tasks_dir)
     return settings
-
-
-def _free_port(port: int) -> int:
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((HOST, port))
-        except OSError as error:
-            raise ConfigurationError(
-                f"port {port} of {HOST} is taken: {error.strerror}",
-                code="PORT_TAKEN",
-                suggestions=("is the service running already?", "choose another with --port"),
-            ) from error
-        return int(probe.getsockname()[1])
 
 
 def _store(environment: dict[str, str], *arguments: str) -> str:
@@ -155,7 +160,7 @@ def _await_ready(
 
 
 def _ensure_key(url: str, data_dir: Path, environment: dict[str, str]) -> None:
-    """Keep the key that works; make one, and show it this once, where none does."""
+    """Keep the key that works; make one, and show it this once, where there is none or the database knows it not."""
     stored = read_credentials(data_dir)
     if stored is not None and _opens(url, stored.api_key):
         write_credentials(data_dir, Credentials(url, stored.api_key))
@@ -169,12 +174,19 @@ def _ensure_key(url: str, data_dir: Path, environment: dict[str, str]) -> None:
 def _opens(url: str, api_key: str) -> bool:
     headers = {"Authorization": f"Bearer {api_key}"}
     answer = httpx2.get(f"{url}/v1/methods", headers=headers, timeout=30, trust_env=False)
+    if not answer.is_success and answer.status_code != httpx2.codes.UNAUTHORIZED:
+        raise ServiceFailed(
+            f"the front end answers {answer.status_code}; the stored key is left as it is",
+            code="SERVICE_FAILED",
+        )
     return answer.is_success
 
 
-def _banner(url: str, data_dir: Path) -> None:
+def _banner(url: str, options: Options) -> None:
     render.out.print(f"Secateur serves at {url}", markup=False)
-    render.out.print(f"data and logs: {data_dir}; Ctrl-C stops it", markup=False)
+    if not options.model_roots and not served_folders()[0]:
+        render.out.print("models: from the hub; --model-root FOLDER opens a folder of this machine")
+    render.out.print(f"data and logs: {options.data_dir}; Ctrl-C stops it", markup=False)
 
 
 def _await_end(

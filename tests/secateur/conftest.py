@@ -1,17 +1,20 @@
 from __future__ import annotations
 
+import io
 import shutil
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 
 import httpx2
 import pytest
 
 from secateur import Client
+from secateur.cli import main
 from secateur.config import child_environment
 from store.session import Database
 from store.tables import Base
@@ -95,17 +98,21 @@ def proxied(proxy: Proxy, service: Service) -> Iterator[Client]:
 
 
 @pytest.fixture
-def run(url: str, service: Service, tmp_path: Path) -> Run:
-    environment = child_environment({"SECATEUR_URL": url, "SECATEUR_API_KEY": service.secret})
+def run(url: str, service: Service, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
+    """The command line, in this process."""
+    monkeypatch.setenv("SECATEUR_URL", url)
+    monkeypatch.setenv("SECATEUR_API_KEY", service.secret)
+    monkeypatch.chdir(tmp_path)
 
     def call(*arguments: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [sys.executable, "-m", "secateur.cli", *arguments],
-            env=environment,
-            cwd=tmp_path,
-            capture_output=True,
-            text=True,
-            timeout=60,
-        )
+        monkeypatch.setattr(sys, "argv", ["secateur", *arguments])
+        out, err = (io.TextIOWrapper(io.BytesIO(), encoding="utf-8") for _ in range(2))
+        with redirect_stdout(out), redirect_stderr(err), pytest.raises(SystemExit) as ended:
+            main()
+        texts = []
+        for stream in (out, err):
+            stream.flush()
+            texts.append(stream.buffer.getvalue().decode())  # type: ignore[attr-defined]
+        return subprocess.CompletedProcess(arguments, int(ended.value.code or 0), *texts)
 
     return call

@@ -155,13 +155,13 @@ def test_pattern_n_of_m(run: Run) -> None:
 def test_path_of_a_model_becomes_a_reference(run: Run, tmp_path: Path) -> None:
     (tmp_path / "a model").mkdir()
     done = run("submit", "--model", "a model", "--method", "magnitude", "--sparsity", "0.5")
-    assert done.returncode == 1
+    assert done.returncode == 3
     assert "MODEL_NOT_ALLOWED" in done.stderr
 
 
 def test_error_is_one_readable_block(run: Run) -> None:
     done = run("submit", "--model", "hf://a/b", "--method", "wandaa", "--sparsity", "0.5")
-    assert done.returncode == 1
+    assert done.returncode == 3
     assert done.stdout == ""
     assert done.stderr.startswith("VALIDATION_FAILED")
     assert "did you mean `wanda`?" in done.stderr
@@ -201,7 +201,7 @@ def test_watch_of_a_failed_job_fails(run: Run, service: Service) -> None:
     job_id = run(*SUBMIT).stdout.strip()
     service.fail(service.claim())
     done = run("watch", job_id)
-    assert done.returncode == 1
+    assert done.returncode == 4
     assert "MODEL_NOT_FINITE" in done.stderr
     assert "use another checkpoint" in done.stderr
     done = run("watch", job_id, "--json")
@@ -220,7 +220,7 @@ def test_list_show_cancel(run: Run) -> None:
     assert "queued" in shown
     assert run("cancel", job_id).stdout.strip() == "cancelled"
     again = run("cancel", job_id)
-    assert (again.returncode, again.stderr.split()[0]) == (1, "STATE_CONFLICT")
+    assert (again.returncode, again.stderr.split()[0]) == (3, "STATE_CONFLICT")
 
 
 def test_download(run: Run, service: Service, tmp_path: Path) -> None:

@@ -96,14 +96,22 @@ def test_files_commands(run: Run, path: Path) -> None:
     again = json.loads(run("files", "upload", path.name, "--use", "calibration", "--json").stdout)
     assert again["task"] == task
     (line,) = run("files", "list").stdout.splitlines()[1:]
-    assert line.split()[:5] == [task, "calibration", "text", "2500", str(len(LINES))]
+    assert line.split()[:7] == [
+        task,
+        "my",
+        "data.jsonl",
+        "calibration",
+        "text",
+        "2500",
+        str(len(LINES)),
+    ]
     assert [file["task"] for file in json.loads(run("files", "list", "--json").stdout)] == [task]
     shown = run("files", "show", task).stdout
     assert "my data.jsonl" in shown
     assert json.loads(run("files", "show", task, "--json").stdout) == again
     assert run("files", "delete", task).stdout.strip() == "deleted"
     gone = run("files", "show", task)
-    assert (gone.returncode, gone.stderr.split()[0]) == (1, "NOT_FOUND")
+    assert (gone.returncode, gone.stderr.split()[0]) == (3, "NOT_FOUND")
 
 
 def test_upload_of_a_path_that_is_none_exits_with_2(run: Run) -> None:
@@ -113,6 +121,6 @@ def test_upload_of_a_path_that_is_none_exits_with_2(run: Run) -> None:
 def test_refusal_is_one_readable_block(run: Run, tmp_path: Path) -> None:
     (tmp_path / "bad.jsonl").write_bytes(b'{"txt": "x"}')
     done = run("files", "upload", "bad.jsonl")
-    assert done.returncode == 1
+    assert done.returncode == 3
     assert "DATASET_INVALID bad.jsonl, line 1: no JSON object with a `text`" in done.stderr
     assert "Traceback" not in done.stderr

@@ -118,5 +118,5 @@ def test_json_is_the_answer(credentials: dict[str, str], folder: Path) -> None:
 
 def test_a_model_that_may_not_be_read_is_one_readable_error(credentials: dict[str, str]) -> None:
     done = run(credentials, "file:///etc")
-    assert done.returncode == 1
+    assert done.returncode == 3
     assert done.stderr.startswith("MODEL_NOT_ALLOWED")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import signal
 import socket
@@ -12,10 +13,16 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import httpx2
 import pytest
 
-from secateur import Client
-from secateur.config import child_environment, read_credentials
+from secateur import Client, ConfigurationError, before_serving, serve
+from secateur.config import (
+    Credentials,
+    child_environment,
+    read_credentials,
+    write_credentials,
+)
 from tests.servers import free_port
 
 
@@ -122,12 +129,124 @@ def test_both_stop_when_one_dies(folder: Path, name: str) -> None:
         await_dead(list(pids.values()))
 
 
+def refused(folder: Path, port: int, *more: str, **environment: str) -> tuple[int, str]:
+    """Run `serve`, which must end at once; return its exit status and what it says."""
+    done = subprocess.run(
+        command(folder, port, *more),
+        env=child_environment(environment),
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.stdout == ""
+    assert not (folder / "secateur.db").exists()
+    return done.returncode, done.stderr
+
+
 def test_taken_port_is_said_and_nothing_is_started(folder: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as holder:
         port = holder.getsockname()[1]
-        done = subprocess.run(command(folder, port), capture_output=True, text=True, timeout=60)
-    assert done.returncode == 1
-    assert done.stderr.startswith("PORT_TAKEN")
+        code, said = refused(folder, port)
+    assert code == 1
+    assert said.startswith(f"PORT_TAKEN port {port} of 127.0.0.1 is in use")
+
+
+def test_port_and_host_of_the_environment_count(folder: Path) -> None:
+    with socket.create_server(("127.0.0.2", 0)) as holder:
+        port = holder.getsockname()[1]
+        environment = {"SECATEUR_PORT": str(port), "SECATEUR_HOST": "127.0.0.2"}
+        done = subprocess.run(
+            [one for one in command(folder, port) if one not in ("--port", str(port))],
+            env=child_environment(environment),
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+    assert done.stderr.startswith(f"PORT_TAKEN port {port} of 127.0.0.2 is in use")
+
+
+@pytest.mark.parametrize(
+    ("port", "host", "said"),
+    [(0, "192.0.2.1", "HOST_NOT_OURS"), (0, "no.such.host.invalid", "HOST_NOT_OURS")],
+)
+def test_an_address_that_cannot_be_had(port: int, host: str, said: str) -> None:
+    with pytest.raises(ConfigurationError, match=said):
+        before_serving.free_port(host, port)
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "0.0.0.0"])
+def test_a_free_port_is_found(host: str) -> None:
+    assert before_serving.free_port(host, 0) > 0
+
+
+def test_a_model_root_that_is_not_there_is_said(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    for more, environment in (
+        (("--model-root", str(tmp_path / "none")), {}),
+        (("--model-root", str(tmp_path), "--model-root", str(tmp_path / "file")), {}),
+        ((), {"SECATEUR_MODEL_ROOTS": f"{tmp_path}:{tmp_path / 'none'}"}),
+        (("--tasks-dir", str(tmp_path / "none")), {}),
+    ):
+        code, said = refused(folder, 0, *more, **environment)
+        assert code == 2
+        assert said.startswith("NO_SUCH_FOLDER --")
+        assert "none" in said or "file" in said
+
+
+def test_a_client_alone_is_told_which_extra_is_missing(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = importlib.util.find_spec
+    monkeypatch.setattr(
+        "importlib.util.find_spec", lambda name: None if name == "torch" else found(name)
+    )
+    options = serve.Options(data_dir=folder, port=0, host="127.0.0.1")
+    with pytest.raises(
+        ConfigurationError, match=r"lacks the extra `worker` \(not installed: torch"
+    ):
+        serve.run(options)
+    monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
+    with pytest.raises(ConfigurationError, match="lacks the extras `api` and `worker`") as caught:
+        serve.run(options)
+    assert caught.value.code == "MISSING_EXTRA"
+    assert not folder.exists()
+
+
+def test_what_an_extra_is_told_by_belongs_to_it() -> None:
+    """None of the modules comes with the client alone, and each is installed here."""
+    client = {"pydantic", "httpx2", "typer", "rich"}
+    for modules in before_serving.NEEDED.values():
+        assert client.isdisjoint(modules)
+        assert all(importlib.util.find_spec(name) for name in modules)
+
+
+def test_a_second_service_over_the_same_folder_is_refused(folder: Path) -> None:
+    with serving(folder, free_port()) as process:
+        lines_until_ready(process)
+        before = (folder / "credentials.json").read_bytes()
+        done = subprocess.run(command(folder, 0), capture_output=True, text=True, timeout=60)
+        assert done.returncode == 1
+        assert done.stderr.startswith("DATA_DIR_IN_USE")
+        assert f"by process {process.pid}" in done.stderr
+        assert (folder / "credentials.json").read_bytes() == before
+        assert process.poll() is None
+    with before_serving.locked(folder):  # it has let go
+        pass
+
+
+def test_a_front_end_in_trouble_costs_no_key(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Only a key that is not known is replaced."""
+    write_credentials(tmp_path, Credentials("http://127.0.0.1:1", "kept"))
+    answers = iter([503, 500, 200])
+    monkeypatch.setattr("httpx2.get", lambda *_, **__: httpx2.Response(next(answers)))
+    for _ in range(2):
+        with pytest.raises(serve.ServiceFailed):
+            serve._ensure_key("http://127.0.0.1:2", tmp_path, {})
+    assert read_credentials(tmp_path) == Credentials("http://127.0.0.1:1", "kept")
+    serve._ensure_key("http://127.0.0.1:2", tmp_path, {})
+    assert read_credentials(tmp_path) == Credentials("http://127.0.0.1:2", "kept")
 
 
 def test_lost_database_gets_a_new_key(folder: Path) -> None:
