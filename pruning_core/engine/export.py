@@ -16,8 +16,9 @@ from pruning_core.engine.checkpoint import ORDER_PREFIX, UNITS_PREFIX
 from pruning_core.engine.cut import Cut
 from pruning_core.engine.files import flush, sha256
 from pruning_core.engine.tensors import DTYPES
-from pruning_core.intake.checkpoint import INDEX, SINGLE, CheckpointFacts
+from pruning_core.intake.checkpoint import CheckpointFacts
 from pruning_core.intake.headers import TensorFacts, read_header
+from pruning_core.intake.weights import CONFIG, EXPLICIT, INDEX, SINGLE
 from pruning_core.spec.report import FileEntry
 
 COMPANIONS = (
@@ -110,7 +111,11 @@ def write(
     for name in COMPANIONS:
         if (folder / name).is_file():
             shutil.copyfile(folder / name, target / name)
-    _write_json(target / "config.json", facts.config if changes.config is None else changes.config)
+    config = facts.config if changes.config is None else changes.config
+    own = {
+        key: value for key, value in config.items() if key != EXPLICIT
+    }  # names files of the source
+    _write_json(target / CONFIG, own)
     for path in target.iterdir():
         flush(path)
     flush(target)

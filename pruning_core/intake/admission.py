@@ -21,7 +21,6 @@ from pruning_core.errors import (
 from pruning_core.intake.checkpoint import (
     CheckpointFacts,
     check_gguf,
-    has_tokenizer,
     inspect,
     is_gguf,
 )
@@ -30,6 +29,7 @@ from pruning_core.intake.private import view
 from pruning_core.intake.sizes import check_units, layout_of
 from pruning_core.intake.source import allowed_path
 from pruning_core.intake.tasks import NO_FILES, Files, Split, Task, evaluated, find
+from pruning_core.intake.tokenizer_files import require_tokenizer
 from pruning_core.spec.calibration import DEFAULT_SEQ_LEN, SELF_TASK
 from pruning_core.spec.model import ModelRef
 from pruning_core.spec.patterns import NofM, Row, removed_count
@@ -198,11 +198,8 @@ def _check_local(path: Path, prune: PruneSpec, roots: Sequence[Path]) -> Checkpo
 
 
 def _check_tokenizer(folder: Path, prune: PruneSpec) -> None:
-    reads_text = prune.needs_calibration or prune.recovery or prune.evaluation_tasks
-    if reads_text and not has_tokenizer(folder):
-        raise ModelInvalid(
-            f"{folder.name} has no tokenizer.json; calibration, recovery and perplexity need its tokenizer"
-        )
+    if prune.needs_calibration or prune.recovery or prune.evaluation_tasks:
+        require_tokenizer(folder)
     cuts_tokens = isinstance(prune.method, UnitMethod) and "vocabulary" in prune.method.unit_kinds
     if cuts_tokens and not (folder / "tokenizer.json").is_file():
         raise ModelInvalid(

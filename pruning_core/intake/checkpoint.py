@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
-import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pruning_core.errors import ModelInvalid, UnsafePickle, UnsupportedModel
+from pruning_core.errors import ModelInvalid, UnsupportedModel
 from pruning_core.intake import config as configs
-from pruning_core.intake.headers import TensorFacts, read_header
+from pruning_core.intake.headers import TensorFacts, read_headers
+from pruning_core.intake.weights import (
+    CONFIG,
+    MAX_INDEX_BYTES,
+    chosen,
+    is_index,
+    merged,
+    parse_index,
+    require_config,
+)
 
-INDEX = "model.safetensors.index.json"
-SINGLE = "model.safetensors"
 FLOAT_DTYPES = {"F64", "F32", "F16", "BF16"}
-_PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
 _BLOCK = re.compile(r"(?:^|\.)(?:layers|h)\.(\d{1,5})\.")
 
 
@@ -65,7 +70,10 @@ def inspect(folder: Path) -> CheckpointFacts:
     """
     if not folder.is_dir():
         raise ModelInvalid(f"{folder.name} is neither a model folder nor a .gguf file")
-    return facts_of(configs.read_config(folder), *_tensors(folder))
+    names = _names(folder)
+    require_config(folder.name, names)
+    config = configs.read_config(folder)
+    return facts_of(config, *_tensors(folder, names, config))
 
 
 def facts_of(
@@ -91,88 +99,22 @@ def facts_of(
     )
 
 
-def has_tokenizer(folder: Path) -> bool:
-    """Tell whether stock transformers finds a tokenizer in the folder without conversion."""
-    return (folder / "tokenizer.json").is_file() or (folder / "vocab.json").is_file()
+def _names(folder: Path) -> list[str]:
+    """Return the files of a folder, and config.json of the folders in it."""
+    inner = (path.relative_to(folder).as_posix() for path in folder.glob(f"*/{CONFIG}"))
+    return [*inner, *(path.name for path in folder.iterdir() if path.is_file())]
 
 
-def _tensors(folder: Path) -> tuple[dict[str, TensorFacts], dict[str, str]]:
-    """Return facts and file of every tensor; with an index, of those that it assigns."""
-    index = _index(folder)
-    return assigned({name: read_header(folder / name) for name in shards(index)}, index)
-
-
-def shards(index: dict[str, str] | None) -> list[str]:
-    """Return the files that hold the tensors."""
-    return [SINGLE] if index is None else sorted(set(index.values()))
-
-
-def assigned(
-    headers: Mapping[str, Mapping[str, TensorFacts]], index: dict[str, str] | None
+def _tensors(
+    folder: Path, names: Sequence[str], config: Mapping[str, Any]
 ) -> tuple[dict[str, TensorFacts], dict[str, str]]:
-    """Return facts and file of every tensor; with an index, of those that it assigns.
-
-    Args:
-        headers: Tensors by name, by file.
-        index: File of every tensor; None for a single file.
-
-    Raises:
-        ModelInvalid: a tensor is not where the index says.
-    """
-    tensors: dict[str, TensorFacts] = {}
-    files: dict[str, str] = {}
-    for name, header in headers.items():
-        for tensor, facts in header.items():
-            if index is None or index.get(tensor) == name:
-                tensors[tensor], files[tensor] = facts, name
-    missing = sorted(set(index or ()) - set(tensors))
-    if missing:
-        raise ModelInvalid(f"{INDEX} names {missing[0]!r}, which is not in the file that it names")
-    return tensors, files
-
-
-def _index(folder: Path) -> dict[str, str] | None:
-    """Return the index of a sharded checkpoint, None for a single file.
-
-    Raises:
-        UnsafePickle, ModelInvalid: there are no safetensors.
-    """
-    if (folder / INDEX).is_file():
-        index = parse_index((folder / INDEX).read_bytes())
-        for file in shards(index):
-            if not (folder / file).is_file():
-                raise ModelInvalid(f"{INDEX} names {file}, which is missing")
-        return index
-    if (folder / SINGLE).is_file():
-        return None
-    if any(next(folder.glob(pattern), None) for pattern in _PICKLES):
-        raise UnsafePickle(
-            f"{folder.name} holds pickled weights only, and a pickle can run any code.",
-            suggestions=(
-                "convert it to safetensors on a machine you trust: save_pretrained() writes them",
-            ),
-        )
-    raise ModelInvalid(f"{folder.name} has no {SINGLE} and no {INDEX}")
-
-
-def parse_index(raw: bytes) -> dict[str, str]:
-    """Return the file of every tensor.
-
-    Raises:
-        ModelInvalid: it cannot be read, or names what is no safetensors file of the folder.
-    """
-    try:
-        files = json.loads(raw)["weight_map"]
-    except (ValueError, KeyError, TypeError, RecursionError):
-        raise ModelInvalid(f"{INDEX} has no readable weight_map") from None
-    if not isinstance(files, dict) or not files:
-        raise ModelInvalid(f"{INDEX} has no readable weight_map")
-    for file in set(map(str, files.values())):
-        if Path(file).name != file or not file.endswith(".safetensors"):
-            raise ModelInvalid(
-                f"{INDEX} names {file!r}, which is no safetensors file of the folder"
-            )
-    return files
+    """Return facts and file of every tensor that stock transformers reads."""
+    first = chosen(folder.name, names, config)
+    if not is_index(first):
+        return merged(read_headers(folder, [first]))
+    with (folder / first).open("rb") as file:
+        index = parse_index(first, file.read(MAX_INDEX_BYTES + 1), names)
+    return merged(read_headers(folder, index.shards))
 
 
 def _check_against_config(config: dict[str, Any], tensors: dict[str, TensorFacts]) -> None:

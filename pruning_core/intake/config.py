@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 from pruning_core.errors import ModelInvalid, UnsupportedModel
 from pruning_core.families import family_of
+from pruning_core.intake.bounded_json import MAX_DEPTH, is_deep, parse
 
 MAX_CONFIG_BYTES = 5_000_000
+_MARKS = 200_000
 # `auto_map` names Python files, the others may name kernels on a hub; keys with an underscore
 # reach into transformers' internals.
 _NAMES_CODE = {"auto_map", "attn_implementation", "experts_implementation"}
@@ -30,13 +31,10 @@ def read_config(folder: Path) -> dict[str, Any]:
     """Return a cleaned `config.json`: bounded sizes, and nothing in it that can name code.
 
     Raises:
-        ModelInvalid: the file is missing, unreadable, or a size in it is absurd.
+        ModelInvalid: the file is unreadable, or a size in it is absurd.
         UnsupportedModel: no family table knows this architecture, or the weights are quantised.
     """
-    path = folder / "config.json"
-    if not path.is_file():
-        raise ModelInvalid(f"{folder.name} has no config.json: it is no Hugging Face model folder")
-    with path.open("rb") as file:
+    with (folder / "config.json").open("rb") as file:
         return parse_config(file.read(MAX_CONFIG_BYTES + 1))
 
 
@@ -48,12 +46,9 @@ def parse_config(raw: bytes) -> dict[str, Any]:
     """
     if len(raw) > MAX_CONFIG_BYTES:
         raise ModelInvalid(f"config.json is larger than {MAX_CONFIG_BYTES} bytes")
-    try:
-        config = json.loads(raw)
-    except (ValueError, RecursionError) as error:
-        raise ModelInvalid(f"config.json cannot be read: {error}") from None
-    if not isinstance(config, dict):
-        raise ModelInvalid("config.json holds no JSON object")
+    config = parse("config.json", raw, marks=_MARKS)
+    if is_deep(config):
+        raise ModelInvalid(f"config.json is nested more than {MAX_DEPTH} levels deep")
     _check_architecture(config)
     _check_sizes(config)
     return {

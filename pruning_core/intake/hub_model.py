@@ -11,36 +11,30 @@ from itertools import repeat
 from typing import Any
 
 from pruning_core import settings
-from pruning_core.errors import (
-    HubUnavailable,
-    ModelGated,
-    ModelInvalid,
-    ModelNotFound,
-    UnsafePickle,
-)
-from pruning_core.intake.checkpoint import (
-    INDEX,
-    SINGLE,
-    CheckpointFacts,
-    assigned,
-    facts_of,
-    parse_index,
-    shards,
-)
+from pruning_core.errors import HubUnavailable, ModelGated, ModelNotFound
+from pruning_core.intake.checkpoint import CheckpointFacts, facts_of
 from pruning_core.intake.config import MAX_CONFIG_BYTES, parse_config
 from pruning_core.intake.headers import (
-    MAX_HEADER_BYTES,
     PREFIX_BYTES,
     TensorFacts,
+    check_total,
     header_length,
     parse_header,
+)
+from pruning_core.intake.weights import (
+    CONFIG,
+    MAX_INDEX_BYTES,
+    chosen,
+    is_index,
+    merged,
+    parse_index,
+    require_config,
 )
 
 ANSWER_SECONDS = 10.0
 """Without a byte for so long the hub counts as away."""
 TOTAL_SECONDS = 25.0
 READERS = 8
-MAX_SHARDS = 1_000
 FIRST_BYTES = 1 << 16
 """Fetched of every file at first; it holds the header of most."""
 
@@ -83,50 +77,22 @@ class _Repository:
 
     def facts(self) -> CheckpointFacts:
         """Return what configuration and headers say."""
-        if "config.json" not in self.names:
-            raise ModelInvalid(f"{self.repo} has no config.json: it is no Hugging Face model")
-        index = self._index()
-        config = parse_config(self._head("config.json", MAX_CONFIG_BYTES + 1)[0])
-        return facts_of(config, *assigned(self._headers(shards(index)), index))
-
-    def _index(self) -> dict[str, str] | None:
-        if INDEX in self.names:
-            raw, _ = self._head(INDEX, MAX_HEADER_BYTES + 1)
-            if len(raw) > MAX_HEADER_BYTES:
-                raise ModelInvalid(f"{INDEX} is larger than {MAX_HEADER_BYTES} bytes")
-            return self._sound(parse_index(raw))
-        if SINGLE in self.names:
-            return None
-        if any(name.endswith((".bin", ".pt", ".pth", ".ckpt")) for name in self.names):
-            raise UnsafePickle(
-                f"{self.repo} holds pickled weights only, and a pickle can run any code.",
-                suggestions=(
-                    "ask for a revision with safetensors (many hubs offer one as a pull request)",
-                ),
-            )
-        raise ModelInvalid(f"{self.repo} has no {SINGLE} and no {INDEX}")
-
-    def _sound(self, index: dict[str, str]) -> dict[str, str]:
-        files = shards(index)
-        if len(files) > MAX_SHARDS:
-            raise ModelInvalid(f"{INDEX} names {len(files)} files; {MAX_SHARDS} are allowed")
-        missing = sorted(set(files) - self.names)
-        if missing:
-            raise ModelInvalid(f"{INDEX} names {missing[0]}, which is missing")
-        return index
+        require_config(self.repo, self.names)
+        config = parse_config(self._head(CONFIG, MAX_CONFIG_BYTES + 1)[0])
+        first = chosen(self.repo, self.names, config)
+        files = [first]
+        if is_index(first):
+            raw, _ = self._head(first, MAX_INDEX_BYTES + 1)
+            files = parse_index(first, raw, self.names).shards
+        return facts_of(config, *merged(self._headers(files)))
 
     def _headers(self, files: Sequence[str]) -> dict[str, dict[str, TensorFacts]]:
         """Return the tensors of each file; all headers together are as long as one may be."""
         with ThreadPoolExecutor(READERS) as pool:
             heads = list(pool.map(self._head, files, repeat(FIRST_BYTES)))
-            ends = [
-                PREFIX_BYTES + header_length(name, *head)
-                for name, head in zip(files, heads, strict=True)
-            ]
-            if sum(ends) > MAX_HEADER_BYTES + PREFIX_BYTES * len(ends):
-                raise ModelInvalid(
-                    f"The headers of {self.repo} have {sum(ends)} bytes; {MAX_HEADER_BYTES} are allowed"
-                )
+            lengths = [header_length(name, *head) for name, head in zip(files, heads, strict=True)]
+            check_total(self.repo, lengths)
+            ends = [PREFIX_BYTES + length for length in lengths]
             heads = list(pool.map(self._longer, files, heads, ends))
         return {
             name: parse_header(name, raw[PREFIX_BYTES:end], size)

@@ -6,12 +6,13 @@ import json
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
 from fastapi.testclient import TestClient
 
-from pruning_core.intake import hub_model
+from pruning_core.intake import headers, hub_model, weights
 from tests import tiny
 from tests.api.conftest import opened
 from tests.api.jobs import Service
@@ -268,17 +269,18 @@ def test_what_the_hub_refuses_has_its_own_code(
 
 
 @pytest.mark.parametrize(
-    ("repo", "name", "limit", "code"),
+    ("repo", "module", "name", "limit", "code"),
     [
-        ("llama", "MAX_HEADER_BYTES", 500, "MODEL_INVALID"),
-        ("sharded", "MAX_HEADER_BYTES", 500, "MODEL_INVALID"),
-        ("sharded", "MAX_SHARDS", 1, "MODEL_INVALID"),
-        ("llama", "MAX_CONFIG_BYTES", 50, "MODEL_INVALID"),
-        ("llama", "TOTAL_SECONDS", -1, "HUB_UNAVAILABLE"),
+        ("llama", headers, "MAX_HEADER_BYTES", 500, "MODEL_INVALID"),
+        ("sharded", headers, "MAX_HEADER_BYTES", 500, "MODEL_INVALID"),
+        ("sharded", weights, "MAX_SHARDS", 1, "MODEL_INVALID"),
+        ("llama", hub_model, "MAX_CONFIG_BYTES", 50, "MODEL_INVALID"),
+        ("llama", hub_model, "TOTAL_SECONDS", -1, "HUB_UNAVAILABLE"),
     ],
 )
 def test_what_is_fetched_is_bounded(
     repo: str,
+    module: ModuleType,
     name: str,
     limit: int,
     code: str,
@@ -286,7 +288,7 @@ def test_what_is_fetched_is_bounded(
     hub: Hub,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(hub_model, name, limit)
+    monkeypatch.setattr(module, name, limit)
     problem = client.get(PATH, params={"ref": f"hf://org/{repo}"}).json()
     assert problem["code"] == code
 

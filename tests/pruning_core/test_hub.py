@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from safetensors.torch import load_file
 
 from pruning_core.intake.checkpoint import inspect
 from tests import tiny
@@ -24,17 +26,38 @@ CALL = (
 )
 
 
+NEEDLESS = (
+    "consolidated.safetensors",
+    "model.fp16.safetensors",
+    "model-00001-of-00001.safetensors",
+    "original/model.safetensors",
+)
+
+
+def shard_only(folder: Path) -> None:
+    """Leave the weights in one shard of an unusual name."""
+    names = load_file(folder / "model.safetensors")
+    (folder / "model.safetensors").rename(folder / "part [1].safetensors")
+    content = {"metadata": {}, "weight_map": dict.fromkeys(names, "part [1].safetensors")}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(content))
+
+
 @pytest.fixture(scope="module")
 def hub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hub]:
     root = tmp_path_factory.mktemp("hub")
     sound = tiny.save(root / "sound", "llama")
     (sound / "modeling_evil.py").write_text("raise SystemExit")
     (sound / "pytorch_model.bin").write_bytes(b"\x80\x04")
+    (sound / "original").mkdir()
+    for name in NEEDLESS:
+        shutil.copyfile(sound / "model.safetensors", sound / name)
+    shutil.copytree(sound, root / "sharded")
+    shard_only(root / "sharded")
     (root / "pickled").mkdir()
     (root / "pickled" / "pytorch_model.bin").write_bytes(b"\x80\x04")
     (root / "empty").mkdir()
     (root / "empty" / "README.md").write_text("nothing")
-    repos = {f"org/{name}": root / name for name in ("sound", "pickled", "empty")}
+    repos = {f"org/{name}": root / name for name in ("sound", "sharded", "pickled", "empty")}
     with serving(repos) as server:
         yield server
 
@@ -58,10 +81,18 @@ def test_a_revision_is_resolved_and_only_safe_files_are_fetched_once(
     assert commit == COMMIT
     assert inspect(Path(folder)).model_type == "llama"
     assert {"config.json", "model.safetensors", "tokenizer.json"} <= set(hub.fetched)
-    assert not {"modeling_evil.py", "pytorch_model.bin"} & set(hub.fetched)
+    assert not {"modeling_evil.py", "pytorch_model.bin", *NEEDLESS} & set(hub.fetched)
     count = len(hub.fetched)
     assert download(hub.url, "org/sound", COMMIT, tmp_path) == [folder, COMMIT]
     assert len(hub.fetched) == count
+
+
+def test_of_a_sharded_model_the_shards_of_its_index_are_fetched(hub: Hub, tmp_path: Path) -> None:
+    hub.fetched.clear()
+    folder, _ = download(hub.url, "org/sharded", "", tmp_path)
+    weights = [name for name in hub.fetched if ".safetensors" in name]
+    assert sorted(weights) == ["model.safetensors.index.json", "part [1].safetensors"]
+    assert set(inspect(Path(folder)).files.values()) == {"part [1].safetensors"}
 
 
 @pytest.mark.parametrize(

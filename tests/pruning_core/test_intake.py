@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 
 from pruning_core.errors import PruningError
 from pruning_core.intake import admission, headers, presets
@@ -147,24 +147,6 @@ DAMAGES: dict[str, tuple[str, Callable[[Path], object]]] = {
         lambda f: edit_config(f, quantization_config={"quant_method": "gptq"}),
     ),
     "no tokenizer": ("MODEL_INVALID", lambda f: (f / "tokenizer.json").unlink()),
-    "index names a missing file": (
-        "MODEL_INVALID",
-        lambda f: (f / "model.safetensors.index.json").write_text(
-            '{"weight_map": {"a": "other.safetensors"}}'
-        ),
-    ),
-    "index leaves the folder": (
-        "MODEL_INVALID",
-        lambda f: (f / "model.safetensors.index.json").write_text(
-            '{"weight_map": {"a": "../x.safetensors"}}'
-        ),
-    ),
-    "index names a tensor that is nowhere": (
-        "MODEL_INVALID",
-        lambda f: (f / "model.safetensors.index.json").write_text(
-            json.dumps({"weight_map": {"a": WEIGHTS}})
-        ),
-    ),
 }
 
 
@@ -173,6 +155,47 @@ def test_a_damaged_checkpoint_is_refused_at_submit(damage: str, folder: Path) ->
     code, apply = DAMAGES[damage]
     apply(folder)
     assert code_of(folder) == code
+
+
+STAND_INS = {
+    "lfs": ("Git LFS", "version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n"),
+    "an old lfs": ("Git LFS", "version https://hawser.github.com/spec/v1\noid sha256:0\nsize 1\n"),
+    "annex": ("git-annex", "/annex/objects/SHA256E-s1--0.safetensors\n"),
+    "page": ("web page", "<!DOCTYPE html>\n<html><body>Sign in</body></html>\n"),
+}
+
+
+@pytest.mark.parametrize("name", STAND_INS)
+@pytest.mark.parametrize(
+    "file", ["model.safetensors", "model.safetensors.index.json", "config.json", "tokenizer.json"]
+)
+def test_a_file_that_stands_for_another_is_called_so(name: str, file: str, folder: Path) -> None:
+    what, content = STAND_INS[name]
+    if file.endswith("index.json"):
+        (folder / WEIGHTS).unlink()
+    (folder / file).write_text(content)
+    error = refusal(folder)
+    assert error.message.startswith(f"{file} is a ")
+    assert what in error.message
+    assert error.suggestions
+
+
+TOKENIZERS = {
+    "tokenizer.model": ("sentencepiece", "save_pretrained"),
+    "tekken.json": ("tekken", "save_pretrained"),
+    "tokenizer.tiktoken": ("tiktoken", "save_pretrained"),
+}
+
+
+@pytest.mark.parametrize("file", TOKENIZERS)
+def test_a_tokenizer_in_another_format_alone_is_named_and_how_to_convert_it(
+    file: str, folder: Path
+) -> None:
+    (folder / "tokenizer.json").rename(folder / file)
+    error = refusal(folder)
+    text = " ".join((error.message, *error.suggestions))
+    assert file in text
+    assert all(word in text for word in TOKENIZERS[file])
 
 
 def test_a_path_outside_the_roots_is_refused(folder: Path, tmp_path: Path) -> None:
@@ -326,19 +349,6 @@ def test_nothing_in_a_config_can_name_code(folder: Path) -> None:
     )
     config = inspect(folder).config
     assert "evil" not in json.dumps(config)
-
-
-def test_sharded_checkpoints_are_read_through_their_index(folder: Path) -> None:
-    tensors = load_file(folder / WEIGHTS)
-    (folder / WEIGHTS).unlink()
-    weight_map = {}
-    for number, (name, _tensor) in enumerate(sorted(tensors.items())):
-        file = f"part-{number % 2}.safetensors"
-        weight_map[name] = file
-    for file in set(weight_map.values()):
-        save_file({n: tensors[n] for n in tensors if weight_map[n] == file}, folder / file)
-    (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": weight_map}))
-    assert inspect(folder).files == weight_map
 
 
 @pytest.mark.parametrize(
