@@ -23,13 +23,16 @@ from api.deps import Caller, Parts
 from api.errors import FieldError, Problem
 from api.resources import upload_resource
 from pruning_core.intake import userfiles
-from pruning_core.intake.userfiles import Format
+from pruning_core.intake.file_formats import Format
 from store import files
 from store.tables import new_id
 
 FORMATS: Final[Mapping[str, Format]] = {
     "application/jsonl": "jsonl",
     "application/x-ndjson": "jsonl",
+    "application/json": "json",
+    "text/csv": "csv",
+    "text/tab-separated-values": "csv",
     "text/plain": "text",
 }
 FORM: Final = "multipart/form-data"
@@ -37,7 +40,6 @@ FORM_OVERHEAD = 65_536
 """Bytes of a form that are not the file."""
 _UNKNOWN_TYPES = ("", "application/octet-stream")
 """What clients send for a file whose type they do not know."""
-_SUFFIXES: Final[Mapping[str, Format]] = {".jsonl": "jsonl", ".ndjson": "jsonl", ".txt": "text"}
 _PIECE = 1 << 20
 _CHARSET = re.compile(r"charset\s*=\s*\"?(?P<name>[^\s;\"]+)", re.IGNORECASE)
 _SHA256 = re.compile(r"(?:^|,)\s*sha-256=(?P<value>[^,]*)")
@@ -45,7 +47,7 @@ _SHA256 = re.compile(r"(?:^|,)\s*sha-256=(?P<value>[^,]*)")
 
 @dataclass(frozen=True)
 class Received:
-    """What arrived; without a format its content decides."""
+    """What arrived."""
 
     name: str
     use: userfiles.Use
@@ -132,7 +134,7 @@ async def _take_body(
         raise Problem(
             "BODY_INCOMPLETE", f"The body has {size} bytes, Content-Length says {declared[:20]}."
         )
-    name = options.name or f"upload.{'jsonl' if chosen == 'jsonl' else 'txt'}"
+    name = options.name or f"upload.{'txt' if chosen == 'text' else chosen}"
     return Received(name, options.use, chosen, size, sha256)
 
 
@@ -153,7 +155,7 @@ async def _take_form(
             raise Problem("VALIDATION_FAILED", f"file: {detail}", errors=(error_of,))
         own_name = re.split(r"[/\\]", file.filename or "")[-1] or "upload"
         options = _with_fields(options, form, own_name)
-        chosen = _format_of_part(file, own_name)
+        chosen = _format_of_part(file)
         size, sha256 = await _save(_pieces(file), draft, limit)
     finally:
         await form.close()
@@ -174,13 +176,11 @@ def _with_fields(
         raise RequestValidationError(errors, body=given) from None
 
 
-def _format_of_part(file: UploadFile, name: str) -> Format | None:
+def _format_of_part(file: UploadFile) -> Format | None:
     media_type = _media_type(file.content_type)
-    if media_type in FORMATS:
-        return FORMATS[media_type]
-    if media_type not in _UNKNOWN_TYPES:
+    if media_type not in (*FORMATS, *_UNKNOWN_TYPES):
         raise _unsupported()
-    return _SUFFIXES.get(Path(name).suffix.lower())
+    return FORMATS.get(media_type)
 
 
 async def _pieces(file: UploadFile) -> AsyncIterator[bytes]:

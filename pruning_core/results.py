@@ -233,6 +233,7 @@ def _warnings(run: Run, blocks: tuple[BlockReport, ...]) -> Iterator[str]:
     asked = run.spec.evaluation
     if asked.tasks != () and asked.harness == "secateur" and not run.yardsticks.tokens:
         yield "No quality was measured: the calibration tasks have nothing to evaluate. Name evaluation.tasks."
+    yield from run.sources.warnings
     for found in run.sources.overlaps():
         evaluating, calibrating = map(
             run.sources.shown, (found.evaluation_task, found.calibration_task)

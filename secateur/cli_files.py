@@ -22,7 +22,7 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for programs")]
 
 @app.command()
 def upload(
-    path: Annotated[Path, typer.Argument(help="JSON Lines, or plain text")],
+    path: Annotated[Path, typer.Argument(help="JSON Lines, a JSON array, CSV, or plain text")],
     use: Annotated[
         str, typer.Option(help="calibration, evaluation, or both (a quarter is held out)")
     ] = "both",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -11,9 +12,14 @@ _PIECE = 1 << 18
 _MEDIA_TYPES = {
     ".jsonl": "application/jsonl",
     ".ndjson": "application/jsonl",
+    ".json": "application/jsonl",
     ".txt": "text/plain",
     ".md": "text/plain",
+    ".csv": "text/plain",
+    ".tsv": "text/plain",
 }
+"""What is JSON and what is text; the service tells arrays from lines, and tables from documents."""
+_JSON = re.compile(rb"(?:\xef\xbb\xbf)?\s*(?:\{|\[\s*[{\[\"])")
 
 
 def headers(path: Path) -> dict[str, str]:
@@ -53,10 +59,10 @@ def _read(path: Path) -> Iterator[bytes]:
 
 
 def _media_type(path: Path) -> str:
-    """Return what the name says; without a telling name a file that begins with `{` is JSON Lines."""
+    """Return what the name says; without a telling name, how the file begins."""
     known = _MEDIA_TYPES.get(path.suffix.lower())
     if known is not None:
         return known
     with path.open("rb") as file:
-        begin = file.read(4096).lstrip()
-    return "application/jsonl" if begin.startswith(b"{") else "text/plain"
+        begin = file.read(4096)
+    return "application/jsonl" if _JSON.match(begin) else "text/plain"

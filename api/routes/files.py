@@ -34,7 +34,12 @@ _BODY: dict[str, Any] = {
         "content": {**dict.fromkeys(uploads.FORMATS, _BYTES), uploads.FORM: _FORM},
     }
 }
-_MEDIA_TYPES = {"jsonl": "application/jsonl", "text": "text/plain; charset=utf-8"}
+_MEDIA_TYPES = {
+    "jsonl": "application/jsonl",
+    "json": "application/json",
+    "csv": "text/csv; charset=utf-8",
+    "text": "text/plain; charset=utf-8",
+}
 
 
 @router.post(

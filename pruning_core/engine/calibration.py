@@ -4,22 +4,22 @@ from __future__ import annotations
 
 import hashlib
 from bisect import bisect_right
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import accumulate
 from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
-from jinja2 import TemplateError
 
 from pruning_core.engine.choices import Encoded, encode
 from pruning_core.engine.tokenizing import beginning, load_tokenizer
 from pruning_core.errors import DatasetTooSmall, ModelInvalid, TokensInvalid
 from pruning_core.families import family_of
 from pruning_core.intake.checkpoint import CheckpointFacts
+from pruning_core.intake.items import TextItem
 from pruning_core.intake.sources import Sources
-from pruning_core.intake.tasks import documents, questions, texts, turns
+from pruning_core.intake.tasks import Data, questions, texts, turns
 from pruning_core.spec.calibration import (
     DEFAULT_SAMPLES,
     DEFAULT_SEQ_LEN,
@@ -165,7 +165,7 @@ class Texts:
                 found += list(self._own_text(DEFAULT_SAMPLES, length, spec.seed))
                 continue
             data = self._sources.data(task, "calibration", limit_bytes=TRAINING_BYTES)
-            parts = texts(data, answers=spec.answers)
+            parts = self._texts(data, answers=spec.answers)
             found += list(self._cut(parts, length, spec.bos, f"Task {task!r}").tokens)
         return torch.stack(found)
 
@@ -173,7 +173,7 @@ class Texts:
         """Return the first windows of a text task's evaluation split."""
         length = self._length(spec.seq_len)
         limit = spec.windows and spec.windows * length * BYTES_PER_TOKEN
-        parts = documents(self._sources.data(task, "eval", limit_bytes=limit))
+        parts = self._texts(self._sources.data(task, "eval", limit_bytes=limit))
         cut = self._cut(parts, length, spec.bos, f"The eval split of task {task!r}")
         tokens = cut.tokens[: spec.windows]
         units = cut.units[: spec.windows] if cut.units is not None else None
@@ -253,24 +253,59 @@ class Texts:
         limit = count * length * BYTES_PER_TOKEN
         data = self._sources.data(task, "calibration", limit_bytes=limit)
         if spec.layout == "packed":
-            parts = texts(data, answers=spec.answers)
+            parts = self._texts(data, answers=spec.answers)
             return list(self._cut(parts, length, spec.bos, f"Task {task!r}").tokens)
-        if spec.chat_template:
-            rows = map(self._conversation, turns(data, answers=spec.answers))
-        else:
-            rows = map(self._encode, texts(data, answers=spec.answers))
+        rows = self._rows(data, spec)
         return [torch.tensor(row[:length]) for row in rows if len(row) > 1]
+
+    def _rows(self, data: Data, spec: Calibration) -> Iterator[list[int]]:
+        """Yield every item's tokens; conversations always go through the chat template, where there is one."""
+        plain = texts(data, answers=spec.answers)
+        chats = turns(data, answers=spec.answers)
+        for text, chat, talks in zip(plain, chats, self._templated(data), strict=True):
+            yield self._conversation(chat) if talks or spec.chat_template else self._encode(text)
+
+    def _texts(self, data: Data, *, answers: bool = True) -> list[str]:
+        """Return every item as one text; conversations as the chat template writes them, where there is one."""
+        plain, chats = texts(data, answers=answers), turns(data, answers=answers)
+        return [
+            self._rendered(chat, tokenize=False) if talks else text
+            for text, chat, talks in zip(plain, chats, self._templated(data), strict=True)
+        ]
+
+    def _templated(self, data: Data) -> list[bool]:
+        """Tell of every item whether it is a conversation that the tokenizer has a template for."""
+        talks = [isinstance(item, TextItem) and bool(item.turns) for _, item in data.items]
+        if any(talks) and not self.tokenizer.chat_template:
+            self._sources.warn(
+                f"Task {data.task.name!r} holds conversations and the tokenizer has no chat template: "
+                "they were read as plain text, without roles."
+            )
+            return [False] * len(talks)
+        return talks
 
     def _conversation(self, messages: list[dict[str, str]]) -> list[int]:
         if not self.tokenizer.chat_template:
             raise ModelInvalid(
                 "the tokenizer has no chat template", suggestions=("leave chat_template off",)
             )
+        return self._known(self._rendered(messages, tokenize=True))
+
+    def _rendered(self, messages: list[dict[str, str]], *, tokenize: bool) -> Any:
+        """Return a conversation as the chat template writes it, as tokens or text.
+
+        Raises:
+            ModelInvalid: the template, which is a program of the model's maker, fails on it in whatever way.
+        """
         try:
-            ids = self.tokenizer.apply_chat_template(messages, return_dict=False)
-        except TemplateError as error:
-            raise ModelInvalid(f"the chat template refuses a calibration item: {error}") from error
-        return self._known(ids)
+            return self.tokenizer.apply_chat_template(
+                messages, tokenize=tokenize, return_dict=False
+            )
+        except Exception as error:
+            raise ModelInvalid(
+                f"the tokenizer's chat template fails on an item: {type(error).__name__}: {error}",
+                suggestions=("mend the template", "use data that is plain text"),
+            ) from error
 
     def _cut(self, parts: Sequence[str], length: int, bos: bool | None, what: str) -> _Cut:
         """Return the windows of the joined text."""

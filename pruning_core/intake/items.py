@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from pruning_core.errors import DatasetInvalid
+from pruning_core.intake.conversations import Turn, conversation
 
 MAX_LINE_BYTES = 1 << 24
 """A whole corpus may be one line, a mistake should not be."""
@@ -18,11 +19,23 @@ _NOT_WORDS = re.compile(r"[\W_]+")
 _HELD_OUT_SHARE = 0.25
 
 
+SHAPES = (
+    "`text`; `messages`; `prompt` and `completion`; `instruction`, `input` and `output`; "
+    "or `question` and `choices`"
+)
+
+
 @dataclass(frozen=True)
 class TextItem:
-    """A document."""
+    """A document, or a conversation.
+
+    Attributes:
+        text: As it reads without a chat template.
+        turns: What was said by whom; empty for a document.
+    """
 
     text: str
+    turns: tuple[Turn, ...] = ()
 
     @property
     def fingerprint(self) -> str:
@@ -74,16 +87,22 @@ def read(lines: Iterable[bytes], label: str) -> Iterator[tuple[str, Item]]:
     Raises:
         DatasetInvalid: a line is no item, or of another kind than the first; the message names file and line.
     """
+    places = ((f"{label}, line {number}", line) for number, line in enumerate(lines, 1))
+    return of_one_kind((where, parse(line, where)) for where, line in places if line.strip())
+
+
+def of_one_kind(found: Iterable[tuple[str, Item]]) -> Iterator[tuple[str, Item]]:
+    """Pass items on with where they stand.
+
+    Raises:
+        DatasetInvalid: one is of another kind than the first.
+    """
     kind: type[Item] | None = None
-    for number, line in enumerate(lines, 1):
-        if not line.strip():
-            continue
-        where = f"{label}, line {number}"
-        item = parse(line, where)
-        kind = kind or type(item)
-        if not isinstance(item, kind):
+    for where, one in found:
+        kind = kind or type(one)
+        if not isinstance(one, kind):
             raise DatasetInvalid(f"{where}: a file holds texts or questions, not both")
-        yield where, item
+        yield where, one
 
 
 def parse(line: bytes, where: str) -> Item:
@@ -95,41 +114,60 @@ def parse(line: bytes, where: str) -> Item:
     if len(line) > MAX_LINE_BYTES:
         raise DatasetInvalid(f"{where}: longer than {MAX_LINE_BYTES} bytes")
     try:
-        content = json.loads(line.decode())
-        if line.count(b"[") + line.count(b"{") > DEEP:
-            json.dumps(content)  # what is read can be nested too deep to be written again
+        content = json.loads(line.decode(), parse_constant=no_constant)
     except UnicodeDecodeError as error:
         raise DatasetInvalid(f"{where}: not UTF-8 (byte {error.start})") from None
     except (ValueError, RecursionError):
-        raise DatasetInvalid(f"{where}: not JSON") from None
-    if not isinstance(content, dict):
-        raise DatasetInvalid(f"{where}: not a JSON object")
-    if b"\\u" in line and not _encodable(content):
-        raise DatasetInvalid(f"{where}: half a surrogate pair (\\ud800 to \\udfff) is no character")
+        raise DatasetInvalid(
+            f"{where}: not JSON; every line is one whole object, or the file is one array of objects"
+        ) from None
+    if b"\\u" in line or line.count(b"[") + line.count(b"{") > DEEP:
+        check_writable(content, where)
     return item(content, where)
 
 
-def item(content: Mapping[str, Any], where: str) -> Item:
+def item(content: Any, where: str) -> Item:
     """Return the item that a mapping describes.
 
     Raises:
         DatasetInvalid: as `parse`.
     """
+    if not isinstance(content, Mapping):
+        raise DatasetInvalid(f"{where}: not a JSON object")
     if "choices" in content:
         return _choice(content, where)
     text = content.get("text")
-    if not isinstance(text, str) or not text.strip():
-        raise DatasetInvalid(f"{where}: no JSON object with a `text`, or with `choices`")
-    return TextItem(text)
+    if isinstance(text, str) and text.strip():
+        return TextItem(text)
+    found = None if "text" in content else conversation(content, where)
+    if found is None:
+        raise DatasetInvalid(f"{where}: not an object with {SHAPES}")
+    return TextItem(found.text, found.turns)
 
 
-def _encodable(content: Mapping[str, Any]) -> bool:
-    """Tell whether every text can be written as UTF-8: no tokenizer takes half a surrogate pair."""
+def no_constant(name: str) -> None:
+    """Refuse what Python reads and JSON does not know: NaN and infinity.
+
+    Raises:
+        ValueError: always.
+    """
+    raise ValueError(f"{name} is no JSON")
+
+
+def check_writable(content: Any, where: str) -> None:
+    """Refuse what can be read and not be written again, as no tokenizer or digest can.
+
+    Raises:
+        DatasetInvalid: half a surrogate pair, or nested too deep.
+    """
     try:
         json.dumps(content, ensure_ascii=False).encode()
     except UnicodeEncodeError:
-        return False
-    return True
+        raise DatasetInvalid(
+            f"{where}: half a surrogate pair (\\ud800 to \\udfff) is no character"
+        ) from None
+    except RecursionError:
+        raise DatasetInvalid(f"{where}: not JSON that is nested so deep") from None
 
 
 def _choice(content: Mapping[str, Any], where: str) -> ChoiceItem:

@@ -17,11 +17,13 @@ class Sources:
         tasks_dir: The operator's tasks, or None.
         files: Uploaded files by the name that a specification gives them, `file:<id>`.
         cache_dir: Where downloads are kept; None for the hub library's own place.
+        warnings: What the user must know of how the data was read.
     """
 
     tasks_dir: Path | None = None
     files: Files = field(default_factory=lambda: NO_FILES)
     cache_dir: Path | None = None
+    warnings: list[str] = field(default_factory=list)
     _read: dict[tuple[str, Split], Data] = field(default_factory=dict)
 
     def find(self, name: str) -> Task:
@@ -40,6 +42,11 @@ class Sources:
             limit = limit_bytes if task.origin == "hub" or split == "eval" else None
             self._read[name, split] = load(task, split, cache_dir=self.cache_dir, limit_bytes=limit)
         return self._read[name, split]
+
+    def warn(self, warning: str) -> None:
+        """Note what the user must know, once."""
+        if warning not in self.warnings:
+            self.warnings.append(warning)
 
     def reports(self) -> tuple[DataReport, ...]:
         """Return what was read."""

@@ -17,6 +17,7 @@ from typing import Literal
 
 from pruning_core.errors import DatasetInvalid, DatasetNotFound
 from pruning_core.intake import declaration, hub_data, items, userfiles
+from pruning_core.intake.conversations import Turn
 from pruning_core.intake.declaration import Declaration, TaskKind
 from pruning_core.intake.items import ChoiceItem, Item, TextItem
 from pruning_core.intake.userfiles import UserFile
@@ -209,14 +210,20 @@ def texts(data: Data, *, answers: bool) -> list[str]:
 
 
 def turns(data: Data, *, answers: bool) -> list[list[dict[str, str]]]:
-    """Return every item as a conversation: the user's turn, and the assistant's where answers are wanted."""
+    """Return every item as a conversation: its own turns, or the user's, and the assistant's where answers are wanted."""
     if data.task.kind == "text":
-        return [[{"role": "user", "content": text}] for text in documents(data)]
+        return [conversation_of(one) for _, one in data.items if isinstance(one, TextItem)]
     chats = []
     for prompt, answer in map(_right, questions(data)):
         told = {"user": prompt} | ({"assistant": answer.strip()} if answers else {})
         chats.append([{"role": role, "content": content} for role, content in told.items()])
     return chats
+
+
+def conversation_of(item: TextItem) -> list[dict[str, str]]:
+    """Return a text's own turns, or itself as the user's one turn, as chat templates take them."""
+    turns = item.turns or (Turn("user", item.text),)
+    return [turn._asdict() for turn in turns]
 
 
 def _names(tasks_dir: Path | None) -> list[str]:
@@ -362,7 +369,7 @@ def _split_of(topic: str) -> Split:
 
 def _content(one: Item) -> Mapping[str, object]:
     if isinstance(one, TextItem):
-        return {"text": one.text}
+        return {"text": one.text, **({"turns": one.turns} if one.turns else {})}
     return {**one.fields, "choices": one.choices, "answer": one.answer}
 
 

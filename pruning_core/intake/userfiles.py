@@ -3,22 +3,21 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import BinaryIO, Literal
+from typing import Literal
 
 from pruning_core.errors import DatasetInvalid, DatasetNotFound, DatasetTooSmall
-from pruning_core.intake import items
-from pruning_core.intake.items import MAX_LINE_BYTES, Item, TextItem
+from pruning_core.intake import file_formats, items
+from pruning_core.intake.file_formats import Format
+from pruning_core.intake.items import Item, TextItem
 from pruning_core.spec.base import Frozen
 
 Use = Literal["calibration", "evaluation", "both"]
-Format = Literal["jsonl", "text"]
 Kind = Literal["text", "multiple_choice"]
 Split = Literal["calibration", "eval"]
 
 _HEAD_BYTES = 4096
-_BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 _BINARY = re.compile(
     rb"(?s)\x1f\x8b|PK[\x03\x05]|\x28\xb5\x2f\xfd|BZh[1-9]1AY&SY|\xfd7zXZ\x00"
     rb"|PAR1[\x00-\x08\x0b\x0c\x0e-\x1f]|SQLite format 3\x00|%PDF-"
@@ -30,7 +29,7 @@ class UserFile(Frozen):
     """An uploaded file that was found sound."""
 
     path: Path
-    """JSON Lines or plain text in UTF-8."""
+    """In UTF-8."""
     name: str = ""
     """What its sender called it; empty where nobody said."""
     format: Format
@@ -43,11 +42,11 @@ class UserFile(Frozen):
 
 
 def examine(path: Path, *, format: Format | None = None, name: str) -> tuple[Format, Kind, int]:  # noqa: A002 - the upload's own word for it
-    """Read a whole file, one line in memory at a time, and return its format, its kind and its number of items.
+    """Read a whole file, one item in memory at a time, and return its format, its kind and its number of items.
 
     Args:
         path: Where it lies.
-        format: What the sender says it is. Unset: JSON Lines where it begins with `{`, else text.
+        format: What the sender says it is; its name and how it begins weigh more (`file_formats.format_of`).
         name: What its sender calls it; messages begin with it.
 
     Raises:
@@ -58,16 +57,18 @@ def examine(path: Path, *, format: Format | None = None, name: str) -> tuple[For
         file.seek(0)
         if _BINARY.match(head):
             raise DatasetInvalid(
-                f"{name}: compressed and binary files are not taken; send JSON Lines or plain text"
+                f"{name}: compressed and binary files are not taken; send JSON Lines, a JSON array, CSV or plain text"
             )
-        chosen = format or _format_of(head)
+        chosen = file_formats.format_of(head, format, name)
         kind: Kind = "text"
         count = 0
-        for _, item in _items(file, chosen, name):
+        for _, item in file_formats.read(file, chosen, name):
             kind = "text" if isinstance(item, TextItem) else "multiple_choice"
             count += 1
     if not count:
-        raise DatasetInvalid(f"{name}: empty; send one JSON object per line, or plain text")
+        raise DatasetInvalid(
+            f"{name}: empty; send one JSON object per line, an array of objects, CSV, or plain text"
+        )
     return chosen, kind, count
 
 
@@ -84,7 +85,7 @@ def read(file: UserFile) -> Iterator[tuple[str, Item]]:
     except FileNotFoundError:
         raise DatasetNotFound(f"The uploaded file {name} was deleted: upload it again") from None
     with opened:
-        yield from _items(opened, file.format, name)
+        yield from file_formats.read(opened, file.format, name)
 
 
 def items_of(file: UserFile, split: Split) -> Iterator[tuple[str, Item]]:
@@ -121,55 +122,3 @@ def _side(file: UserFile, split: Split) -> Iterator[tuple[str, Item]]:
 
 def _split_of(item: Item) -> Split:
     return "eval" if items.is_held_out(item.fingerprint) else "calibration"
-
-
-def _format_of(head: bytes) -> Format:
-    begin = head.removeprefix(_BYTE_ORDER_MARK).lstrip()
-    return "jsonl" if begin.startswith(b"{") else "text"
-
-
-def _items(file: BinaryIO, format: Format, name: str) -> Iterator[tuple[str, Item]]:  # noqa: A002
-    lines = _lines(file, name)
-    return items.read(lines, name) if format == "jsonl" else _documents(lines, name)
-
-
-def _lines(file: BinaryIO, name: str) -> Iterator[bytes]:
-    number = 0
-    while line := file.readline(MAX_LINE_BYTES + 1):
-        number += 1
-        if len(line) > MAX_LINE_BYTES:
-            raise DatasetInvalid(f"{name}, line {number}: longer than {MAX_LINE_BYTES} bytes")
-        if b"\0" in line:
-            raise DatasetInvalid(
-                f"{name}, line {number}: a NUL byte; binary files are not taken, nor is UTF-16: send UTF-8"
-            )
-        yield line.removeprefix(_BYTE_ORDER_MARK) if number == 1 else line
-
-
-def _documents(lines: Iterable[bytes], name: str) -> Iterator[tuple[str, Item]]:
-    """Yield the passages between blank lines."""
-    first, size, parts = 1, 0, list[str]()
-    for number, line in enumerate(lines, 1):
-        text = _decoded(line, f"{name}, line {number}")
-        if not text.strip():
-            if parts:
-                yield f"{name}, line {first}", TextItem("".join(parts).rstrip("\r\n"))
-            size, parts = 0, []
-            continue
-        first = first if parts else number
-        size += len(line)
-        if size > MAX_LINE_BYTES:
-            raise DatasetInvalid(
-                f"{name}, line {number}: the document is longer than {MAX_LINE_BYTES} bytes; "
-                "blank lines separate documents"
-            )
-        parts.append(text)
-    if parts:
-        yield f"{name}, line {first}", TextItem("".join(parts).rstrip("\r\n"))
-
-
-def _decoded(line: bytes, where: str) -> str:
-    try:
-        return line.decode()
-    except UnicodeDecodeError as error:
-        raise DatasetInvalid(f"{where}: not UTF-8 (byte {error.start})") from None

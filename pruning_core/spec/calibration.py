@@ -47,7 +47,7 @@ class Calibration(Frozen):
     answers: bool = True
     """Multiple-choice items calibrate with their right answer; false: with the prompt alone."""
     chat_template: bool = False
-    """Wrap every document or question in the tokenizer's chat template; needs the layout `rows`."""
+    """Wrap every document or question in the tokenizer's chat template; needs the layout `rows`. Conversations are always in it."""
     bos: bool | None = None
     """Begin every window with the tokenizer's first token. Unset: where the architecture needs it (Gemma), else the text alone does."""
     seed: int = Field(default=42, ge=0, lt=2**32)

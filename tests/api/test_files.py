@@ -97,6 +97,8 @@ def test_the_same_bytes_again_are_the_same_file(
     [
         ("application/jsonl", QUESTIONS, ("jsonl", "multiple_choice", 3, "upload.jsonl")),
         ("application/x-ndjson; charset=UTF-8", ITEMS, ("jsonl", "text", 4000, "upload.jsonl")),
+        ("application/json", b'[{"text": "a"}, {"text": "b"}]', ("json", "text", 2, "upload.json")),
+        ("text/csv", b"text\na\nb\n", ("csv", "text", 2, "upload.csv")),
         ("Text/Plain; charset=utf-8", b"one\n\ntwo", ("text", "text", 2, "upload.txt")),
     ],
 )
@@ -105,6 +107,9 @@ def test_media_types(
 ) -> None:
     file = post(client, content, **{"Content-Type": content_type}).json()
     assert (file["format"], file["kind"], file["items"], file["name"]) == found
+    served = client.get(f"/v1/files/{file['id']}/content").headers["content-type"].lower()
+    asked = content_type.lower().replace("x-ndjson; charset=utf-8", "jsonl")
+    assert served.partition(";")[0] == asked.partition(";")[0]
 
 
 @pytest.mark.parametrize(
@@ -149,7 +154,7 @@ def test_five_megabytes_are_streamed(client: TestClient, service: Service) -> No
         (b"", "upload.jsonl: empty"),
         (gzip.compress(ITEMS), "compressed and binary files are not taken"),
         (b'{"text": "a"}\n{"text": "\xff"}', "upload.jsonl, line 2: not UTF-8"),
-        (b'{"text": "a"}\n\n{"text": ""}', "upload.jsonl, line 3: no JSON object with a `text`"),
+        (b'{"text": "a"}\n\n{"text": ""}', "upload.jsonl, line 3: not an object with `text`"),
         (b'{"text": "a"}\n{"text": "\0"}', "upload.jsonl, line 2: a NUL byte"),
         (b'{"text": "a"}\nno json', "upload.jsonl, line 2: not JSON"),
     ],
@@ -166,7 +171,7 @@ def test_bad_data_is_refused_with_its_line_and_leaves_nothing(
 @pytest.mark.parametrize(
     "headers",
     [
-        {"Content-Type": "application/json"},
+        {"Content-Type": "application/xml"},
         {"Content-Type": "application/gzip"},
         {"Content-Type": ""},
         {"Content-Type": "text/plain; charset=latin-1"},
@@ -438,6 +443,9 @@ def test_openapi_shows_both_forms(client: TestClient) -> None:
     assert set(upload["requestBody"]["content"]) == {
         "application/jsonl",
         "application/x-ndjson",
+        "application/json",
+        "text/csv",
+        "text/tab-separated-values",
         "text/plain",
         "multipart/form-data",
     }

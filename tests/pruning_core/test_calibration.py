@@ -130,6 +130,68 @@ def test_a_chat_template_is_used_where_there_is_one(tmp_path: Path, tasks_dir: P
     assert set(decoded(folder, found)) == {"[user]Question: Which?\nAnswer:[assistant]that one"}
 
 
+CHAT = {"messages": [{"role": "user", "content": "Why?"}, {"role": "assistant", "content": "So."}]}
+TEMPLATE = "{% for message in messages %}[{{ message.role }}]{{ message.content }}{% endfor %}"
+
+
+@pytest.mark.parametrize("layout", ["rows", "packed"])
+def test_conversations_go_through_the_template_where_there_is_one(
+    tmp_path: Path, layout: str
+) -> None:
+    write(tmp_path / "tasks/chats", [CHAT] * 12)
+    folder = tiny.save(tmp_path / "m", "llama")
+    asked = Calibration.model_validate({"tasks": ["chats"], "layout": layout, "seq_len": 48})
+    sources = Sources(tmp_path / "tasks")
+    found, _ = Texts(folder, inspect(folder), sources).calibration(asked)
+    assert "Why?\n\nSo." in decoded(folder, found)[0]
+    assert "no chat template" in sources.warnings[0]
+    (folder / "chat_template.jinja").write_text(TEMPLATE)
+    sources = Sources(tmp_path / "tasks")
+    found, _ = Texts(folder, inspect(folder), sources).calibration(asked)
+    assert "[user]Why?[assistant]So." in decoded(folder, found)[0]
+    assert sources.warnings == []
+
+
+def test_conversations_are_evaluated_as_the_template_writes_them(tmp_path: Path) -> None:
+    write(tmp_path / "tasks/chats", [CHAT] * 12)
+    folder = tiny.save(tmp_path / "m", "llama")
+    (folder / "chat_template.jinja").write_text(TEMPLATE)
+    spec = Evaluation.model_validate({"windows": 2, "seq_len": 32})
+    found = texts(folder, tmp_path / "tasks").windows("chats", spec)
+    assert "[user]Why?[assistant]So." in "".join(decoded(folder, found))
+
+
+@pytest.mark.parametrize("layout", ["rows", "packed"])
+@pytest.mark.parametrize(
+    "template",
+    [
+        "{{ messages[0]['content'] + 1 }}",
+        "{{ 1 // 0 }}",
+        "{{ messages[7]['content'] }}",
+        "{{ raise_exception('no') }}",
+        "{% for m in messages %}",
+        "{{ messages | nonsense }}",
+        {"rag": "x", "tool_use": "y"},
+    ],
+)
+def test_a_template_that_fails_is_the_model_s_fault(
+    tmp_path: Path, template: Any, layout: str
+) -> None:
+    write(tmp_path / "tasks/chats", [CHAT] * 12)
+    folder = tiny.save(tmp_path / "m", "llama")
+    path = folder / "tokenizer_config.json"
+    content = json.loads(path.read_text())
+    named = (
+        [{"name": name, "template": text} for name, text in template.items()]
+        if isinstance(template, dict)
+        else template
+    )
+    path.write_text(json.dumps(content | {"chat_template": named}))
+    asked = {"tasks": ["chats"], "layout": layout, "chat_template": layout == "rows"}
+    with pytest.raises(ModelInvalid, match="chat template fails"):
+        texts(folder, tmp_path / "tasks").calibration(Calibration.model_validate(asked))
+
+
 def test_windows_begin_with_the_first_token_where_asked_and_for_gemma_always(
     tmp_path: Path, tasks_dir: Path
 ) -> None:

@@ -94,7 +94,7 @@ BAD: list[tuple[bytes, str]] = [
     (b'{"text": "caf\xe9"}', r"^mine, line 1: not UTF-8 \(byte 13\)"),
     (texts(1) + b'{"text": ', "^mine, line 2: not JSON"),
     (texts(1) + b"[1]", "^mine, line 2: not a JSON object"),
-    (texts(1) + b'{"txt": "x"}', "^mine, line 2: no JSON object with a `text`"),
+    (texts(1) + b'{"txt": "x"}', "^mine, line 2: not an object with `text`"),
     (b'{"text": "\\ud800"}', "^mine, line 1: half a surrogate pair"),
     (b'{"text": ' + b"9" * 5000 + b"}", "^mine, line 1: not JSON"),
     (b'{"a":' * 100_000, "^mine, line 1: not JSON"),
@@ -109,6 +109,170 @@ def test_a_bad_file_is_named_with_its_line(tmp_path: Path, content: bytes, words
     path.write_bytes(content)
     with pytest.raises(DatasetInvalid, match=words):
         examine(path, name="mine")
+
+
+ROWS = [{"text": f'A sentence, "number" {n}.', "n": n} for n in range(20)]
+CHATS = [
+    {"messages": [{"role": "user", "content": f"Q{n}"}, {"role": "assistant", "content": "A"}]}
+    for n in range(5)
+]
+ALPACA = [{"instruction": f"Say {n}", "input": "", "output": str(n)} for n in range(5)]
+
+
+def table(delimiter: str = ",", newline: str = "\n") -> bytes:
+    texts = (row["text"].replace('"', '""') for row in ROWS)
+    cells = (f'"{text}{newline}and on"{delimiter}{n}' for n, text in enumerate(texts))
+    return newline.join([f"text{delimiter}n", *cells, ""]).encode()
+
+
+@pytest.mark.parametrize("declared", ["jsonl", "text", "json", None])
+@pytest.mark.parametrize(
+    ("name", "content", "found"),
+    [
+        ("a.json", json.dumps(ROWS).encode(), ("json", 20)),
+        ("a.json", json.dumps(ROWS, indent=2).encode(), ("json", 20)),
+        ("a.json", b"\xef\xbb\xbf \r\n" + json.dumps(ROWS).encode(), ("json", 20)),
+        ("a.json", b"\xef\xbb\xbf" + lines(*ROWS), ("jsonl", 20)),
+        ("a.json", json.dumps(CHATS).encode(), ("json", 5)),
+        ("a.json", json.dumps(ALPACA, indent=1).encode(), ("json", 5)),
+        ("a.csv", table(), ("csv", 20)),
+        ("a.csv", b"\xef\xbb\xbf" + table(";", "\r\n"), ("csv", 20)),
+        ("a.tsv", table("\t"), ("csv", 20)),
+        ("a.csv", b"prompt,completion\n" + b"Why?,Because.\n" * 3, ("csv", 3)),
+        ("a.csv", b"text\n" + b"one line\n" * 3, ("csv", 3)),
+    ],
+)
+def test_arrays_and_tables_are_read_as_items_whatever_their_sender_calls_them(
+    tmp_path: Path, name: str, content: bytes, found: tuple[str, int], declared: Any
+) -> None:
+    path = tmp_path / "x"
+    path.write_bytes(content)
+    assert examine(path, format=declared, name=name) == (found[0], "text", found[1])
+
+
+@pytest.mark.parametrize("declared", ["jsonl", "text", "json", None])
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("a.json", json.dumps(ROWS[0], indent=2).encode()),
+        ("a.json", "\n".join(json.dumps(row, indent=2) for row in ROWS).encode()),
+        ("a.json", json.dumps({"data": ROWS}).encode()),
+        ("a.json", json.dumps([row["text"] for row in ROWS]).encode()),
+        ("a.json", json.dumps(ROWS).encode()[:-1]),
+        ("a.json", json.dumps(ROWS).encode() + b"x"),
+        ("a.json", json.dumps(ROWS).encode().replace(b"},", b"}")),
+        ("a.json", json.dumps([*ROWS, {"score": 1}]).encode()),
+        ("a.json", json.dumps([{"text": "x", "score": float("nan")}]).encode()),
+        ("a.json", b'[{"text": "\\ud800"}]'),
+        ("a.json", b'[{"text": ' + b"[" * 100_000),
+        ("a.json", b'[{"text": "caf\xe9"}]'),
+        ("a.csv", b"title,body\nx,y\n"),
+        ("a.csv", b"text,n\nx\n"),
+        ("a.csv", b'text,n\n"x,1\n'),
+        ("a.csv", b"text,n\n,1\n"),
+    ],
+)
+def test_what_is_neither_items_nor_text_is_refused(
+    tmp_path: Path, name: str, content: bytes, declared: Any
+) -> None:
+    path = tmp_path / "x"
+    path.write_bytes(content)
+    with pytest.raises(DatasetInvalid):
+        examine(path, format=declared, name=name)
+
+
+@pytest.mark.parametrize("content", [lines(*ROWS), json.dumps(ROWS).encode(), table()])
+def test_data_that_is_called_text_is_no_document_of_brackets(
+    tmp_path: Path, content: bytes
+) -> None:
+    path = tmp_path / "x"
+    path.write_bytes(content)
+    with pytest.raises(DatasetInvalid, match="begins like"):
+        examine(path, format="text", name="notes.txt")
+    assert examine(path, name="notes")[2] == 20
+
+
+@pytest.mark.parametrize(
+    ("row", "turns", "text"),
+    [
+        (
+            {"messages": [{"role": "system", "content": "S"}, {"role": "user", "content": "U"}]},
+            [("system", "S"), ("user", "U")],
+            "S\n\nU",
+        ),
+        (
+            {"messages": [{"role": "user", "content": [{"type": "text", "text": "U"}]}]},
+            [("user", "U")],
+            "U",
+        ),
+        (
+            {"conversations": [{"from": "human", "value": "U"}, {"from": "gpt", "value": "A"}]},
+            [("user", "U"), ("assistant", "A")],
+            "U\n\nA",
+        ),
+        (
+            {"prompt": "1 + 1 =", "completion": " 2"},
+            [("user", "1 + 1 ="), ("assistant", " 2")],
+            "1 + 1 = 2",
+        ),
+        (
+            {
+                "prompt": [{"role": "user", "content": "U"}],
+                "completion": [{"role": "assistant", "content": "A"}],
+            },
+            [("user", "U"), ("assistant", "A")],
+            "U\n\nA",
+        ),
+        (
+            {"instruction": "I", "input": "X", "output": "O"},
+            [("user", "I\n\nX"), ("assistant", "O")],
+            "I\n\nX\n\nO",
+        ),
+        (
+            {"instruction": "I", "output": "O"},
+            [("user", "I"), ("assistant", "O")],
+            "I\n\nO",
+        ),
+    ],
+)
+def test_conversations_are_read_as_what_they_are(
+    tmp_path: Path, row: Any, turns: list[tuple[str, str]], text: str
+) -> None:
+    ((_, item),) = read(stored(tmp_path / "x", lines(row)))
+    assert item == TextItem(text, tuple(turns))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("row", "words"),
+    [
+        ({"messages": []}, "`messages` is no list"),
+        ({"messages": "hello"}, "`messages` is no list"),
+        ({"messages": [{"role": "robot", "content": "x"}]}, "message 1: `role`"),
+        ({"messages": [{"role": "user", "content": 3}]}, "message 1: `content`"),
+        ({"messages": [{"role": "user", "content": " "}]}, "every message is empty"),
+        ({"messages": [{"role": "assistant", "content": None, "tool_calls": [{}]}]}, "tools"),
+        ({"messages": [{"role": "user", "content": [{"type": "image_url"}]}]}, "`content`"),
+        ({"prompt": "x", "completion": ""}, "empty"),
+        ({"prompt": "x", "completion": None}, "`prompt` is no list"),
+        ({"instruction": 3, "output": "x"}, "are texts"),
+        ({"prompt": "x"}, "not an object with"),
+    ],
+)
+def test_a_conversation_that_cannot_be_read_is_refused(
+    tmp_path: Path, row: Any, words: str
+) -> None:
+    with pytest.raises(DatasetInvalid, match=words):
+        stored(tmp_path / "x", lines(row))
+
+
+def test_a_long_array_is_read_in_constant_memory(tmp_path: Path) -> None:
+    path = tmp_path / "x.json"
+    path.write_text(json.dumps([{"text": "word " * 2000}] * 2000))
+    tracemalloc.start()
+    assert examine(path, name=path.name)[2] == 2000
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 2_000_000 < path.stat().st_size
 
 
 def test_the_sender_s_word_decides_the_format(tmp_path: Path) -> None:

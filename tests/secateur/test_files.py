@@ -71,7 +71,7 @@ def test_bad_data_is_a_typed_exception(client: Client, tmp_path: Path) -> None:
     with pytest.raises(Invalid) as caught:
         client.upload(tmp_path / "bad.jsonl")
     assert caught.value.code == "DATASET_INVALID"
-    assert caught.value.detail == "bad.jsonl, line 2: not JSON"
+    assert (caught.value.detail or "").startswith("bad.jsonl, line 2: not JSON")
 
 
 def test_a_job_names_it_and_keeps_it(client: Client, service: Service, path: Path) -> None:
@@ -122,5 +122,5 @@ def test_refusal_is_one_readable_block(run: Run, tmp_path: Path) -> None:
     (tmp_path / "bad.jsonl").write_bytes(b'{"txt": "x"}')
     done = run("files", "upload", "bad.jsonl")
     assert done.returncode == 3
-    assert "DATASET_INVALID bad.jsonl, line 1: no JSON object with a `text`" in done.stderr
+    assert "DATASET_INVALID bad.jsonl, line 1: not an object with `text`" in done.stderr
     assert "Traceback" not in done.stderr
