@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 
 from pruning_core.engine import device as devices
-from pruning_core.engine import harness
+from pruning_core.engine import harness, verify
 from pruning_core.engine.activations import Activations
 from pruning_core.engine.allocate import needs_forward
 from pruning_core.engine.calibration import Texts, Windows, checked_tokens
@@ -23,10 +23,14 @@ from pruning_core.engine.measure import Measured, Yardsticks, yardsticks
 from pruning_core.engine.model import StreamedModel
 from pruning_core.engine.own_text import sample
 from pruning_core.engine.progress import Observer, Tracker
+from pruning_core.engine.tokenizer_probe import probe
+from pruning_core.engine.tokenizing import check_tokenizer
 from pruning_core.engine.unit_plan import UnitPlan
+from pruning_core.engine.vocabulary import TOKENIZER
 from pruning_core.errors import DataLeakage, DatasetTooSmall
 from pruning_core.intake.checkpoint import CheckpointFacts, inspect
 from pruning_core.intake.sources import Sources
+from pruning_core.intake.tokenizer_files import has_tokenizer
 from pruning_core.spec.base import digest
 from pruning_core.spec.calibration import DEFAULT_SAMPLES
 from pruning_core.spec.composition import Uniform
@@ -130,6 +134,8 @@ def prepare(
         alive=observer.alive,
     )
     texts = Texts(model_dir, facts, sources, own_text)
+    if has_tokenizer(model_dir):
+        _check_tokenizer(model_dir, texts)
     by = yardsticks(spec, texts, sources)
     training = training_windows(spec, texts) if spec.recovery else None
     windows, search_text = _calibration(spec, facts, texts, tokens)
@@ -151,6 +157,13 @@ def prepare(
         started_at=started_at,
         training=training,
     )
+
+
+def _check_tokenizer(folder: Path, texts: Texts) -> None:
+    """Refuse a tokenizer that would fail when the finished checkpoint is examined with it."""
+    if (folder / TOKENIZER).is_file():
+        probe(folder / TOKENIZER)
+    check_tokenizer(folder, texts.tokenizer, verify.PROMPT)
 
 
 def _calibration(

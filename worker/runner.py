@@ -91,7 +91,7 @@ def main(folder: Path) -> int:
         report = run(attempt, folder, conversation)
     except Drained:
         return EXIT_DRAINED
-    except Exception as error:
+    except BaseException as error:  # a library's panic or exit ends no attempt without a word
         if stop.is_set():
             log.exception("attempt.stopped")
             return EXIT_DRAINED

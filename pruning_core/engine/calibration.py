@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 import torch
 
 from pruning_core.engine.choices import Encoded, encode
-from pruning_core.engine.tokenizing import beginning, load_tokenizer
+from pruning_core.engine.tokenizing import beginning, encoded, load_tokenizer
 from pruning_core.errors import DatasetTooSmall, ModelInvalid, TokensInvalid
 from pruning_core.families import family_of
 from pruning_core.intake.checkpoint import CheckpointFacts
@@ -198,9 +198,7 @@ class Texts:
         for owner, row in enumerate(windows.groups[0]):
             leading = row[0] == begin_before
             text = before.decode(row[1:] if leading else row)
-            ids = self._known(
-                self.tokenizer(text, verbose=False, add_special_tokens=False)["input_ids"]
-            )
+            ids = self._known(encoded(self.tokenizer, text, add_special_tokens=False)["input_ids"])
             parts = _parts(ids, begin if leading else None, self._facts.max_positions)
             rows += [torch.tensor([part]) for part in parts]
             owners += [owner] * len(parts)
@@ -332,7 +330,7 @@ class Texts:
         text = SEPARATOR.join(parts)
         if len(parts) == 1 or not self.tokenizer.is_fast:
             return self._encode(text), []
-        found = self.tokenizer(text, verbose=False, return_offsets_mapping=True)
+        found = encoded(self.tokenizer, text, return_offsets_mapping=True)
         ends = list(accumulate(len(part) + len(SEPARATOR) for part in parts))
         owners = [bisect_right(ends, first) for first, _ in found["offset_mapping"]]
         return self._known(found["input_ids"]), owners
@@ -350,7 +348,7 @@ class Texts:
         return begin if asked else None
 
     def _encode(self, text: str) -> list[int]:
-        return self._known(self.tokenizer(text, verbose=False)["input_ids"])
+        return self._known(encoded(self.tokenizer, text)["input_ids"])
 
     def _known(self, ids: list[int]) -> list[int]:
         if ids and max(ids) >= self._facts.vocab_size:

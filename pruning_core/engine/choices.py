@@ -19,7 +19,7 @@ from pruning_core.engine import device as devices
 from pruning_core.engine.activations import Activations, Batch
 from pruning_core.engine.evaluate import LOGITS_PER_CHUNK, PASS_TOKENS
 from pruning_core.engine.model import StreamedModel
-from pruning_core.engine.tokenizing import beginning
+from pruning_core.engine.tokenizing import beginning, encoded
 from pruning_core.engine.walk import forward
 from pruning_core.errors import DatasetInvalid, NumericalFailure
 from pruning_core.intake.tasks import Question
@@ -102,7 +102,7 @@ def _encoded(tokenizer: Any, question: Question, begin: list[int], max_tokens: i
 
 
 def _ids(tokenizer: Any, text: str) -> list[int]:
-    ids: list[int] = tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
+    ids: list[int] = encoded(tokenizer, text, add_special_tokens=False)["input_ids"]
     return ids
 
 

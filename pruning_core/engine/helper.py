@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -42,10 +43,19 @@ def run(module: str, *arguments: str, alive: Callable[[], None] = lambda: None) 
         return output
     if "OutOfMemoryError" in errors:
         raise GpuOutOfMemory(f"{module} needs the whole model in the accelerator's memory.")
-    if process.returncode < 0 or "can't allocate memory" in errors or "MemoryError" in errors:
+    if (
+        process.returncode == -signal.SIGKILL
+        or "can't allocate memory" in errors
+        or "MemoryError" in errors
+    ):
         raise HostOutOfMemory(
             f"{module} needs the whole model in memory and was ended with status {process.returncode}."
         )
     if "(os error 28)" in errors or "No space left on device" in errors:
         raise DiskFull(f"{module} found the disk full: free space and submit again.")
-    raise HelperFailed((errors.strip().splitlines() or ["no message"])[-1])
+    raise HelperFailed(_last_words(process.returncode, errors))
+
+
+def _last_words(status: int, errors: str) -> str:
+    said = (errors.strip().splitlines() or ["no message"])[-1]
+    return f"ended by {signal.Signals(-status).name}: {said}" if status < 0 else said

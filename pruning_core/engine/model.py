@@ -17,6 +17,7 @@ from pruning_core.engine.experts import unfuse
 from pruning_core.engine.tensors import TensorFiles, main_dtype
 from pruning_core.errors import ModelInvalid
 from pruning_core.families import family_of
+from pruning_core.intake.blame import blamed_on
 from pruning_core.intake.checkpoint import CheckpointFacts
 
 
@@ -152,13 +153,11 @@ def _skeleton(
     facts: CheckpointFacts, dtype: torch.dtype, device: torch.device, *, eager: bool
 ) -> Any:
     """Build the model without memory for parameters; buffers that no checkpoint stores are computed."""
-    try:
+    with blamed_on("transformers refuses config.json"):
         config = CONFIG_MAPPING[facts.model_type].from_dict(dict(facts.config))
         with torch.device("meta"):
             chosen = {"attn_implementation": "eager"} if eager else {}
             model: Any = AutoModelForCausalLM.from_config(config, dtype=dtype, **chosen)  # type: ignore[no-untyped-call]
-    except Exception as error:
-        raise ModelInvalid(f"transformers refuses config.json: {error}") from error
     for name, buffer in list(model.named_non_persistent_buffers()):
         path, _, leaf = name.rpartition(".")
         model.get_submodule(path).register_buffer(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import safe_open
@@ -12,6 +13,7 @@ from safetensors import safe_open
 from pruning_core.engine.numerics import all_finite
 from pruning_core.errors import ModelInvalid, ModelNotFinite
 from pruning_core.families.base import Family
+from pruning_core.intake.blame import blamed_on
 from pruning_core.intake.checkpoint import CheckpointFacts, inspect
 
 DTYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
@@ -66,7 +68,7 @@ class TensorFiles:
             by_file[self._facts.files[stored]].append((name, stored))
         tensors = {}
         for file, pairs in by_file.items():
-            with safe_open(self._folder / file, framework="pt") as opened:
+            with _opened(self._folder / file) as opened:
                 for name, stored in pairs:
                     tensor = opened.get_tensor(stored).to(device=device, dtype=dtype, copy=True)
                     if not all_finite(tensor):
@@ -75,6 +77,12 @@ class TensorFiles:
                         )
                     tensors[name] = tensor
         return tensors
+
+
+def _opened(path: Path) -> Any:
+    """Open a weight file; the library judges some headers more strictly than we do."""
+    with blamed_on(f"{path.name} cannot be read"):
+        return safe_open(path, framework="pt")
 
 
 def new_zeros(before: Path, after: Path, alive: Callable[[], None] = lambda: None) -> int:

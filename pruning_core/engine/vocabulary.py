@@ -17,6 +17,7 @@ from tokenizers import Tokenizer
 
 from pruning_core.engine.tokenizing import load_tokenizer
 from pruning_core.errors import ModelInvalid
+from pruning_core.intake.blame import blamed_on
 
 TOKENIZER = "tokenizer.json"
 OLD_IDS = "token_map.json"
@@ -33,6 +34,7 @@ _BYTES = tuple(f"<0x{byte:02X}>" for byte in range(256))
 _ONE_ID = ("_token_id", "_token_index")
 _FORBIDDEN_IDS = ("suppress_tokens", "begin_suppress_tokens")
 _FORBIDDEN_WORDS = ("bad_words_ids",)
+_UNCLEAR_FILE = "tokenizer.json cannot be understood, so its vocabulary cannot be reduced"
 _UNCLEAR = ("forced_decoder_ids", "force_words_ids", "sequence_bias")
 
 Pair = tuple[str, str]
@@ -53,7 +55,8 @@ def kept_ids(folder: Path, wanted: Iterable[int]) -> tuple[int, ...]:
     Raises:
         ModelInvalid: there is no tokenizer.json, or it cannot be understood.
     """
-    return _kept(_read(folder), wanted)
+    with blamed_on(_UNCLEAR_FILE):
+        return _kept(_read(folder), wanted)
 
 
 def protected_ids(folder: Path) -> tuple[int, ...]:
@@ -65,7 +68,7 @@ def protected_ids(folder: Path) -> tuple[int, ...]:
     Raises:
         ModelInvalid: as `kept_ids`.
     """
-    return _kept(_read(folder), ())
+    return kept_ids(folder, ())
 
 
 def shrink(folder: Path, target: Path, kept: Sequence[int]) -> None:
@@ -82,14 +85,17 @@ def shrink(folder: Path, target: Path, kept: Sequence[int]) -> None:
         ModelInvalid: as `kept_ids`, or the tokenizers library reads the result otherwise.
         ValueError: `kept` lacks a token that must stay, is not ascending, or names unknown ids.
     """
-    source = _read(folder)
-    if tuple(kept) != _kept(source, kept):
+    with blamed_on(_UNCLEAR_FILE):
+        source = _read(folder)
+        found = _kept(source, kept)
+    if tuple(kept) != found:
         raise ValueError("the kept ids are not what kept_ids returned for this tokenizer")
     new = {old: place for place, old in enumerate(kept)}
-    content = _shrunk(source, new)
-    _write_json(target / TOKENIZER, content)
-    _check(target / TOKENIZER, source, new)
-    _write_companions(folder, target, content, new)
+    with blamed_on(_UNCLEAR_FILE):
+        content = _shrunk(source, new)
+        _write_json(target / TOKENIZER, content)
+        _check(target / TOKENIZER, source, new)
+        _write_companions(folder, target, content, new)
     _write_json(target / OLD_IDS, list(kept))
 
 
@@ -107,7 +113,8 @@ def renumbered(config: dict[str, Any], kept: Sequence[int]) -> dict[str, Any]:
         ModelInvalid: a field names only tokens that are gone, or has a form that cannot be renumbered.
     """
     new = {old: place for place, old in enumerate(kept)}
-    return {key: _renumbered_field(key, value, new) for key, value in config.items()}
+    with blamed_on("the token ids of the configuration cannot be renumbered"):
+        return {key: _renumbered_field(key, value, new) for key, value in config.items()}
 
 
 @dataclass(frozen=True)
@@ -380,10 +387,8 @@ def _shrunk(source: _Source, new: dict[int, int]) -> dict[str, Any]:
 
 
 def _check(path: Path, source: _Source, new: dict[int, int]) -> None:
-    try:
+    with blamed_on(f"the reduced {path.name} cannot be read"):
         found = Tokenizer.from_file(str(path)).get_vocab(with_added_tokens=True)
-    except Exception as error:
-        raise ModelInvalid(f"the reduced {path.name} cannot be read: {error}") from error
     if found != {source.tokens[old]: place for old, place in new.items()}:
         raise ModelInvalid(
             f"the ids in {path.name} do not follow the order of its tokens, so they cannot be renumbered: "
@@ -456,10 +461,8 @@ def _read_json(path: Path) -> dict[str, Any]:
     """Return a JSON object, empty where there is no file."""
     if not path.is_file():
         return {}
-    try:
+    with blamed_on(f"{path.name} is not JSON"):
         content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ModelInvalid(f"{path.name} is not JSON: {error}") from error
     return content
 
 

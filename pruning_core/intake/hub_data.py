@@ -14,7 +14,13 @@ from itertools import chain
 from pathlib import Path
 from typing import Any, Literal
 
-from pruning_core.errors import DatasetInvalid, DatasetNotFound, DatasetUnreachable, DiskFull
+from pruning_core.errors import (
+    DatasetInvalid,
+    DatasetNotFound,
+    DatasetUnreachable,
+    DiskFull,
+    PruningError,
+)
 from pruning_core.intake.declaration import Hub, item_of, mapped
 from pruning_core.intake.items import MAX_LINE_BYTES, Item, TextItem, is_held_out
 
@@ -118,7 +124,6 @@ def _rows(path: Path, label: str) -> Rows:
 
 
 def _parquet(path: Path, label: str) -> Rows:
-    from pyarrow import ArrowException
     from pyarrow.parquet import ParquetFile
 
     number = 0
@@ -133,7 +138,11 @@ def _parquet(path: Path, label: str) -> Rows:
                 for row in batch.to_pylist():
                     number += 1
                     yield f"{label}, row {number}", row
-    except (ArrowException, OSError) as error:
+    except PruningError:
+        raise
+    except (
+        Exception
+    ) as error:  # dates out of range, broken text: pyarrow lets Python's own errors through
         raise DatasetInvalid(
             f"{label}, after row {number}: no sound Parquet file: {error}"
         ) from None

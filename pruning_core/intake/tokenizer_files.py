@@ -17,6 +17,11 @@ _OTHERS = {
 """Formats that need conversion: what they are called, and the packages that it takes."""
 
 
+def has_tokenizer(folder: Path) -> bool:
+    """Tell whether there is a tokenizer that stock transformers reads without conversion."""
+    return any((folder / name).is_file() for name in _READ)
+
+
 def require_tokenizer(folder: Path) -> None:
     """Refuse a folder without a tokenizer that can be read as it is.
 

@@ -21,9 +21,12 @@ from worker.protocol import Failed, Progressed, Resolved, Succeeded, decode
 
 @pytest.fixture(scope="module")
 def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with one tiny model."""
+    """A folder with a tiny model, and one whose tokenizer makes its library panic."""
     folder = tmp_path_factory.mktemp("models")
     tiny.save(folder / "llama", "llama")
+    panics = tiny.save(folder / "panics", "llama") / "tokenizer.json"
+    normalizer = {"type": "Precompiled", "precompiled_charsmap": "AAAA"}
+    panics.write_text(json.dumps(json.loads(panics.read_text()) | {"normalizer": normalizer}))
     return folder
 
 
@@ -95,6 +98,7 @@ def test_success(attempt: dict[str, Any], tmp_path: Path) -> None:
         ({"model": {"ref": "file:///etc"}}, "MODEL_NOT_ALLOWED", "outside"),
         ({"model_roots": []}, "MODEL_NOT_ALLOWED", "SECATEUR_MODEL_ROOTS"),
         ({"model": {"ref": "file://{models}/none"}}, "MODEL_NOT_FOUND", "none"),
+        ({"model": {"ref": "file://{models}/panics"}}, "MODEL_INVALID", "charsmap"),
         ({"prune": {"method": "nonsense"}}, "INTERNAL", "unexpected"),
     ],
 )

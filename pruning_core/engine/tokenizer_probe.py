@@ -1,0 +1,50 @@
+"""Reads a `tokenizer.json` in a process of its own: a file that makes the library abort ends that process, not the job's.
+
+Run as `python -m pruning_core.engine.tokenizer_probe FILE`. What the library raises is met again, and told, where the
+tokenizer is used.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from contextlib import suppress
+from pathlib import Path
+
+from pruning_core.engine import helper
+from pruning_core.errors import ModelInvalid
+
+SECONDS = 120.0
+TEXT = "The most important thing about language is \u00e9, \u4f60."
+
+
+def probe(path: Path) -> None:
+    """Refuse a file that the library does not survive, or is busy with for minutes.
+
+    Raises:
+        ModelInvalid: it does not.
+    """
+    deadline = time.monotonic() + SECONDS
+
+    def in_time() -> None:
+        if time.monotonic() > deadline:
+            raise ModelInvalid(f"{path.name} keeps the tokenizers library busy for {SECONDS:.0f} s")
+
+    try:
+        helper.run(__name__, str(path), alive=in_time)
+    except helper.HelperFailed as error:
+        raise ModelInvalid(f"{path.name} makes the tokenizers library abort: {error}") from None
+
+
+def _read(path: str) -> None:
+    from tokenizers import Tokenizer
+
+    tokenizer = Tokenizer.from_file(path)
+    tokenizer.no_padding()  # as stock transformers does before it encodes
+    tokenizer.no_truncation()
+    tokenizer.decode(tokenizer.encode(TEXT).ids)
+
+
+if __name__ == "__main__":
+    with suppress(BaseException):
+        _read(sys.argv[1])

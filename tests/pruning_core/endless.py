@@ -1,0 +1,6 @@
+"""Never ends by itself."""
+
+import time
+
+if __name__ == "__main__":
+    time.sleep(600)
