@@ -174,7 +174,7 @@ def _calibration(
     if not spec.needs_calibration:
         return None, None
     if given is None:
-        default = spec.method.default_samples or DEFAULT_SAMPLES
+        default = spec.calibration.default_samples or spec.method.default_samples or DEFAULT_SAMPLES
         windows, others = texts.calibration(spec.calibration, held_out=held_out, default=default)
     else:
         count = len(checked_tokens(given, facts)) - held_out

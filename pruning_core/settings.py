@@ -12,6 +12,11 @@ def tasks_dir() -> Path | None:
     return Path(value) if value else None
 
 
+def accelerators_hidden() -> bool:
+    """Whether every accelerator is hidden from this process (`CUDA_VISIBLE_DEVICES` empty or -1)."""
+    return os.environ.get("CUDA_VISIBLE_DEVICES") in ("", "-1", "NoDevFiles")
+
+
 def hub_offline() -> bool:
     """Whether nothing may be fetched from the hub (`HF_HUB_OFFLINE`, read as the hub library reads it)."""
     return os.environ.get("HF_HUB_OFFLINE", "").upper() in {"1", "ON", "YES", "TRUE"}

@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -60,7 +61,11 @@ def run(options: Options) -> int:
 
 def _serve(options: Options, port: int) -> int:
     environment = child_environment(_settings(options, port))
-    _store(environment, "migrate")
+    with ThreadPoolExecutor(1) as beside:
+        measured = beside.submit(_machine, environment)
+        _output(environment, "store", "migrate")
+        machine = measured.result()
+    environment |= {name: value for name, value in machine.items() if not environment.get(name)}
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
@@ -70,9 +75,16 @@ def _serve(options: Options, port: int) -> int:
         if not stop.is_set():
             _ensure_key(url, options.data_dir, environment)
             with _process("worker", options.data_dir, environment) as worker:
-                _banner(url, options)
+                _banner(url, options, environment)
                 _await_end({"api": api, "worker": worker}, options.data_dir, stop)
     return 0
+
+
+def _machine(environment: dict[str, str]) -> dict[str, str]:
+    """Return the settings that say what prunes here, and how fast it is where that was measured."""
+    found = json.loads(_output(environment, "worker.machine"))
+    settings = {"SECATEUR_DEVICE": found["device"], "SECATEUR_FLOPS": found["flops"]}
+    return {name: str(value) for name, value in settings.items() if value is not None}
 
 
 def _reached_at(host: str) -> str:
@@ -97,10 +109,10 @@ def _settings(options: Options, port: int) -> dict[str, str]:
     return settings
 
 
-def _store(environment: dict[str, str], *arguments: str) -> str:
-    """Run an operator's command of the store; -P keeps the current folder off the import path."""
+def _output(environment: dict[str, str], module: str, *arguments: str) -> str:
+    """Run a module of ours and return what it prints; -P keeps the current folder off the import path."""
     done = subprocess.run(
-        [sys.executable, "-P", "-m", "store", *arguments],
+        [sys.executable, "-P", "-m", module, *arguments],
         env=environment,
         capture_output=True,
         text=True,
@@ -108,7 +120,8 @@ def _store(environment: dict[str, str], *arguments: str) -> str:
     )
     if done.returncode != 0:
         last = (done.stderr.strip().splitlines() or ["no message"])[-1]
-        raise ServiceFailed(f"store {arguments[0]}: {last}", code="STORE_FAILED")
+        told = " ".join((module, *arguments[:1]))
+        raise ServiceFailed(f"{told}: {last}", code="SERVICE_FAILED")
     return done.stdout
 
 
@@ -165,7 +178,7 @@ def _ensure_key(url: str, data_dir: Path, environment: dict[str, str]) -> None:
     if stored is not None and _opens(url, stored.api_key):
         write_credentials(data_dir, Credentials(url, stored.api_key))
         return
-    made = json.loads(_store(environment, "create-key", "--name", "local", "--json"))
+    made = json.loads(_output(environment, "store", "create-key", "--name", "local", "--json"))
     path = write_credentials(data_dir, Credentials(url, made["secret"]))
     render.out.print(f"API key, shown once and kept in {path}:", markup=False)
     render.out.print(made["secret"], markup=False)
@@ -182,8 +195,10 @@ def _opens(url: str, api_key: str) -> bool:
     return answer.is_success
 
 
-def _banner(url: str, options: Options) -> None:
+def _banner(url: str, options: Options, environment: dict[str, str]) -> None:
     render.out.print(f"Secateur serves at {url}", markup=False)
+    if environment["SECATEUR_DEVICE"] == "cpu":
+        render.out.print("prunes on the CPU: jobs take less text unless they say how much")
     if not options.model_roots and not served_folders()[0]:
         render.out.print("models: from the hub; --model-root FOLDER opens a folder of this machine")
     render.out.print(f"data and logs: {options.data_dir}; Ctrl-C stops it", markup=False)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
@@ -42,6 +42,11 @@ class Settings(BaseSettings):
     max_body_bytes: int = Field(default=1_000_000, ge=1)
     max_file_bytes: int = Field(default=100_000_000, ge=1)
     """Of one upload."""
+
+    device: Literal["cpu", "gpu"] | None = None
+    """What the workers prune on, where it is known: on a CPU jobs take less text by default."""
+    flops: float | None = Field(default=None, gt=0)
+    """Products and sums per second that a worker reaches in matrices, for the time that jobs are expected to take."""
 
     worker_slots: int = Field(default=1, ge=1)
     lease_seconds: Seconds = 60

@@ -8,17 +8,14 @@ from typing import Annotated
 from fastapi import APIRouter, Header, Query, Response
 from starlette.requests import Request
 
-from api import presets, schemas, userfiles, watching
+from api import expectations, schemas, watching
 from api.conditional import matches
 from api.deps import Caller, Parts, PartsDep, Reader, Writer
 from api.errors import FieldError, Problem
 from api.ids import JobId
 from api.resources import job_resource, submitted_resource
 from api.strict_json import StrictRoute
-from pruning_core.errors import PruningError
-from pruning_core.intake import admission
 from pruning_core.spec.base import digest
-from pruning_core.spec.prune import PruneSpec
 from store import jobs
 from store.states import TERMINAL
 
@@ -39,10 +36,11 @@ def submit(
 ) -> schemas.Job:
     """Check everything that can be known now, store the job, answer at once."""
     idempotency = _idempotency(idempotency_key, body)
-    prune, refusal = _admission(body, caller, parts)
+    found = expectations.admit(body, caller, parts)
+    refusal = found.refusal
     if refusal is not None and idempotency is None:
         raise refusal
-    spec = schemas.JobSpec(model=body.model, prune=prune)
+    spec = schemas.JobSpec(model=body.model, prune=found.prune)
     with parts.database.write() as session:
         created = jobs.create(
             session,
@@ -52,6 +50,8 @@ def submit(
             spec_digest=digest(spec),
             name=body.name,
             labels=body.labels,
+            notes=found.notes,
+            estimate=found.estimate,
             idempotency=idempotency,
         )
         # A repeated request is answered as before even where its model has gone since, or it stored its preset.
@@ -141,26 +141,6 @@ def cancel(job_id: JobId, caller: Writer, parts: PartsDep, response: Response) -
     if resource.status not in TERMINAL:
         response.headers.update(RETRY_AFTER)
     return resource
-
-
-def _admission(
-    body: schemas.JobSubmission, caller: Caller, parts: Parts
-) -> tuple[PruneSpec, PruningError | Problem | None]:
-    """Return what would run, and why it must not."""
-    settings = parts.settings
-    prune = body.prune
-    try:
-        prune = presets.resolve(prune, caller, parts)
-        admission.check(
-            body.model,
-            prune,
-            roots=settings.model_roots,
-            tasks_dir=settings.tasks_dir,
-            files=userfiles.resolve(prune, caller, parts),
-        )
-    except (PruningError, Problem) as error:
-        return prune, error
-    return prune, None
 
 
 def _read(parts: Parts, caller: Caller, job_id: str) -> schemas.Job:

@@ -45,8 +45,8 @@ def check(
     roots: Sequence[Path],
     tasks_dir: Path | None,
     files: Files = NO_FILES,
-) -> None:
-    """Raise the first `PruningError` that this request is certain to end with.
+) -> CheckpointFacts | None:
+    """Raise the first `PruningError` that this request is certain to end with; return what is known of its model.
 
     A hub model or dataset is not looked up here (the worker resolves it); a local model is read as far as its headers.
 
@@ -70,6 +70,7 @@ def check(
     if prune.evaluation_tasks and prune.evaluation.harness == "secateur":
         window = _window("evaluation", prune.evaluation.seq_len, limit, DEFAULT_SEQ_LEN)
         _check_evaluation(prune, window, tasks_dir, files)
+    return facts
 
 
 def _fitted(prune: PruneSpec) -> dict[str, str]:

@@ -98,7 +98,9 @@ def test_fresh_folder_then_the_same_again(folder: Path) -> None:
         assert credentials.api_key in lines
         assert credentials.url == f"http://127.0.0.1:{port}"
         with Client(credentials.url, credentials.api_key) as client:
-            job = client.submit("hf://org/model", {"method": "magnitude", "sparsity": 0.5})
+            job = client.submit("hf://org/model-1B", {"method": "wanda", "sparsity": 0.5})
+            assert job.estimate is not None  # the machine was measured
+            assert job.estimate["minutes"]["low"] > 0
             client.cancel(job.id)
         pids = children(process.pid)
         assert len(pids) == 2
