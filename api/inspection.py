@@ -8,7 +8,6 @@ from dataclasses import replace
 from itertools import pairwise
 
 from api import inspection_schemas
-from api.errors import Problem
 from pruning_core.families.layout import Layout
 from pruning_core.intake import hub_model
 from pruning_core.intake.admission import inspect_local
@@ -38,7 +37,6 @@ def inspect(
 
     Raises:
         PruningError: what is wrong with the model, or that the hub does not answer.
-        Problem: MODEL_NOT_INSPECTABLE, for a GGUF file.
     """
     facts, commit = _facts(model, settings)
     layout = layout_of(facts)
@@ -68,18 +66,13 @@ def _facts(model: ModelRef, settings: Settings) -> tuple[CheckpointFacts, str | 
     if model.path is None:
         assert model.repo is not None
         return hub_model.inspect(model.repo, model.revision)
-    facts = inspect_local(model.path, settings.model_roots)
-    if facts is None:
-        raise Problem(
-            "MODEL_NOT_INSPECTABLE",
-            "A GGUF file is read by the worker alone, which converts it first.",
-            suggestions=("inspect the Hugging Face folder that it was made from",),
-        )
-    return facts, None
+    return inspect_local(model.path, settings.model_roots), None
 
 
 def _dtype(facts: CheckpointFacts) -> str:
     """Return the type that most bytes have."""
+    if facts.gguf_type is not None:
+        return facts.gguf_type
     found: Counter[str] = Counter()
     for tensor in facts.tensors.values():
         found[tensor.dtype] += tensor.bytes

@@ -17,7 +17,7 @@ from pruning_core.engine.cut import Cut
 from pruning_core.engine.files import flush, sha256
 from pruning_core.engine.tensors import DTYPES
 from pruning_core.intake.checkpoint import CheckpointFacts
-from pruning_core.intake.headers import TensorFacts, read_header
+from pruning_core.intake.headers import TensorFacts, format_header, read_header
 from pruning_core.intake.weights import CONFIG, EXPLICIT, INDEX, SINGLE
 from pruning_core.spec.report import FileEntry
 
@@ -177,20 +177,8 @@ def _write_shards(shards: list[list[_Piece]], target: Path, alive: Callable[[], 
 
 def _write_safetensors(path: Path, pieces: list[_Piece], alive: Callable[[], None]) -> None:
     """Copy tensors from file to file; no more than one buffer, or one tensor that is cut, is ever in memory."""
-    header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
-    position = 0
-    for piece in pieces:
-        end = position + piece.facts.bytes
-        header[piece.name] = {
-            "dtype": piece.facts.dtype,
-            "shape": piece.facts.shape,
-            "data_offsets": (position, end),
-        }
-        position = end
-    encoded = json.dumps(header, separators=(",", ":")).encode()
-    encoded += b" " * (-len(encoded) % 8)
     with path.open("wb") as output:
-        output.write(len(encoded).to_bytes(8, "little") + encoded)
+        output.write(format_header({piece.name: piece.facts for piece in pieces}))
         for piece in pieces:
             if piece.cut is None:
                 with piece.file.open("rb") as file:

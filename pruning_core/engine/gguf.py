@@ -1,30 +1,43 @@
 """GGUF to a Hugging Face folder with safetensors, once per file: the cache is keyed by the file's hash.
 
-Run as `python -m pruning_core.engine.gguf FILE FOLDER`, this file converts in a process of its own: the
-conversion holds the whole model, and its memory is given back before pruning starts.
+Every tensor is written as the file's decoded values, in float32, one at a time; what the file says and the checkpoint
+cannot hold is refused (`intake.gguf`). Run as `python -m pruning_core.engine.gguf FILE FOLDER`, this file converts in
+a process of its own, whose memory is given back before pruning starts.
 """
 
 from __future__ import annotations
 
+import hashlib
+import json
 import sys
 import tempfile
 from pathlib import Path
 from typing import Any
 
-from pruning_core.engine import helper
+import numpy as np
+import numpy.typing as npt
+
+from pruning_core.engine import helper, source
 from pruning_core.engine.files import sha256
 from pruning_core.errors import ModelInvalid
-from pruning_core.intake.checkpoint import check_gguf
+from pruning_core.intake.gguf import GgufModel, Wanted, read_model
+from pruning_core.intake.headers import TensorFacts, format_header
+from pruning_core.intake.weights import SINGLE
+
+VERSION = 2
+"""Of what this module makes: folders of another one are not used."""
+_ID_KEYS = ("bos_token_id", "eos_token_id", "pad_token_id")
 
 
 def convert(gguf: Path, cache_dir: Path) -> Path:
-    """Return a folder with the float32 weights and the tokenizer of a GGUF file.
+    """Return a folder with the float32 weights and the tokenizer of a GGUF file, and of the parts beside it.
 
     Raises:
-        ModelInvalid: transformers cannot read the file.
+        ModelInvalid: the file is broken, or parts, tensors or settings are missing.
+        UnsupportedModel: it says what the checkpoint cannot.
     """
-    check_gguf(gguf)
-    folder = cache_dir / "gguf" / sha256(gguf)
+    model = read_model(gguf)
+    folder = cache_dir / "gguf" / f"v{VERSION}-{_digest(model.parts)}"
     if folder.is_dir():
         return folder
     folder.parent.mkdir(parents=True, exist_ok=True)
@@ -42,20 +55,86 @@ def convert(gguf: Path, cache_dir: Path) -> Path:
     return folder
 
 
-def _convert(gguf: Path, folder: Path) -> None:
-    import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+def _digest(parts: tuple[Path, ...]) -> str:
+    digests = [sha256(part) for part in parts]
+    return digests[0] if len(parts) == 1 else hashlib.sha256("".join(digests).encode()).hexdigest()
 
-    model: Any = AutoModelForCausalLM.from_pretrained(
-        gguf.parent, gguf_file=gguf.name, dtype=torch.float32
+
+def write_folder(gguf: Path, folder: Path) -> None:
+    """Write the folder, in this process."""
+    model = read_model(gguf)
+    folder.mkdir()
+    _write_json(folder / "config.json", model.config)
+    ids = {key: model.config[key] for key in _ID_KEYS if model.config[key] is not None}
+    _write_json(folder / "generation_config.json", {"_from_model_config": True, **ids})
+    source.record(folder, model.parts)
+    _write_weights(folder / SINGLE, model)
+    _check_names(folder)
+    if model.has_tokenizer:
+        _write_tokenizer(gguf, folder)
+
+
+def _write_weights(path: Path, model: GgufModel) -> None:
+    facts = {name: TensorFacts("F32", one.shape, 0) for name, one in model.wanted.items()}
+    with path.open("wb") as output:
+        output.write(format_header(facts))
+        for one in model.wanted.values():
+            output.write(np.ascontiguousarray(values(one, model.config)).data)
+
+
+def values(wanted: Wanted, config: dict[str, Any]) -> npt.NDArray[np.float32]:
+    """Return one tensor of the checkpoint, float32."""
+    from gguf import GGMLQuantizationType, dequantize
+
+    stored, how = wanted.stored, wanted.how.change
+    kind = GGMLQuantizationType[stored.kind]
+    rows = stored.shape if wanted.expert is None else stored.shape[1:]
+    size = stored.bytes if wanted.expert is None else stored.bytes // stored.shape[0]
+    offset = stored.offset + size * (wanted.expert or 0)
+    raw = np.fromfile(stored.file, np.uint8, size, offset=offset)
+    plain = {"F32": np.float32, "F16": np.float16}.get(stored.kind)
+    bytes_shape = (-1, size // int(np.prod(rows[:-1], dtype=np.int64)))
+    array = dequantize(raw.view(plain) if plain else raw.reshape(bytes_shape), kind)
+    found: npt.NDArray[np.float32] = array.reshape(rows).astype(np.float32, copy=False)
+    if how == "plus_one":
+        return found - np.float32(1)
+    if how == "transposed":
+        return found.T
+    if how in ("query_rows", "key_rows"):
+        key = "num_attention_heads" if how == "query_rows" else "num_key_value_heads"
+        return _halves(found, int(config[key]))
+    return found
+
+
+def _halves(weight: npt.NDArray[np.float32], heads: int) -> npt.NDArray[np.float32]:
+    """Undo the interleaving of each head's two halves: [2 i, 2 i + 1] of the file are [i, i + half] of the checkpoint."""
+    half = weight.shape[0] // heads // 2
+    paired = weight.reshape(heads, half, 2, *weight.shape[1:])
+    return paired.swapaxes(1, 2).reshape(weight.shape)
+
+
+def _check_names(folder: Path) -> None:
+    """Refuse what stock transformers would fill at random or leave out; no weight is read for that."""
+    from transformers import AutoModelForCausalLM
+
+    loaded: Any = AutoModelForCausalLM.from_pretrained(
+        folder, device_map="meta", output_loading_info=True
     )
-    # transformers refuses to save a model that remembers its GGUF quantiser, although its weights are plain.
-    model.hf_quantizer = None
-    if hasattr(model.config, "quantization_config"):
-        del model.config.quantization_config
-    model.save_pretrained(folder)
+    found = loaded[1]
+    odd = {kind: names for kind in ("missing_keys", "unexpected_keys", "mismatched_keys") if (names := found[kind])}  # fmt: skip
+    if odd:
+        raise ValueError(f"stock transformers does not take its tensors: {odd}")
+
+
+def _write_tokenizer(gguf: Path, folder: Path) -> None:
+    from transformers import AutoTokenizer
+
     AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name).save_pretrained(folder)
 
 
+def _write_json(path: Path, content: dict[str, Any]) -> None:
+    path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+
+
 if __name__ == "__main__":
-    _convert(Path(sys.argv[1]), Path(sys.argv[2]))
+    write_folder(Path(sys.argv[1]), Path(sys.argv[2]))

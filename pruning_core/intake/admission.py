@@ -20,11 +20,11 @@ from pruning_core.errors import (
 )
 from pruning_core.intake.checkpoint import (
     CheckpointFacts,
-    check_gguf,
     inspect,
     is_gguf,
 )
 from pruning_core.intake.gates import check_gate
+from pruning_core.intake.gguf import GgufModel, read_model
 from pruning_core.intake.private import view
 from pruning_core.intake.sizes import check_units, layout_of
 from pruning_core.intake.source import allowed_path
@@ -158,14 +158,14 @@ def _check_evaluation(prune: PruneSpec, window: int, tasks_dir: Path | None, fil
         check_gate(gate, find(gate.task, tasks_dir, files).kind)
 
 
-def inspect_local(path: Path, roots: Sequence[Path]) -> CheckpointFacts | None:
-    """Return the facts of a model on this machine; None for a GGUF file, which only the worker reads.
+def inspect_local(path: Path, roots: Sequence[Path]) -> CheckpointFacts:
+    """Return the facts of a model on this machine; of a GGUF file, those of the checkpoint that it will become.
 
     Raises:
         ModelNotFound, ModelNotAllowed, ModelInvalid, UnsafePickle, UnsupportedModel: what is wrong with it.
     """
     with _viewed(path, roots) as model:
-        return _facts(model)
+        return read_model(model).facts if is_gguf(model) else inspect(model)
 
 
 @contextmanager
@@ -176,19 +176,15 @@ def _viewed(path: Path, roots: Sequence[Path]) -> Iterator[Path]:
         yield model
 
 
-def _facts(model: Path) -> CheckpointFacts | None:
-    if is_gguf(model):
-        check_gguf(model)
-        return None
-    return inspect(model)
-
-
-def _check_local(path: Path, prune: PruneSpec, roots: Sequence[Path]) -> CheckpointFacts | None:
+def _check_local(path: Path, prune: PruneSpec, roots: Sequence[Path]) -> CheckpointFacts:
     with _viewed(path, roots) as model:
-        facts = _facts(model)
-        if facts is None:
-            return None
-        _check_tokenizer(model, prune)
+        if is_gguf(model):
+            read = read_model(model)
+            facts = read.facts
+            _check_vocabulary(path.name, read, prune)
+        else:
+            facts = inspect(model)
+            _check_tokenizer(model, prune)
     layout = layout_of(facts)
     if isinstance(prune.method, UnitMethod):
         check_units(prune, layout)
@@ -196,6 +192,16 @@ def _check_local(path: Path, prune: PruneSpec, roots: Sequence[Path]) -> Checkpo
         _check_pattern(prune, layout.input_widths)
         _check_fold(prune, layout.head_dim)
     return facts
+
+
+def _check_vocabulary(name: str, model: GgufModel, prune: PruneSpec) -> None:
+    reads_text = prune.needs_calibration or prune.recovery or prune.evaluation_tasks
+    cuts_tokens = isinstance(prune.method, UnitMethod) and "vocabulary" in prune.method.unit_kinds
+    if (reads_text or cuts_tokens) and not model.has_tokenizer:
+        raise ModelInvalid(
+            f"{name} holds no tokenizer, which calibration, recovery and perplexity need",
+            suggestions=("convert the model to GGUF again, with its tokenizer",),
+        )
 
 
 def _check_tokenizer(folder: Path, prune: PruneSpec) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 
 from pruning_core.errors import ModelInvalid, UnsupportedModel
 from pruning_core.intake import config as configs
+from pruning_core.intake.gguf_header import starts_as_gguf
 from pruning_core.intake.headers import TensorFacts, read_headers
 from pruning_core.intake.weights import (
     CONFIG,
@@ -39,24 +40,13 @@ class CheckpointFacts:
     config: dict[str, Any]
     tensors: dict[str, TensorFacts]
     files: dict[str, str]
+    gguf_type: str | None = None
+    """Type of most bytes of a GGUF file; None of other checkpoints."""
 
 
 def is_gguf(path: Path) -> bool:
-    """Tell whether the path names a GGUF file, by suffix."""
-    return path.suffix.lower() == ".gguf"
-
-
-def check_gguf(path: Path) -> None:
-    """Refuse a file that only calls itself GGUF; its tensors are checked when it is read.
-
-    Raises:
-        ModelInvalid: the magic bytes are missing.
-    """
-    if not path.is_file():
-        raise ModelInvalid(f"{path.name} is called .gguf and is no file")
-    with path.open("rb") as file:
-        if file.read(4) != b"GGUF":
-            raise ModelInvalid(f"{path.name} is no GGUF file: its first four bytes are not 'GGUF'")
+    """Tell whether the path is a GGUF file, by its first bytes, or is called one."""
+    return path.suffix.lower() == ".gguf" or starts_as_gguf(path)
 
 
 def inspect(folder: Path) -> CheckpointFacts:
@@ -77,9 +67,19 @@ def inspect(folder: Path) -> CheckpointFacts:
 
 
 def facts_of(
-    config: dict[str, Any], tensors: dict[str, TensorFacts], files: dict[str, str]
+    config: dict[str, Any],
+    tensors: dict[str, TensorFacts],
+    files: dict[str, str],
+    *,
+    gguf: tuple[int, str] | None = None,
 ) -> CheckpointFacts:
     """Return the facts of a checkpoint of which configuration and headers are read.
+
+    Args:
+        config: Content of `config.json`.
+        tensors: By name.
+        files: The file of each.
+        gguf: Bytes of the GGUF file that was given, and the type of most of them.
 
     Raises:
         ModelInvalid, UnsupportedModel: they contradict each other, or the weights are no floats.
@@ -89,13 +89,14 @@ def facts_of(
         model_type=config["model_type"],
         architecture=configs.architecture(config),
         parameters=sum(tensor.count for tensor in tensors.values()),
-        bytes=sum(tensor.bytes for tensor in tensors.values()),
+        bytes=sum(tensor.bytes for tensor in tensors.values()) if gguf is None else gguf[0],
         blocks=configs.block_count(config),
         max_positions=configs.max_positions(config),
         vocab_size=configs.vocabulary_size(config),
         config=config,
         tensors=tensors,
         files=files,
+        gguf_type=None if gguf is None else gguf[1],
     )
 
 

@@ -50,7 +50,7 @@ def parse_config(raw: bytes) -> dict[str, Any]:
     if is_deep(config):
         raise ModelInvalid(f"config.json is nested more than {MAX_DEPTH} levels deep")
     _check_architecture(config)
-    _check_sizes(config)
+    check_sizes(config)
     return {
         key: value
         for key, value in config.items()
@@ -73,14 +73,19 @@ def _check_architecture(config: dict[str, Any]) -> None:
             )
 
 
-def _check_sizes(config: dict[str, Any]) -> None:
+def check_sizes(config: dict[str, Any], source: str = "config.json") -> None:
+    """Refuse absurd sizes, which `source` gives.
+
+    Raises:
+        ModelInvalid: one is absurd.
+    """
     for key, bound in _BOUNDS.items():
         value = config.get(key)
         if key not in config or (value is None and key in _OPTIONAL):
             continue
         if type(value) is not int or not 0 < value <= bound:
             raise ModelInvalid(
-                f"config.json: {key} is {value!r}; a whole number from 1 to {bound} is expected"
+                f"{source}: {key} is {value!r}; a whole number from 1 to {bound} is expected"
             )
 
 

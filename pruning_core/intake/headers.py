@@ -7,8 +7,9 @@ then the data.
 
 from __future__ import annotations
 
+import json
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -115,6 +116,23 @@ def parse_header(name: str, raw: bytes, size: int) -> dict[str, TensorFacts]:
     if len(header) > MAX_TENSORS:
         raise ModelInvalid(f"{name} lists {len(header)} tensors; {MAX_TENSORS} are allowed")
     return _checked(name, header, PREFIX_BYTES + len(raw), size)
+
+
+def format_header(tensors: Mapping[str, TensorFacts]) -> bytes:
+    """Return the start of a file that holds these tensors one after the other; their own offsets do not count."""
+    header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
+    position = 0
+    for name, facts in tensors.items():
+        end = position + facts.bytes
+        header[name] = {
+            "dtype": facts.dtype,
+            "shape": facts.shape,
+            "data_offsets": (position, end),
+        }
+        position = end
+    encoded = json.dumps(header, separators=(",", ":")).encode()
+    encoded += b" " * (-len(encoded) % PREFIX_BYTES)
+    return len(encoded).to_bytes(PREFIX_BYTES, "little") + encoded
 
 
 def _unique(pairs: Pairs) -> dict[str, Any]:

@@ -11,9 +11,10 @@ from typing import Any
 
 import pytest
 from fastapi.testclient import TestClient
+from gguf import GGMLQuantizationType
 
 from pruning_core.intake import headers, hub_model, weights
-from tests import tiny
+from tests import gguf_files, tiny
 from tests.api.conftest import opened
 from tests.api.jobs import Service
 from tests.api.test_problems import assert_problem
@@ -223,11 +224,18 @@ def test_contradictions_are_problems(client: TestClient, roots: Path, tmp_path: 
     assert_problem(client.get(PATH, params={"ref": f"file://{folder}"}), 422, "MODEL_INVALID")
 
 
-def test_gguf_is_left_to_the_worker(client: TestClient, tmp_path: Path) -> None:
-    (tmp_path / "m.gguf").write_bytes(b"GGUF")
-    response = client.get(PATH, params={"ref": f"file://{tmp_path}/m.gguf"})
-    problem = assert_problem(response, 422, "MODEL_NOT_INSPECTABLE")
-    assert problem["class"] == "user"
+def test_a_gguf_file_is_what_its_checkpoint_is(
+    client: TestClient, roots: Path, tmp_path: Path
+) -> None:
+    model = tiny.build("llama")
+    path = gguf_files.write(tmp_path / "m.gguf", model, kind=GGMLQuantizationType.F16)
+    found = inspect(client, f"file://{path}")
+    local = inspect(client, f"file://{roots}/llama")
+    own = {"ref": f"file://{path}", "bytes": path.stat().st_size, "dtype": "F16"}
+    assert found == local | own
+    (tmp_path / "broken.gguf").write_bytes(b"GGUF")
+    response = client.get(PATH, params={"ref": f"file://{tmp_path}/broken.gguf"})
+    assert_problem(response, 422, "MODEL_INVALID")
 
 
 @pytest.mark.parametrize("name", ["llama", "sharded"])
