@@ -95,7 +95,7 @@ def keep(
     Raises:
         DatasetInvalid: it is no data; the message names its line.
     """
-    chosen, kind, items = userfiles.examine(draft, format=received.format, name=received.name)
+    found = userfiles.survey(draft, format=received.format, name=received.name)
     file_id = new_id("file")
     key = files.key_of(file_id)
     # A commit whose answer is lost may have been made: bytes without a row do no harm, a row without bytes does.
@@ -104,9 +104,10 @@ def keep(
         id=file_id,
         name=received.name,
         use=received.use,
-        format=chosen,
-        kind=kind,
-        items=items,
+        format=found.format,
+        kind=found.kind,
+        items=found.items,
+        splits={split: size.model_dump() for split, size in found.sizes(received.use).items()},
         bytes=size,
         sha256=sha256,
         key=key,

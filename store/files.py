@@ -34,6 +34,8 @@ class NewFile:
     bytes: int
     sha256: str
     key: str
+    splits: Mapping[str, Any] | None = None
+    """Items and bytes of text of each split: `pruning_core.intake.userfiles.SplitSize` as JSON."""
 
 
 @dataclass(frozen=True)
@@ -168,7 +170,7 @@ def named(prune: Mapping[str, Any]) -> set[str]:
 
 
 def _facts(row: File, artifacts: LocalArtifacts) -> dict[str, Any]:
-    fields = ("name", "format", "kind", "use", "items", "bytes", "sha256")
+    fields = ("name", "format", "kind", "use", "items", "bytes", "sha256", "splits")
     return {"path": str(artifacts.path(row.key)), **{name: getattr(row, name) for name in fields}}
 
 

@@ -190,6 +190,8 @@ class File(Base):
     bytes: Mapped[int] = mapped_column(Big)
     sha256: Mapped[str]
     key: Mapped[str]
+    splits: Mapped[dict[str, Any] | None]
+    """Items and bytes of text of each split; None of files from before they were counted."""
 
     __table_args__ = (
         UniqueConstraint("project", "sha256", "use", "format", name="uq_files_content"),

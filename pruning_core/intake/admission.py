@@ -126,8 +126,11 @@ def _check_calibration(prune: PruneSpec, window: int, tasks_dir: Path | None, fi
     for task in spec.tasks:
         found = find(task.name, tasks_dir, files)
         _check_split(found, "calibration")
+        samples = (spec.samples_of(task) or 1) + beside
         if spec.layout == "packed":
-            _check_size(found, "calibration", (spec.samples_of(task) or 1) + beside, window)
+            _check_size(found, "calibration", samples, window)
+        else:
+            _check_items(found, samples)
 
 
 def _check_recovery(prune: PruneSpec, window: int, tasks_dir: Path | None, files: Files) -> None:
@@ -260,6 +263,16 @@ def _check_split(task: Task, split: Split) -> None:
         raise DatasetNotFound(
             f"Task {task.name!r} has no data for {part}.",
             suggestions=("name `evaluation.tasks`",) if split == "eval" else ("name another task",),
+        )
+
+
+def _check_items(task: Task, samples: int) -> None:
+    """Refuse more samples than an upload has items, where each is a sample."""
+    items = task.items("calibration")
+    if items is not None and items < samples:
+        raise DatasetTooSmall(
+            f"Task {task.name!r} has {items} items for calibration; {samples} samples of one item each were asked for.",
+            suggestions=("ask for fewer samples", "use the layout `packed`", "upload more items"),
         )
 
 

@@ -69,11 +69,18 @@ class Task:
         if self.origin in _UNKNOWN_SIZE or not self.has_data:
             return None
         if self.file is not None:
-            return self.file.bytes if split in _splits_of(self.file) else 0
+            if split not in _splits_of(self.file):
+                return 0
+            return self.file.bytes if self.file.splits is None else self.file.splits[split].bytes
         if self.folder is None:
             return _built_in_bytes(split)
         path = self.folder / f"{split}.jsonl"
         return path.stat().st_size if path.is_file() else 0
+
+    def items(self, split: Split) -> int | None:
+        """Return how many items a split of an upload has; None where it is unknown."""
+        sizes = None if self.file is None else self.file.splits
+        return None if sizes is None else sizes[split].items
 
 
 @dataclass(frozen=True)

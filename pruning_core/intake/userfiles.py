@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Literal
 
@@ -16,6 +16,9 @@ from pruning_core.spec.base import Frozen
 Use = Literal["calibration", "evaluation", "both"]
 Kind = Literal["text", "multiple_choice"]
 Split = Literal["calibration", "eval"]
+SPLITS: tuple[Split, ...] = ("calibration", "eval")
+SEPARATOR = "\n\n"
+"""Between documents that are joined."""
 
 _HEAD_BYTES = 4096
 _BINARY = re.compile(
@@ -23,6 +26,14 @@ _BINARY = re.compile(
     rb"|PAR1[\x00-\x08\x0b\x0c\x0e-\x1f]|SQLite format 3\x00|%PDF-"
 )
 """How gzip, zip, zstd, bzip2, xz, parquet, SQLite and PDF files begin."""
+
+
+class SplitSize(Frozen):
+    """How much of a file one split has."""
+
+    items: int = 0
+    bytes: int | None = 0
+    """Of the text alone; None where a chat template or a question's template adds to it."""
 
 
 class UserFile(Frozen):
@@ -39,10 +50,35 @@ class UserFile(Frozen):
     items: int
     bytes: int
     sha256: str
+    splits: Mapping[Split, SplitSize] | None = None
+    """None of files that were examined before this was counted."""
+
+
+class Examined(Frozen):
+    """What was found out about a sound file."""
+
+    format: Format
+    kind: Kind
+    items: int
+    splits: Mapping[Split, SplitSize]
+    """As it is shared out with the use `both`."""
+
+    def sizes(self, use: Use) -> Mapping[Split, SplitSize]:
+        """Return how much each split has with this use."""
+        if use == "both":
+            return self.splits
+        (one, other), only = self.splits.values(), "eval" if use == "evaluation" else "calibration"
+        return {split: _joined(one, other) if split == only else SplitSize() for split in SPLITS}
 
 
 def examine(path: Path, *, format: Format | None = None, name: str) -> tuple[Format, Kind, int]:  # noqa: A002 - the upload's own word for it
-    """Read a whole file, one item in memory at a time, and return its format, its kind and its number of items.
+    """Return the format, the kind and the number of items of a file, as `survey` finds them."""
+    found = survey(path, format=format, name=name)
+    return found.format, found.kind, found.items
+
+
+def survey(path: Path, *, format: Format | None = None, name: str) -> Examined:  # noqa: A002
+    """Read a whole file, one item in memory at a time, and return what it holds.
 
     Args:
         path: Where it lies.
@@ -61,15 +97,29 @@ def examine(path: Path, *, format: Format | None = None, name: str) -> tuple[For
             )
         chosen = file_formats.format_of(head, format, name)
         kind: Kind = "text"
-        count = 0
+        splits = dict.fromkeys(SPLITS, SplitSize())
         for _, item in file_formats.read(file, chosen, name):
             kind = "text" if isinstance(item, TextItem) else "multiple_choice"
-            count += 1
+            split = _split_of(item)
+            splits[split] = _joined(splits[split], SplitSize(items=1, bytes=_text_bytes(item)))
+    count = sum(size.items for size in splits.values())
     if not count:
         raise DatasetInvalid(
             f"{name}: empty; send one JSON object per line, an array of objects, CSV, or plain text"
         )
-    return chosen, kind, count
+    return Examined(format=chosen, kind=kind, items=count, splits=splits)
+
+
+def _joined(one: SplitSize, other: SplitSize) -> SplitSize:
+    known = None not in (one.bytes, other.bytes)
+    total = (one.bytes or 0) + (other.bytes or 0) if known else None
+    return SplitSize(items=one.items + other.items, bytes=total)
+
+
+def _text_bytes(item: Item) -> int | None:
+    if not isinstance(item, TextItem) or item.turns:
+        return None
+    return len(item.text.encode()) + len(SEPARATOR)
 
 
 def read(file: UserFile) -> Iterator[tuple[str, Item]]:

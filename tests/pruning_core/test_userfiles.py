@@ -17,7 +17,7 @@ import pytest
 from pruning_core.errors import DataLeakage, DatasetInvalid, DatasetNotFound, DatasetTooSmall
 from pruning_core.intake import admission
 from pruning_core.intake.items import MAX_LINE_BYTES, ChoiceItem, TextItem
-from pruning_core.intake.userfiles import Split, Use, UserFile, examine, items_of, read
+from pruning_core.intake.userfiles import Split, Use, UserFile, examine, items_of, read, survey
 from pruning_core.spec.model import ModelRef
 from pruning_core.spec.prune import PruneSpec
 
@@ -43,15 +43,16 @@ def zipped() -> bytes:
 
 def stored(path: Path, content: bytes, *, use: Use = "both") -> UserFile:
     path.write_bytes(content)
-    chosen, kind, count = examine(path, name=path.name)
+    found = survey(path, name=path.name)
     return UserFile(
         path=path,
-        format=chosen,
-        kind=kind,
+        format=found.format,
+        kind=found.kind,
         use=use,
-        items=count,
+        items=found.items,
         bytes=len(content),
         sha256="0" * 64,
+        splits=found.sizes(use),
     )
 
 
@@ -342,6 +343,47 @@ def test_a_file_for_one_use_has_nothing_for_the_other(tmp_path: Path) -> None:
     assert "`evaluation` or `both`" in caught.value.suggestions[0]
     with pytest.raises(DatasetNotFound):
         items_of(evaluating, "calibration")
+
+
+@pytest.mark.parametrize("use", ["calibration", "evaluation", "both"])
+def test_what_each_split_has_is_counted_as_it_is_shared_out(tmp_path: Path, use: Use) -> None:
+    file = stored(tmp_path / "x", texts(200), use=use)
+    assert file.splits is not None
+    for split, size in file.splits.items():
+        allowed = use == "both" or use.startswith(split)
+        found = [item for _, item in items_of(file, split)] if allowed else []
+        texts_of = [item.text for item in found if isinstance(item, TextItem)]
+        assert size.items == len(found)
+        assert size.bytes == sum(len(text.encode()) + 2 for text in texts_of)
+
+
+@pytest.mark.parametrize(
+    ("content", "calibration"),
+    [
+        (texts(100), {"layout": "rows", "samples": 101}),
+        (texts(100), {"seq_len": 2048}),
+        (texts(100), {"seq_len": 100, "samples": 20}),
+        (lines(*CHATS), {"layout": "rows", "samples": 6}),
+    ],
+)
+def test_an_upload_too_small_for_what_is_asked_fails_at_submit(
+    tmp_path: Path, content: bytes, calibration: dict[str, Any]
+) -> None:
+    padded = content.replace(b"}", b', "origin": "%s"}' % (b"x" * 200))  # no text
+    file = stored(
+        tmp_path / "x", padded if b"messages" not in content else content, use="calibration"
+    )
+    model = ModelRef.model_validate("hf://a/b")
+    asked = {"tasks": [FILE_A], "seq_len": 8, **calibration}
+    fields = {"method": "wanda", "sparsity": 0.5, "evaluation": {"tasks": []}}
+
+    def submit(calibration: dict[str, Any]) -> None:
+        spec = PruneSpec.model_validate(fields | {"calibration": calibration})
+        admission.check(model, spec, roots=[], tasks_dir=None, files={FILE_A: file})
+
+    with pytest.raises(DatasetTooSmall):
+        submit(asked)
+    submit(asked | {"samples": 2, "seq_len": 8})
 
 
 def test_a_side_without_items_says_so(tmp_path: Path) -> None:

@@ -170,12 +170,14 @@ def test_a_specification_s_files_are_found_in_its_project(database: Database, tm
     assert list(found) == [mine.task]
     assert found[mine.task] == {
         "path": str(tmp_path / "files" / mine.id),
+        "name": "mine.jsonl",
         "format": "jsonl",
         "kind": "text",
         "use": "both",
         "items": 3,
         "bytes": 5_000_000_000,
         "sha256": mine.id,
+        "splits": None,
     }
 
 
