@@ -39,14 +39,21 @@ def alone_in(folder: Path) -> Iterator[None]:
         FolderInUse: another does.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    handle = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise FolderInUse(
-                f"Another process is at work in {folder}: wait for its end, or name another folder."
-            ) from None
+        with locked(folder / LOCK, fcntl.LOCK_NB):
+            yield
+    except BlockingIOError:
+        raise FolderInUse(
+            f"Another process is at work in {folder}: wait for its end, or name another folder."
+        ) from None
+
+
+@contextmanager
+def locked(path: Path, how: int = 0) -> Iterator[None]:
+    """Hold the lock that a file stands for; wait for it, or with `LOCK_NB` raise BlockingIOError."""
+    handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | how)
         yield
     finally:
         os.close(handle)  # which gives the lock back, as the end of the process does
@@ -61,12 +68,13 @@ def flush(path: Path) -> None:
         os.close(handle)
 
 
-def sha256(path: Path) -> str:
-    """Return the hex digest of a file."""
+def sha256(path: Path, copy: Path | None = None) -> str:
+    """Return the hex digest of a file, and where `copy` is given leave the very bytes there that it is of."""
     digest = hashlib.sha256()
-    with path.open("rb") as file:
+    with path.open("rb") as file, (copy or Path(os.devnull)).open("wb") as output:
         while chunk := file.read(_CHUNK):
             digest.update(chunk)
+            output.write(chunk)
     return digest.hexdigest()
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 import sys
 import tempfile
 from pathlib import Path
@@ -16,16 +17,19 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from pydantic import TypeAdapter, ValidationError
 
-from pruning_core.engine import helper, source
-from pruning_core.engine.files import sha256
+from pruning_core.engine import export, helper, source
+from pruning_core.engine.files import locked, replacing, sha256
 from pruning_core.errors import ModelInvalid
 from pruning_core.intake.gguf import GgufModel, Wanted, read_model
 from pruning_core.intake.headers import TensorFacts, format_header
 from pruning_core.intake.weights import SINGLE
+from pruning_core.spec.report import FileEntry
 
 VERSION = 2
 """Of what this module makes: folders of another one are not used."""
+_LISTING = TypeAdapter(tuple[FileEntry, ...])
 _ID_KEYS = ("bos_token_id", "eos_token_id", "pad_token_id")
 
 
@@ -36,28 +40,50 @@ def convert(gguf: Path, cache_dir: Path) -> Path:
         ModelInvalid: the file is broken, or parts, tensors or settings are missing.
         UnsupportedModel: it says what the checkpoint cannot.
     """
-    model = read_model(gguf)
-    folder = cache_dir / "gguf" / f"v{VERSION}-{_digest(model.parts)}"
-    if folder.is_dir():
-        return folder
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder.parent) as temporary:
-        made = Path(temporary) / "model"
-        try:
-            helper.run(__name__, str(gguf), str(made))
-        except helper.HelperFailed as error:
-            raise ModelInvalid(f"{gguf.name} cannot be read as GGUF: {error}") from None
-        try:
-            made.rename(folder)
-        except OSError:
-            if not folder.is_dir():  # else another worker was first
-                raise
+    parts = read_model(gguf).parts
+    store = cache_dir / "gguf"
+    store.mkdir(parents=True, exist_ok=True)
+    known = store / _name([sha256(part) for part in parts])
+    if _is_whole(known):
+        return known
+    with tempfile.TemporaryDirectory(dir=store) as temporary:
+        own = Path(temporary)
+        # What is converted under a digest are the bytes that it is of, whoever writes to the file meanwhile
+        folder = store / _name([sha256(part, own / part.name) for part in parts])
+        with locked(store / f"{folder.name}.lock"):
+            if not _is_whole(folder):
+                _make(own / gguf.name, own / "model", folder)
     return folder
 
 
-def _digest(parts: tuple[Path, ...]) -> str:
-    digests = [sha256(part) for part in parts]
-    return digests[0] if len(parts) == 1 else hashlib.sha256("".join(digests).encode()).hexdigest()
+def _name(digests: list[str]) -> str:
+    whole = hashlib.sha256("".join(digests).encode()).hexdigest()
+    return f"v{VERSION}-{digests[0] if len(digests) == 1 else whole}"
+
+
+def _make(gguf: Path, made: Path, folder: Path) -> None:
+    try:
+        helper.run(__name__, str(gguf), str(made))
+    except helper.HelperFailed as error:
+        raise ModelInvalid(f"{gguf.name} cannot be read as GGUF: {error}") from None
+    shutil.rmtree(folder, ignore_errors=True)
+    _listing(folder).unlink(missing_ok=True)
+    made.rename(folder)
+    with replacing(_listing(folder)) as temporary:
+        temporary.write_bytes(_LISTING.dump_json(export.manifest(folder)))
+
+
+def _is_whole(folder: Path) -> bool:
+    """Tell whether a converted folder is as it was made: cut short, altered or of no listing, it is made again."""
+    try:
+        return _LISTING.validate_json(_listing(folder).read_bytes()) == export.manifest(folder)
+    except (FileNotFoundError, ValidationError):
+        return False
+
+
+def _listing(folder: Path) -> Path:
+    """Beside the folder, written last."""
+    return folder.with_name(f"{folder.name}.json")
 
 
 def write_folder(gguf: Path, folder: Path) -> None:
