@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 
 from pruning_core.engine import device as devices
-from pruning_core.engine import harness, verify
+from pruning_core.engine import harness, preflight, verify
 from pruning_core.engine.activations import Activations
 from pruning_core.engine.allocate import needs_forward
 from pruning_core.engine.calibration import Texts, Windows, checked_tokens
@@ -121,6 +121,7 @@ def prepare(
     """
     facts, device = inspect(model_dir), devices.pick()
     started_at = datetime.now(UTC)
+    preflight.check(model_dir)
     if spec.evaluation.harness == "lm_eval":
         harness.require()
     out.mkdir(parents=True, exist_ok=True)

@@ -19,7 +19,7 @@ import torch
 from pydantic import BaseModel
 from safetensors.torch import load_file, save_file
 
-from pruning_core.engine import helper
+from pruning_core.engine import helper, stock
 from pruning_core.engine.device import compute_dtype
 from pruning_core.engine.files import flush, replacing
 from pruning_core.engine.student import Student
@@ -272,11 +272,9 @@ class Stored:
 
 def load(folder: Path, dtype: torch.dtype, device: torch.device) -> Any:
     """Return a model as stock transformers loads it, in evaluation mode."""
-    import transformers
-
-    model: Any = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=dtype)
+    model = stock.load(folder, dtype, device)
     model.set_experts_implementation("eager")  # the fused product knows no autocast
-    return model.eval().to(device)
+    return model
 
 
 def _teacher(folder: Path, student: Any, device: torch.device) -> Any:

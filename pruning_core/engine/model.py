@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -11,6 +12,7 @@ import torch
 from torch import nn
 from transformers import CONFIG_MAPPING, AutoModelForCausalLM
 
+from pruning_core.engine import stock
 from pruning_core.engine.blocks import Call, Recorder, replaced_forward
 from pruning_core.engine.device import compute_dtype
 from pruning_core.engine.experts import unfuse
@@ -154,7 +156,9 @@ def _skeleton(
 ) -> Any:
     """Build the model without memory for parameters; buffers that no checkpoint stores are computed."""
     with blamed_on("transformers refuses config.json"):
-        config = CONFIG_MAPPING[facts.model_type].from_dict(dict(facts.config))
+        # transformers writes into what it is given
+        config = CONFIG_MAPPING[facts.model_type].from_dict(copy.deepcopy(facts.config))
+        stock.quieten(config)
         with torch.device("meta"):
             chosen = {"attn_implementation": "eager"} if eager else {}
             model: Any = AutoModelForCausalLM.from_config(config, dtype=dtype, **chosen)  # type: ignore[no-untyped-call]

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from safetensors.torch import load_file, save_file
 
-from pruning_core.engine import helper
+from pruning_core.engine import helper, stock
 from pruning_core.engine.files import replacing
 from pruning_core.errors import ModelInvalid
 
@@ -56,16 +56,11 @@ def sample(
 
 
 def _sample(folder: str, out: str, samples: str, tokens: str, seed: str, device: str) -> None:
-    import transformers
-
     from pruning_core.engine.tokenizing import beginning, load_tokenizer
 
     count, length = int(samples), int(tokens)
     begin = beginning(load_tokenizer(Path(folder)))
-    model: Any = transformers.AutoModelForCausalLM.from_pretrained(folder)
-    model = model.eval().to(device)
-    plain: Any = transformers.GenerationConfig  # none of the penalties that models ship with
-    model.generation_config = plain(eos_token_id=model.generation_config.eos_token_id)
+    model = stock.load(folder, "auto", device)
     torch.manual_seed(int(seed))
     first = torch.randint(model.config.get_text_config().vocab_size, (count, 1))
     if begin is not None:

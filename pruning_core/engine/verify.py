@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from safetensors.torch import load_file, save_file
 
-from pruning_core.engine import helper
+from pruning_core.engine import helper, stock
 from pruning_core.engine.throughput import NEW_TOKENS, PROMPT_TOKENS, throughput
 from pruning_core.errors import OutputDoesNotLoad
 from pruning_core.spec.report import SpeedReport, Verification
@@ -104,7 +104,7 @@ def _examine(
     expected = load_file(probe)
     dtype = expected["logits"].dtype
     tokens = expected["tokens"].to(device)
-    model = _load(transformers, folder, dtype, device)
+    model = stock.load(folder, dtype, device)
     with torch.no_grad():
         logits = model(tokens).logits.cpu()
     scale = expected["logits"].abs().max().clamp_min(1e-30)
@@ -117,32 +117,27 @@ def _examine(
     }
     if not timed:
         return found
-    prompt = _prompt(model.config, tokens)
-    pruned = throughput(model, prompt)
+    count = max(1, stock.room(model.config, 2 * NEW_TOKENS) // 2)
+    prompt = _prompt(model.config, tokens, count)
+    pruned = throughput(model, prompt, new_tokens=count)
     del model
     before = None
     if dense is not None:
-        model = _load(transformers, dense, dtype, device)
-        before = throughput(model, prompt)
+        model = stock.load(dense, dtype, device)
+        before = throughput(model, prompt, new_tokens=count)
         found["dense_sample"] = _sample(transformers, model, dense, tokens)
     found["speed"] = {
         "dense": before,
         "pruned": pruned,
         "prompt_tokens": prompt.shape[1],
-        "new_tokens": NEW_TOKENS,
+        "new_tokens": count,
     }
     return found
 
 
-def _load(transformers: Any, folder: str, dtype: torch.dtype, device: str) -> Any:
-    model = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=dtype)
-    return model.eval().to(device)
-
-
-def _prompt(config: Any, tokens: torch.Tensor) -> torch.Tensor:
-    """Return as many of the probe's tokens, over and over, as leave room for the new ones."""
-    room = getattr(config, "max_position_embeddings", PROMPT_TOKENS) - NEW_TOKENS
-    length = max(1, min(PROMPT_TOKENS, room))
+def _prompt(config: Any, tokens: torch.Tensor, count: int) -> torch.Tensor:
+    """Return as many of the probe's tokens, over and over, as leave room for `count` new ones."""
+    length = max(1, stock.room(config, PROMPT_TOKENS + count) - count)
     return tokens.repeat(1, -(-length // tokens.shape[1]))[:, :length]
 
 
@@ -152,16 +147,25 @@ def _sample(transformers: Any, model: Any, folder: str, tokens: torch.Tensor) ->
         (Path(folder) / name).is_file() for name in ("tokenizer.json", "vocab.json")
     )
     tokenizer = transformers.AutoTokenizer.from_pretrained(folder) if has_tokenizer else None
-    inputs = {"input_ids": tokens[:, :4], "attention_mask": torch.ones_like(tokens[:, :4])}
-    if tokenizer is not None:
-        inputs = {
-            key: value.to(tokens.device)
-            for key, value in tokenizer(PROMPT, return_tensors="pt").items()
-            if key in inputs
-        }
-    ids = model.generate(**inputs, max_new_tokens=SAMPLE_TOKENS, do_sample=False, pad_token_id=0)[0]
+    prompt = tokens[:, :4] if tokenizer is None else _tokenised(tokenizer, model, tokens)
+    count = min(SAMPLE_TOKENS, stock.room(model.config, 2 * SAMPLE_TOKENS) // 2)
+    prompt = prompt[:, : max(1, stock.room(model.config, prompt.shape[1] + count) - count)]
+    ids = model.generate(
+        input_ids=prompt,
+        attention_mask=torch.ones_like(prompt),
+        max_new_tokens=max(1, count),
+        do_sample=False,
+        pad_token_id=0,
+    )[0]
     text: str = tokenizer.decode(ids, skip_special_tokens=True) if tokenizer else str(ids.tolist())
     return text
+
+
+def _tokenised(tokenizer: Any, model: Any, tokens: torch.Tensor) -> torch.Tensor:
+    """Return the prompt's ids, or the probe's first where the model has no row for one of them."""
+    ids = tokenizer(PROMPT, return_tensors="pt")["input_ids"].to(tokens.device)
+    sound = ids.numel() and int(ids.max()) < model.get_input_embeddings().weight.shape[0]
+    return ids if sound else tokens[:, :4]
 
 
 if __name__ == "__main__":
