@@ -121,7 +121,7 @@ def prepare(
     """
     facts, device = inspect(model_dir), devices.pick()
     started_at = datetime.now(UTC)
-    preflight.check(model_dir)
+    preflight.check_decoding(model_dir)
     if spec.evaluation.harness == "lm_eval":
         harness.require()
     out.mkdir(parents=True, exist_ok=True)

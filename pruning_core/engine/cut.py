@@ -22,6 +22,7 @@ import torch
 from pruning_core.engine.unit_plan import UnitPlan
 from pruning_core.engine.units import kept, spread
 from pruning_core.families.layout import Role, Spans, TensorLayout
+from pruning_core.families.settings import spellings
 from pruning_core.spec.unit_methods import UnitKind
 
 Index = torch.Tensor | None
@@ -100,7 +101,7 @@ class Cut:
         found = dict(config)
         for kind, key in family.width_keys.items():
             if plan.sizes.of(kind) != before.of(kind):
-                found[key] = plan.sizes.of(kind)
+                found |= dict.fromkeys(spellings(config, key), plan.sizes.of(kind))
         if plan.sizes.kv_groups != before.kv_groups:
             found["num_attention_heads"] = plan.sizes.kv_groups * layout.query_heads_per_group
             found["num_key_value_heads"] = plan.sizes.kv_groups
@@ -108,18 +109,21 @@ class Cut:
             found["head_dim"] = layout.head_dim
         if plan.sizes.hidden != before.hidden and plan.rescales:
             found["rms_norm_eps"] = self._config.rms_norm_eps * before.hidden / plan.sizes.hidden
-        return found | self._layer_lists()
+        return found | self._layer_lists(config)
 
-    def _layer_lists(self) -> dict[str, Any]:
-        """Return the configuration's entries that have one value per block, or count blocks."""
+    def _layer_lists(self, config: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the configuration's entries that have one value per block, or count blocks.
+
+        Where blocks of one type are left and the file says nothing, it needs to say nothing.
+        """
         if not self._plan.layers:
             return {}
         found: dict[str, Any] = {}
-        types = getattr(self._config, "layer_types", None)
-        if types is not None:
+        types = getattr(self._config, "layer_types", None) or ()
+        if "layer_types" in config or len(set(types)) > 1:
             found["layer_types"] = [types[index] for index in self._layers]
-        windowed = getattr(self._config, "max_window_layers", None)
-        if windowed is not None:
+        if "max_window_layers" in config:
+            windowed = self._config.max_window_layers
             found["max_window_layers"] = sum(index < windowed for index in self._layers)
         return found
 

@@ -157,7 +157,8 @@ def _skeleton(
     """Build the model without memory for parameters; buffers that no checkpoint stores are computed."""
     with blamed_on("transformers refuses config.json"):
         # transformers writes into what it is given
-        config = CONFIG_MAPPING[facts.model_type].from_dict(copy.deepcopy(facts.config))
+        settings = copy.deepcopy(facts.config) | {"_name_or_path": ""}
+        config = CONFIG_MAPPING[facts.model_type].from_dict(settings)
         stock.quieten(config)
         with torch.device("meta"):
             chosen = {"attn_implementation": "eager"} if eager else {}

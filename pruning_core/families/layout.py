@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 from pruning_core.errors import ModelInvalid
 from pruning_core.families.base import EXPERT, Axis, Family
+from pruning_core.families.settings import completed
 from pruning_core.intake.headers import DTYPE_BYTES, TensorFacts
 from pruning_core.spec.unit_methods import UnitKind
 
@@ -79,10 +80,11 @@ class Layout:
     def __init__(
         self, family: Family, config: Mapping[str, Any], tensors: Mapping[str, TensorFacts]
     ) -> None:
+        config = completed(config)
         self.family = family
         self.model_type = str(config["model_type"])
         self.fixed = family.fixed_in(config)
-        self.heads = _heads(config)
+        self.heads = int(config["n_head" if "n_head" in config else "num_attention_heads"])
         self._facts = {self.module_name(stored): facts for stored, facts in tensors.items()}
         self.head_dim = self._head_dim()
         self.kv_heads = self._kv_heads(config)
@@ -93,6 +95,7 @@ class Layout:
             layers=self._width("layers", config),
             vocabulary=self._width("vocabulary", config),
         )
+        self._check_settings(config)
         self._matrices = dict(self._matrix_axes(config))
         self._stacks = self._stacked_axes()
         self.tensors = {
@@ -186,6 +189,21 @@ class Layout:
             raise ModelInvalid(f"the files lack {self.family.feedforward.output} of block 0")
         return shape[1]
 
+    def _check_settings(self, config: Mapping[str, Any]) -> None:
+        """Refuse matrices of other sizes than the configuration gives them, said or left out."""
+        heads, each = self.heads, self.sizes.hidden // self.heads
+        free = {} if "kv_groups" in self.family.fixed else config
+        wanted = {
+            "channels per head": (free.get("head_dim", each), self.head_dim),
+            "key-value heads": (free.get("num_key_value_heads", heads), self.kv_heads),
+            "neurons": (config[self.family.width_keys["neurons"]], self.sizes.neurons),
+        }
+        for name, (setting, found) in wanted.items():
+            if setting != found:
+                raise ModelInvalid(
+                    f"config.json calls for {setting} {name}; the files hold {found}"
+                )
+
     def _matrix_axes(self, config: Mapping[str, Any]) -> list[tuple[str, tuple[Spans, Spans]]]:
         """Return rows and columns of every module that holds matrices."""
         family = self.family
@@ -275,10 +293,3 @@ class Layout:
                 raise ModelInvalid(
                     f"{name} has shape {list(shape)}; config.json calls for {found} where it has {length}"
                 )
-
-
-def _heads(config: Mapping[str, Any]) -> int:
-    for key in ("num_attention_heads", "n_head"):
-        if isinstance(config.get(key), int):
-            return int(config[key])
-    raise ModelInvalid("config.json does not say how many attention heads there are")

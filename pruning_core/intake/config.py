@@ -7,12 +7,12 @@ from typing import Any
 
 from pruning_core.errors import ModelInvalid, UnsupportedModel
 from pruning_core.families import family_of
+from pruning_core.families.settings import completed
 from pruning_core.intake.bounded_json import MAX_DEPTH, is_deep, parse
 
 MAX_CONFIG_BYTES = 5_000_000
 _MARKS = 200_000
-# `auto_map` names Python files, the others may name kernels on a hub; keys with an underscore
-# reach into transformers' internals.
+# `auto_map` names Python files, the others may name kernels on a hub.
 _NAMES_CODE = {"auto_map", "attn_implementation", "experts_implementation"}
 
 _BOUNDS = {
@@ -51,11 +51,14 @@ def parse_config(raw: bytes) -> dict[str, Any]:
         raise ModelInvalid(f"config.json is nested more than {MAX_DEPTH} levels deep")
     _check_architecture(config)
     check_sizes(config)
-    return {
-        key: value
-        for key, value in config.items()
-        if not key.startswith("_") and key not in _NAMES_CODE
-    }
+    return {key: value for key, value in config.items() if _is_safe(key, value)}
+
+
+def _is_safe(key: str, value: Any) -> bool:
+    """Tell whether a setting can name no code; an underscore reaches into transformers' internals, a number harms none."""
+    if not key.startswith("_"):
+        return key not in _NAMES_CODE
+    return key == "_name_or_path" or value is None or isinstance(value, bool | int | float)
 
 
 def _check_architecture(config: dict[str, Any]) -> None:
@@ -118,7 +121,5 @@ def max_positions(config: dict[str, Any]) -> int:
 
 
 def _first(config: dict[str, Any], *keys: str) -> int:
-    for key in keys:
-        if isinstance(config.get(key), int):
-            return int(config[key])
-    raise ModelInvalid(f"config.json names none of: {', '.join(keys)}")
+    whole = completed(config)
+    return next(int(whole[key]) for key in keys if key in whole)

@@ -13,6 +13,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from pruning_core.engine.model import StreamedModel
 from pruning_core.errors import PruningError
 from pruning_core.intake import admission, headers, presets
 from pruning_core.intake.checkpoint import inspect
@@ -343,12 +344,22 @@ def test_nothing_in_a_config_can_name_code(folder: Path) -> None:
         auto_map={"AutoModelForCausalLM": "evil.Model"},
         _attn_implementation="evil/kernel",
         _attn_implementation_internal="evil/kernel",
-        _name_or_path="evil/repo",
+        _commit_hash={"of": "evil"},
         attn_implementation="evil/kernel",
         experts_implementation="evil/kernel",
     )
+    before = json.loads((folder / "config.json").read_text())
     config = inspect(folder).config
     assert "evil" not in json.dumps(config)
+    assert config.items() <= before.items()
+
+
+def test_a_setting_with_an_underscore_stays_where_it_can_name_nothing(folder: Path) -> None:
+    harmless = {"_name_or_path": "someone/model", "_remove_final_layer_norm": True, "_window": 4}
+    edit_config(folder, **harmless)
+    config = inspect(folder).config
+    assert harmless.items() <= config.items()
+    assert StreamedModel(folder, inspect(folder), torch.device("cpu")).config.name_or_path == ""
 
 
 @pytest.mark.parametrize(

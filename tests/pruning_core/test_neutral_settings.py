@@ -100,7 +100,7 @@ def test_how_a_model_is_set_to_decode_does_not_count(
 ) -> None:
     plain, ids = dense("llama"), tiny.tokens(1, 8)
     folder = changed(plain, tmp_path / "m", "generation_config.json", DECODING[kind])
-    preflight.check(folder)
+    preflight.check_decoding(folder)
     found, usual = (examined(one, answers(plain, ids), ids, tmp_path) for one in (folder, plain))
     assert found["sample"] == usual["sample"]
     assert len(found["sample"]) > len(verify.PROMPT)
@@ -156,14 +156,7 @@ def test_a_decoding_that_stock_transformers_refuses_to_open_is_refused_first(
     folder = Path(shutil.copytree(dense("llama"), tmp_path / "m"))
     (folder / "generation_config.json").write_text(content)
     with pytest.raises(ModelInvalid, match=rf"generation_config.json: .*{told}"):
-        preflight.check(folder)
-
-
-def test_a_tokenizer_that_cannot_be_read_is_refused_first(dense: Dense, tmp_path: Path) -> None:
-    folder = Path(shutil.copytree(dense("llama"), tmp_path / "m"))
-    (folder / "tokenizer.json").write_text("{}")
-    with pytest.raises(ModelInvalid, match="tokenizer of m cannot be read"):
-        preflight.check(folder)
+        preflight.check_decoding(folder)
 
 
 def test_a_decoding_that_is_no_json_is_absent_as_to_stock_transformers(
@@ -171,4 +164,4 @@ def test_a_decoding_that_is_no_json_is_absent_as_to_stock_transformers(
 ) -> None:
     folder = Path(shutil.copytree(dense("llama"), tmp_path / "m"))
     (folder / "generation_config.json").write_text("{")
-    preflight.check(folder)
+    preflight.check_decoding(folder)
