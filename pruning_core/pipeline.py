@@ -22,6 +22,7 @@ from pruning_core.engine.prune_elements import element_walk
 from pruning_core.engine.walk import Walk
 from pruning_core.errors import DiskFull
 from pruning_core.intake import presets
+from pruning_core.intake.companions import offered
 from pruning_core.intake.private import view
 from pruning_core.intake.sources import Sources
 from pruning_core.intake.tasks import NO_FILES, Files
@@ -87,6 +88,7 @@ def prune(
             base_model,
             origin or Origin(model=str(model_dir)),
         )
+        run.offered = offered(model_dir)
         fingerprint = fingerprint_of(run)
         finished = _finished(run, fingerprint)
         if finished is not None:

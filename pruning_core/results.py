@@ -14,12 +14,14 @@ from pruning_core.engine.calibration import Texts
 from pruning_core.engine.files import replacing
 from pruning_core.engine.measure import accuracies, gates, measure, perplexities, renumbered
 from pruning_core.engine.model import StreamedModel
+from pruning_core.engine.source import FILE as MADE_FROM
 from pruning_core.engine.tensors import new_zeros
 from pruning_core.engine.tokenizing import load_tokenizer
 from pruning_core.engine.unit_plan import UnitPlan
 from pruning_core.engine.walk import Walk
 from pruning_core.intake.checkpoint import inspect
 from pruning_core.intake.sizes import NAMES
+from pruning_core.intake.weights import INDEX
 from pruning_core.reporting import card, page
 from pruning_core.reporting.headline import headline
 from pruning_core.run import Run, versions
@@ -125,6 +127,7 @@ def report(
         files=(),
         versions=versions(),
         device=devices.describe(run.device),
+        left_behind=_left_behind(run),
         warnings=tuple(_warnings(run, blocks)),
     )
     licence = card.write(
@@ -139,6 +142,13 @@ def report(
         temporary.write_text(report.model_dump_json(indent=2), encoding="utf-8")
     shutil.rmtree(run.work)
     return report
+
+
+def _left_behind(run: Run) -> tuple[str, ...]:
+    """Return what of the source's folder was neither read as weights nor carried over."""
+    kept = {path.relative_to(run.checkpoint).as_posix() for path in run.checkpoint.rglob("*")}
+    read = {INDEX, MADE_FROM, *run.facts.files.values()}
+    return tuple(name for name in run.offered if name not in kept | read)
 
 
 @dataclass(frozen=True)

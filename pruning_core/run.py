@@ -68,6 +68,8 @@ class Run:
     units: UnitPlan | None = None
     training: torch.Tensor | None = None
     recovery: RecoveryReport | None = None
+    offered: tuple[str, ...] = ()
+    """What lies in the dense model's folder, read or not."""
 
     def states(
         self, model: StreamedModel, *, batch_tokens: int | None = None

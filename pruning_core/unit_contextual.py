@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from pruning_core.engine import vocabulary
-from pruning_core.engine.export import COMPANIONS
 from pruning_core.engine.matrix import input_groups
 from pruning_core.engine.quiet import Masks, quiet
 from pruning_core.engine.registry import unit_score
@@ -20,6 +19,7 @@ from pruning_core.engine.unit_observe import Scored, dense_scores
 from pruning_core.engine.unit_plan import UnitPlan
 from pruning_core.engine.walk import forward
 from pruning_core.families.layout import Sizes
+from pruning_core.intake.companions import companions
 from pruning_core.intake.sizes import SLACK, inner
 from pruning_core.methods import contextual
 from pruning_core.spec.unit_methods import Contextual, InnerKind
@@ -58,8 +58,9 @@ def write_companions(source: Path, folder: Path, stays: tuple[int, ...]) -> None
     Raises:
         ModelInvalid: something cannot be renumbered.
     """
-    for name in COMPANIONS:
-        if (source / name).is_file() and name not in vocabulary.FILES:
+    for name in companions(source):
+        if name not in vocabulary.FILES:
+            (folder / name).parent.mkdir(exist_ok=True)
             shutil.copyfile(source / name, folder / name)
     generation = folder / "generation_config.json"
     if generation.is_file():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -94,11 +94,16 @@ class UnitWalk:
             return Changes(files=self._zeroed(run.work / "outside.safetensors"))
         model, plan = self.walk.model, self.plan
         cut = Cut(plan, self.walk.ledger.dropped(), model.config, tied=_tied(model))
-        config = cut.config(run.facts.config)
+        changes = Changes(
+            cut=cut,
+            config=cut.config(run.facts.config),
+            keeps_width=plan.sizes.hidden == plan.layout.sizes.hidden,
+        )
         if plan.vocabulary is None:
-            return Changes(cut=cut, config=config)
-        config = vocabulary.renumbered(config, plan.vocabulary)
-        return Changes(cut=cut, config=config, companions=self._tokenizer(run, plan.vocabulary))
+            return changes
+        assert changes.config is not None
+        config = vocabulary.renumbered(changes.config, plan.vocabulary)
+        return replace(changes, config=config, companions=self._tokenizer(run, plan.vocabulary))
 
     def _zeroed(self, path: Path) -> tuple[Path, ...]:
         """Write the tensors outside the blocks that hold zeros now."""

@@ -17,14 +17,11 @@ from pruning_core.engine.cut import Cut
 from pruning_core.engine.files import flush, sha256
 from pruning_core.engine.tensors import DTYPES
 from pruning_core.intake.checkpoint import CheckpointFacts
+from pruning_core.intake.companions import companions
 from pruning_core.intake.headers import TensorFacts, format_header, read_header
 from pruning_core.intake.weights import CONFIG, EXPLICIT, INDEX, SINGLE
 from pruning_core.spec.report import FileEntry
 
-COMPANIONS = (
-    "generation_config.json", "tokenizer.json", "tokenizer_config.json", "tokenizer.model", "vocab.json", "merges.txt",
-    "special_tokens_map.json", "added_tokens.json", "token_map.json", "chat_template.jinja", "LICENSE", "LICENSE.txt", "NOTICE", "USE_POLICY.md",
-)  # fmt: skip
 CHANNEL_ORDER = "channel_order.safetensors"
 """int32 [in] per matrix: `weight[:, order]` is n:m. Written where the stored order is not."""
 _MEDIA_TYPES = {".json": "application/json", ".safetensors": "application/octet-stream"}
@@ -50,9 +47,11 @@ class Changes:
         files: Safetensors files whose tensors replace those of the same name.
         companions: Folder of the tokenizer and its like; None for the source.
         config: Content of `config.json`; None for the source's.
+        keeps_width: The residual stream is as wide as before.
     """
 
     cut: Cut | None = None
+    keeps_width: bool = True
     files: tuple[Path, ...] = ()
     companions: Path | None = None
     config: dict[str, Any] | None = None
@@ -108,15 +107,15 @@ def write(
         _write_safetensors(target / CHANNEL_ORDER, orders, alive)
     _write_shards(_shards(list(pieces.values()), shard_bytes), target, alive)
     folder = source if changes.companions is None else changes.companions
-    for name in COMPANIONS:
-        if (folder / name).is_file():
-            shutil.copyfile(folder / name, target / name)
+    for name in companions(folder, embedder=changes.keeps_width):
+        (target / name).parent.mkdir(exist_ok=True)
+        shutil.copyfile(folder / name, target / name)
     config = facts.config if changes.config is None else changes.config
     own = {
         key: value for key, value in config.items() if key != EXPLICIT
     }  # names files of the source
     _write_json(target / CONFIG, own)
-    for path in target.iterdir():
+    for path in target.rglob("*"):
         flush(path)
     flush(target)
     return sum(piece.facts.bytes for piece in pieces.values())

@@ -251,7 +251,14 @@ class Stored:
         for path in (target, temporary):
             shutil.rmtree(path, ignore_errors=True)
         shards = set(self._facts.files.values()) if weights else set()
-        shutil.copytree(self._folder, temporary, ignore=lambda _, names: shards.intersection(names))
+        weights_apart = shutil.ignore_patterns(*shards)
+        shutil.copytree(
+            self._folder,
+            temporary,
+            ignore=lambda where, names: (
+                weights_apart(where, names) if Path(where) == self._folder else set()
+            ),
+        )
         new = {
             stored: tensor
             for name, weight in weights.items()

@@ -10,9 +10,9 @@ from pathlib import Path, PurePosixPath
 
 from huggingface_hub import HfApi, hf_hub_download, snapshot_download
 
-from pruning_core.engine.export import COMPANIONS
 from pruning_core.engine.files import is_disk_full
 from pruning_core.errors import DiskFull, HubUnavailable
+from pruning_core.intake import companions
 from pruning_core.intake.config import read_config
 from pruning_core.intake.hub_model import hub_errors
 from pruning_core.intake.weights import (
@@ -26,7 +26,7 @@ from pruning_core.intake.weights import (
     require_config,
 )
 
-PATTERNS = [CONFIG, SINGLE, INDEX, "model-?????-of-?????.safetensors", *COMPANIONS]
+PATTERNS = [CONFIG, SINGLE, INDEX, "model-?????-of-?????.safetensors", *companions.PATTERNS]
 """What a model consists of as stock transformers saves it; of its weights only those are fetched that are read."""
 
 

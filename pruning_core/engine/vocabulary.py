@@ -18,16 +18,14 @@ from tokenizers import Tokenizer
 from pruning_core.engine.tokenizing import load_tokenizer
 from pruning_core.errors import ModelInvalid
 from pruning_core.intake.blame import blamed_on
+from pruning_core.intake.companions import VOCABULARIES
 
 TOKENIZER = "tokenizer.json"
 OLD_IDS = "token_map.json"
 """JSON list beside the reduced tokenizer: place = new id, value = old id."""
-FILES = (
-    TOKENIZER, "tokenizer_config.json", "added_tokens.json", "special_tokens_map.json", "vocab.json", "merges.txt",
-    "vocab.txt", "tokenizer.model", "spiece.model", "sentencepiece.bpe.model",
-)  # fmt: skip
-"""What only `shrink` may put into the target, each where the source has it. The SentencePiece models never
-arrive: nothing here can renumber them, and stock transformers is content with tokenizer.json."""
+FILES = ("tokenizer_config.json", "added_tokens.json", "special_tokens_map.json", *VOCABULARIES)
+"""What only `shrink` may put into the target, each where the source has it. Vocabularies of other
+formats never arrive: nothing here can renumber them, and stock transformers is content with tokenizer.json."""
 
 _KINDS = ("BPE", "Unigram", "WordPiece", "WordLevel")
 _BYTES = tuple(f"<0x{byte:02X}>" for byte in range(256))

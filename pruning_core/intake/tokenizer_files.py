@@ -7,8 +7,9 @@ from pathlib import Path
 from pruning_core.errors import ModelInvalid
 from pruning_core.intake.stand_ins import refuse_stand_in_at
 
-_READ = ("tokenizer.json", "vocab.json")
-"""Either is one that stock transformers reads without conversion."""
+_USUAL = ("tokenizer.json", "vocab.json")
+_READ = (*_USUAL, "vocab.txt")
+"""Each is one that stock transformers reads without conversion."""
 _OTHERS = {
     "tokenizer.model": ("sentencepiece", "sentencepiece protobuf"),
     "tokenizer.tiktoken": ("tiktoken", "tiktoken"),
@@ -18,8 +19,8 @@ _OTHERS = {
 
 
 def has_tokenizer(folder: Path) -> bool:
-    """Tell whether there is a tokenizer that stock transformers reads without conversion."""
-    return any((folder / name).is_file() for name in _READ)
+    """Tell whether there is a tokenizer of the usual kind."""
+    return any((folder / name).is_file() for name in _USUAL)
 
 
 def require_tokenizer(folder: Path) -> None:

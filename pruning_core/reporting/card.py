@@ -109,6 +109,7 @@ def _values(report: Report, base_model: str | None, found: Licence | None) -> di
         "missed_gates": [plain(_missed(report, gate)) for gate in report.gates if not gate.passed],
         "warnings": [plain(warning) for warning in report.warnings],
         "licence": plain(found.name or found.identifier) if found else None,
+        "left_behind": plain(words.left_behind(report)),
         "fingerprint": report.fingerprint,
         "versions": plain(", ".join(f"{name} {one}" for name, one in report.versions.items())),
     }

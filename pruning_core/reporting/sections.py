@@ -251,6 +251,7 @@ def _reproducibility(report: Report) -> Section:
         ("Dense model", report.model_digest),
         ("Specification", report.spec_digest),
         ("Licence of the dense model", report.licence or "unknown: look it up"),
+        ("Left behind of its folder", words.left_behind(report) or "nothing"),
         ("Device", report.device),
         ("Blocks taken over from an earlier attempt", f"{report.resumed_blocks:,}"),
         (

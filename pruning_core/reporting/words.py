@@ -25,6 +25,9 @@ _UNITS = ("bytes", "KiB", "MiB", "GiB", "TiB")
 WITHIN_CHANCE = "within chance"
 BEYOND_CHANCE = "beyond chance"
 
+_NAMED = 20
+"""Files of a list; of longer ones the rest is counted."""
+
 
 def tied(text: str) -> str:
     """Return text that no line may break."""
@@ -60,6 +63,13 @@ def about(share: float) -> str:
 def listed(parts: Sequence[str]) -> str:
     """Return an enumeration: `a, b and c`."""
     return " and ".join(filter(None, (", ".join(parts[:-1]), *parts[-1:])))
+
+
+def left_behind(report: Report) -> str:
+    """Return what of the dense model's folder is not in the result, the first names of many."""
+    names = list(report.left_behind)
+    more = len(names) - _NAMED
+    return listed([*names[:_NAMED], f"{more} more"] if more > 0 else names)
 
 
 def size(count: int) -> str:

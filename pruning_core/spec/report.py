@@ -372,6 +372,8 @@ class Report(Frozen):
     overlaps: tuple[Overlap, ...] = ()
     licence: str | None = None
     """The dense model's, as its model card or licence file names it."""
+    left_behind: tuple[str, ...] = ()
+    """What lies in the dense model's folder and is not in the result: code, pickles, hidden files, other weights."""
     blocks: tuple[BlockReport, ...]
     resumed_blocks: int
     """Blocks taken over from an earlier attempt."""
