@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from pruning_core.spec.methods import COEFFICIENTS
-from secateur import arguments, render
+from secateur import arguments, inspected, render
 from secateur.client import Client
 from secateur.models import Preset, Task
 
@@ -36,7 +36,7 @@ def inspect(
     if as_json:
         render.json_text(found.model_dump_json())
     else:
-        render.inspection(found)
+        inspected.show(found)
 
 
 def methods(as_json: AsJson = False) -> None:

@@ -99,7 +99,7 @@ def submit(
 def _tell(client: Client, job: Job, *, wait: bool, as_json: bool) -> None:
     """Show the id alone on stdout; what else is worth knowing goes to stderr."""
     if not as_json:
-        for note in (*job.notes, *render.estimate(job)):
+        for note in render.notes(job):
             render.line(f"note: {note}")
     if wait:
         if not as_json:

@@ -23,12 +23,11 @@ from rich.progress import (
 from rich.table import Column, Table
 from rich.text import Text
 
-from secateur.models import Axis, Inspection, Job
+from secateur import flags
+from secateur.models import Job
 
 PIPED_WIDTH = 10_000
 """Without a terminal a row is one line, however long."""
-MAX_LISTED = 8
-"""Longer lists of sizes are shown by their ends."""
 UNITS = {
     "hidden": "residual dimensions",
     "neurons": "neurons per feed-forward",
@@ -61,18 +60,20 @@ def job(shown: Job) -> None:
             out.print(Text(f"  - {suggestion}"))
 
 
-def estimate(shown: Job) -> Iterator[str]:
-    """Yield how long a job may take, where it was said at submit."""
+def notes(shown: Job) -> Iterator[str]:
+    """Yield what was decided at submit in the user's place, and how long the job may take."""
+    yield from map(flags.in_words, shown.notes)
     expected = shown.estimate or {}
     if expected.get("minutes"):
-        low, high = (_minutes(expected["minutes"][end]) for end in ("low", "high"))
-        yield f"expected to take {low} to {high} minutes: {expected['basis']}"
+        yield f"expected to take {_span(**expected['minutes'])}: {expected['basis']}"
     elif expected:
         yield f"how long it takes is not known: {expected['basis']}"
 
 
-def _minutes(value: float) -> str:
-    return f"{value:.1f}" if value < 10 else f"{value:.0f}"
+def _span(low: float, high: float) -> str:
+    """Return a range of minutes, in hours where it is long, in no more digits than it has."""
+    unit, factor = ("hours", 60) if high > 120 else ("minutes", 1)
+    return f"{low / factor:.2g} to {high / factor:.2g} {unit}"
 
 
 def quality(shown: Job) -> str:
@@ -102,7 +103,7 @@ def _facts(shown: Job) -> Iterator[tuple[str, object]]:
     yield "method", f"{prune.get('method', {}).get('name')}, {amount(prune)}"
     if quality(shown):
         yield "quality", quality(shown)
-    for note in (*shown.notes, *(() if shown.is_finished else estimate(shown))):
+    for note in notes(shown):
         yield "note", note
     yield "created", f"{shown.created_at:%Y-%m-%d %H:%M:%S} UTC"
     if shown.started_at and shown.finished_at:
@@ -244,56 +245,6 @@ def _both(figure: Mapping[str, Any], factor: float, unit: str) -> Iterator[str]:
 def _rounded(value: float) -> str:
     """Return four digits that mean something, and no exponent."""
     return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
-
-
-def inspection(found: Inspection) -> None:
-    """Show what a model is, the sizes that it can be cut to, and the methods that can do so."""
-    commit = f" at {found.commit}" if found.commit else ""
-    tied = "tied" if found.tied_embeddings else "not tied"
-    shared = f"{found.query_heads_per_group} for each key-value head"
-    facts(
-        (
-            ("model", f"{found.ref}{commit}"),
-            ("architecture", f"{found.architecture} (family {found.family})"),
-            ("parameters", f"{found.parameters:,}"),
-            ("bytes", f"{found.bytes:,} ({found.dtype})"),
-            ("blocks", found.blocks),
-            ("query heads", f"{found.query_heads} of {found.head_dim} channels, {shared}"),
-            ("embeddings", f"{tied}; windows of at most {found.max_positions:,} tokens"),
-        )
-    )
-    out.print()
-    columns = ("units", "now", "parameters each", "most that can go", "can be kept")
-    rows(columns, (line for axis in found.axes for line in _axis_lines(axis)))
-    out.print()
-    for axis in found.axes:
-        told = axis.rule if axis.removable else f"none can go: {axis.reason}"
-        out.print(Text(f"{axis.title}: {told}"))
-    out.print()
-    methods = ((m.name, " ".join(m.units) or "none", m.reason or "") for m in found.methods)
-    rows(("method", "can remove", "cannot"), methods)
-
-
-def _axis_lines(axis: Axis) -> Iterator[Sequence[object]]:
-    """Yield a line for every `multiple_of`; those after the first have the sizes alone."""
-    each = (axis.title, f"{axis.size:,}", f"{axis.unit_parameters:,}")
-    if not axis.removable:
-        yield *each, "-", "all"
-        return
-    sizes = [_kept_text(kept) for kept in axis.kept]
-    yield *each, f"{axis.largest_share:.1%}", sizes[0]
-    for further in sizes[1:]:
-        yield "", "", "", "", further
-
-
-def _kept_text(kept: Mapping[str, Any]) -> str:
-    multiple = "" if kept["multiple_of"] is None else f"multiples of {kept['multiple_of']}: "
-    listed = kept["sizes"]
-    if listed is None or len(listed) > MAX_LISTED:
-        step = f", in steps of {kept['step']:,}" if kept["step"] else f", {kept['count']:,} sizes"
-        return f"{multiple}{kept['from']:,} to {kept['to']:,}{step}"
-    each = (f"{one['size']:,} (-{one['share']:.1%})" for one in listed)
-    return multiple + (", ".join(each) or "none")
 
 
 def facts(lines: Iterable[tuple[str, object]]) -> None:

@@ -102,6 +102,26 @@ def test_the_list_has_name_amount_and_quality(run: Run, service: Service, job: J
     assert "python_docs ppl 17.1 to 28.94; arc acc 50 % to 41.3 %" in line
 
 
+@pytest.mark.parametrize(
+    ("low", "high", "told"),
+    [
+        (0.42, 1.7, "0.42 to 1.7 minutes"),
+        (9.0, 36.0, "9 to 36 minutes"),
+        (210.5, 842, "3.5 to 14 hours"),
+    ],
+)
+def test_what_was_decided_and_expected_is_said(
+    job: Job, low: float, high: float, told: str
+) -> None:
+    estimate = {"minutes": {"low": low, "high": high}, "basis": "so and so"}
+    notes = ("8 windows of each task (`calibration.samples`)",)
+    shown = job.model_copy(update={"notes": notes, "estimate": estimate})
+    assert list(render.notes(shown)) == [
+        "8 windows of each task (--samples)",
+        f"expected to take {told}: so and so",
+    ]
+
+
 @pytest.mark.parametrize("as_json", [False, True])
 def test_a_silent_job_has_a_line_every_so_often(
     client: Client, job: Job, monkeypatch: pytest.MonkeyPatch, as_json: bool
