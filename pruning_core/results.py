@@ -34,6 +34,7 @@ from pruning_core.spec.report import (
     Perplexity,
     Report,
     SizeReport,
+    SpeedReport,
     Timing,
 )
 
@@ -128,7 +129,7 @@ def report(
         versions=versions(),
         device=devices.describe(run.device),
         left_behind=_left_behind(run),
-        warnings=tuple(_warnings(run, blocks)),
+        warnings=tuple(_warnings(run, examined.speed, blocks)),
     )
     licence = card.write(
         report, base_model=run.base_model, source=run.source, checkpoint=run.checkpoint
@@ -229,7 +230,9 @@ def _prune_over_forward(run: Run, walk: Walk) -> float | None:
     return round(sum(block.seconds for block in walk.ledger.blocks) / forward, 3)
 
 
-def _warnings(run: Run, blocks: tuple[BlockReport, ...]) -> Iterator[str]:
+def _warnings(
+    run: Run, speed: SpeedReport | None, blocks: tuple[BlockReport, ...]
+) -> Iterator[str]:
     if run.units is None:
         yield MASKS_ONLY
     else:
@@ -252,5 +255,7 @@ def _warnings(run: Run, blocks: tuple[BlockReport, ...]) -> Iterator[str]:
             f"{found.items} items of the evaluation split of {evaluating} are in the calibration split of "
             f"{calibrating} too: its figures may be too good."
         )
+    if speed is not None and speed.doubts:
+        yield f"Speed was not reliably measured: {'; '.join(speed.doubts)}."
     for block in blocks:
         yield from block.warnings

@@ -183,6 +183,16 @@ def _before_and_after(content: Mapping[str, Any]) -> Iterator[tuple[str, ...]]:
     for phase, pruned in speed.get("pruned", {}).items():
         dense = speed["dense"][phase] if speed["dense"] else None
         yield f"{phase}, tokens per second", *_both({"dense": dense, "pruned": pruned}, 1, "")
+        yield from _speed_ratio(speed, phase)
+
+
+def _speed_ratio(speed: Mapping[str, Any], phase: str) -> Iterator[tuple[str, ...]]:
+    """Yield how the two compare; reports of old do not say."""
+    found = speed.get("ratios", {}).get(phase)
+    if found is not None:
+        doubt = " (not reliably measured)" if speed["doubts"] else ""
+        ratio = {"dense": None, "pruned": found["value"], "pruned_interval": found["interval"]}
+        yield f"{phase}, pruned over dense{doubt}", *_both(ratio, 1, "")
 
 
 def _shrinks(content: Mapping[str, Any]) -> bool:

@@ -114,16 +114,21 @@ def _recovery(report: Report) -> dict[str, dict[str, float]]:
     return {"recovery": {**losses, "steps": found.steps}}
 
 
-def _throughput(report: Report) -> dict[str, float]:
-    if report.speed is None:
+def _throughput(report: Report) -> dict[str, object]:
+    """Return both models' speeds and their ratios; where these are in doubt, why, in their place."""
+    speed = report.speed
+    if speed is None:
         return {}
-    both = {"dense": report.speed.dense, "pruned": report.speed.pruned}
-    return {
+    if speed.doubts:
+        return {"doubts": list(speed.doubts)}
+    both = {"dense": speed.dense, "pruned": speed.pruned}
+    figures: dict[str, object] = {
         f"{kind}_tokens_per_second_{which}": value
         for which, model in both.items()
         if model is not None
         for kind, value in (("prefill", model.prefill), ("decode", model.decode))
     }
+    return figures | {f"{kind}_ratio": ratio.value for kind, ratio in speed.ratios.items()}
 
 
 def missed_gates(report: Report) -> dict[str, Any] | None:

@@ -6,6 +6,7 @@ import resource
 import sys
 from pathlib import Path
 
+import psutil
 import torch
 
 
@@ -31,6 +32,13 @@ def synchronize(device: torch.device) -> None:
     """Wait for queued work, so that a clock read afterwards is honest."""
     if device.type != "cpu":
         torch.accelerator.synchronize(device)
+
+
+def free_memory(device: torch.device) -> int:
+    """Return the bytes that may still be taken where a device's tensors lie."""
+    if device.type == "cpu":
+        return int(psutil.virtual_memory().available)
+    return int(torch.accelerator.get_memory_info(device)[0])
 
 
 def peak_memory(device: torch.device) -> dict[str, int]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -15,7 +15,6 @@ NEW_TOKENS = 16
 REPEATS = 3
 
 
-@torch.no_grad()
 def throughput(
     model: Any, tokens: torch.Tensor, *, new_tokens: int = NEW_TOKENS, repeats: int = REPEATS
 ) -> dict[str, float]:
@@ -27,13 +26,27 @@ def throughput(
         new_tokens: How many are written after it.
         repeats: Runs that count.
     """
-    prefill, decode = [], []
-    for _ in range(repeats + 1):
-        seconds, output = _timed(lambda: model(tokens, use_cache=True, logits_to_keep=1), tokens)
-        prefill.append(tokens.shape[1] / seconds)
-        seconds, _ = _timed(functools.partial(_decode, model, output, new_tokens), tokens)
-        decode.append(new_tokens / seconds)
-    return {"prefill": statistics.median(prefill[1:]), "decode": statistics.median(decode[1:])}
+    runs = [run_seconds(model, tokens, new_tokens=new_tokens) for _ in range(repeats + 1)][1:]
+    seconds = {phase: statistics.median(run[phase] for run in runs) for phase in runs[0]}
+    return per_second(seconds, tokens, new_tokens=new_tokens)
+
+
+def per_second(
+    seconds: Mapping[str, float], tokens: torch.Tensor, *, new_tokens: int = NEW_TOKENS
+) -> dict[str, float]:
+    """Return tokens per second out of the seconds of each phase."""
+    counts = {"prefill": tokens.shape[1], "decode": new_tokens}
+    return {phase: count / seconds[phase] for phase, count in counts.items()}
+
+
+@torch.no_grad()
+def run_seconds(
+    model: Any, tokens: torch.Tensor, *, new_tokens: int = NEW_TOKENS
+) -> dict[str, float]:
+    """Return the seconds of reading the prompt (`prefill`) and of writing after it (`decode`), once."""
+    prefill, output = _timed(lambda: model(tokens, use_cache=True, logits_to_keep=1), tokens)
+    decode, _ = _timed(functools.partial(_decode, model, output, new_tokens), tokens)
+    return {"prefill": prefill, "decode": decode}
 
 
 def _decode(model: Any, output: Any, new_tokens: int) -> None:

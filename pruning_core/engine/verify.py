@@ -1,11 +1,12 @@
 """Opens a finished checkpoint in a fresh process with stock transformers: it answers as the model in memory did, and how fast.
 
-Run as `python -m pruning_core.engine.verify FOLDER PROBE DEVICE [timed [DENSE]]`, this file is that process: it imports
+Run as `python -m pruning_core.engine.verify FOLDER PROBE DEVICE [timed [DENSE [apart]]]`, this file is that process: it imports
 nothing of ours that touches a model, so that what it does is what any user's machine does.
 """
 
 from __future__ import annotations
 
+import functools
 import json
 import sys
 from collections.abc import Callable
@@ -16,9 +17,16 @@ from typing import Any
 import torch
 from safetensors.torch import load_file, save_file
 
-from pruning_core.engine import helper, stock
-from pruning_core.engine.throughput import NEW_TOKENS, PROMPT_TOKENS, throughput
-from pruning_core.errors import OutputDoesNotLoad
+from pruning_core.engine import device as devices
+from pruning_core.engine import helper, in_turn, stock
+from pruning_core.engine.throughput import (
+    NEW_TOKENS,
+    PROMPT_TOKENS,
+    per_second,
+    run_seconds,
+    throughput,
+)
+from pruning_core.errors import GpuOutOfMemory, HostOutOfMemory, OutputDoesNotLoad
 from pruning_core.spec.report import SpeedReport, Verification
 
 PROMPT = "The most important thing about language is"
@@ -29,6 +37,9 @@ COARSE_TOLERANCE = 2e-2
 """For 16-bit arithmetic: kernels may differ between a batch and a single window."""
 CUT_TOLERANCE = 1e-3
 """For tensors that became smaller: sums run in another order, and a damaged model makes more of that."""
+TOGETHER = 1.1
+"""Room that a second model needs, over the bytes of its parameters."""
+APART = "the two models do not fit into memory together, so the dense model was not timed"
 
 
 def probe_tokens(vocab_size: int, max_positions: int) -> torch.Tensor:
@@ -76,13 +87,8 @@ def check(
         OutputDoesNotLoad: it does not load, not generate, or not answer the same.
     """
     save_file({"tokens": tokens.cpu(), "logits": logits.cpu().contiguous()}, probe)
-    try:
-        compared = [str(dense)] if dense and timed else []
-        arguments = (str(folder), str(probe), str(device), "timed" if timed else "", *compared)
-        answer = helper.run(__name__, *arguments, alive=alive)
-    except helper.HelperFailed as error:
-        raise OutputDoesNotLoad(f"stock transformers cannot use the result: {error}") from None
-    found = json.loads(answer.splitlines()[-1])
+    arguments = (str(folder), str(probe), str(device), "timed" if timed else "")
+    found = _asked(arguments, dense if timed else None, alive)
     tolerance = TOLERANCE.get(logits.dtype, COARSE_TOLERANCE)
     if cut:
         tolerance = max(tolerance, CUT_TOLERANCE)
@@ -96,8 +102,26 @@ def check(
     return Examined(Verification(**found), speed and SpeedReport.model_validate(speed))
 
 
+def _asked(
+    arguments: tuple[str, ...], dense: Path | None, alive: Callable[[], None]
+) -> dict[str, Any]:
+    """Return what the fresh process says; where two models are too much for the machine, it takes them one by one."""
+    compared = [str(dense)] if dense else []
+    try:
+        try:
+            answer = helper.run(__name__, *arguments, *compared, alive=alive)
+        except (HostOutOfMemory, GpuOutOfMemory):
+            if not compared:
+                raise
+            answer = helper.run(__name__, *arguments, *compared, "apart", alive=alive)
+    except helper.HelperFailed as error:
+        raise OutputDoesNotLoad(f"stock transformers cannot use the result: {error}") from None
+    found: dict[str, Any] = json.loads(answer.splitlines()[-1])
+    return found
+
+
 def _examine(
-    folder: str, probe: str, device: str, timed: str, dense: str | None = None
+    folder: str, probe: str, device: str, measured: str, dense: str | None = None, apart: str = ""
 ) -> dict[str, Any]:
     import transformers
 
@@ -115,24 +139,53 @@ def _examine(
         "sample": _sample(transformers, model, folder, tokens),
         "speed": None,
     }
-    if not timed:
+    if not measured:
         return found
     count = max(1, stock.room(model.config, 2 * NEW_TOKENS) // 2)
     prompt = _prompt(model.config, tokens, count)
-    pruned = throughput(model, prompt, new_tokens=count)
-    del model
-    before = None
-    if dense is not None:
-        model = stock.load(dense, dtype, device)
-        before = throughput(model, prompt, new_tokens=count)
-        found["dense_sample"] = _sample(transformers, model, dense, tokens)
-    found["speed"] = {
-        "dense": before,
-        "pruned": pruned,
-        "prompt_tokens": prompt.shape[1],
-        "new_tokens": count,
-    }
+    speed: dict[str, Any] = {"prompt_tokens": prompt.shape[1], "new_tokens": count}
+    found["speed"] = speed
+    if dense is None:
+        speed |= {"dense": None, "pruned": throughput(model, prompt, new_tokens=count)}
+        return found
+    if apart or not _fits(transformers, dense, dtype, tokens.device):
+        alone = throughput(model, prompt, new_tokens=count)
+        speed |= {"dense": None, "pruned": alone, "doubts": [APART]}
+        del model
+        before = stock.load(dense, dtype, device)
+    else:
+        before = stock.load(dense, dtype, device)
+        speed |= _compared(before, model, prompt, count)
+    found["dense_sample"] = _sample(transformers, before, dense, tokens)
     return found
+
+
+def _fits(transformers: Any, folder: str, dtype: torch.dtype, device: torch.device) -> bool:
+    """Tell whether a model finds room beside what is loaded already."""
+    with torch.device("meta"):
+        config = transformers.AutoConfig.from_pretrained(folder)
+        empty = transformers.AutoModelForCausalLM.from_config(config)
+    size = sum(parameter.numel() for parameter in empty.parameters()) * dtype.itemsize
+    return bool(TOGETHER * size < devices.free_memory(device))
+
+
+def _compared(dense: Any, pruned: Any, prompt: torch.Tensor, count: int) -> dict[str, Any]:
+    """Return tokens per second of both, timed in turn, and how far the comparison goes."""
+    threads = torch.get_num_threads() if prompt.device.type == "cpu" else 1
+    runs = [
+        functools.partial(run_seconds, model, prompt, new_tokens=count) for model in (dense, pruned)
+    ]
+    found = in_turn.compare(*runs, threads=threads, busy=in_turn.Load().busy)
+    before, after = (per_second(seconds, prompt, new_tokens=count) for seconds in found.seconds)
+    ratios = {
+        phase: {
+            "value": one.value,
+            "interval": one.interval and {"low": one.interval[0], "high": one.interval[1]},
+        }
+        for phase, one in found.ratios.items()
+    }
+    said = {"rounds": found.rounds, "busy_cores": found.busy, "doubts": found.doubts}
+    return {"dense": before, "pruned": after, "ratios": ratios, **said}
 
 
 def _prompt(config: Any, tokens: torch.Tensor, count: int) -> torch.Tensor:

@@ -98,10 +98,19 @@ def _of_questions(report: Report, one: Accuracy) -> str:
 
 
 def _speed(speed: SpeedReport | None) -> str:
-    if speed is None or speed.dense is None:
-        return "speed not measured" if speed is None else "speed not compared with the dense model"
-    prefill, decode = (
-        _times(getattr(speed.pruned, phase) / getattr(speed.dense, phase))
-        for phase in ("prefill", "decode")
-    )
+    if speed is None:
+        return "speed not measured"
+    if not speed.ratios:
+        return "speed not compared with the dense model"
+    prefill, decode = (_faster(speed, phase) for phase in words.PHASES)
+    if prefill == decode and prefill in (words.UNRELIABLE, words.SAME):
+        return f"speed {prefill}"
     return f"speed {prefill} in prefill and {decode} in decode"
+
+
+def _faster(speed: SpeedReport, phase: words.Phase) -> str:
+    """Return by how much, where that is beyond doubt."""
+    verdict = words.judged_speed(speed, phase)
+    if verdict in (words.UNRELIABLE, words.SAME):
+        return verdict
+    return _times(speed.ratios[phase].value)

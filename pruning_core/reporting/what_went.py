@@ -93,17 +93,23 @@ def _speed(speed: SpeedReport | None) -> Iterator[Table]:
         f"Tokens per second: {speed.prompt_tokens:,} read at once (prefill), "
         f"{speed.new_tokens:,} written one by one (decode)"
     )
-    dense, pruned = speed.dense, speed.pruned
-    rows = (
-        _rate("Prefill", dense.prefill if dense else None, pruned.prefill),
-        _rate("Decode", dense.decode if dense else None, pruned.decode),
+    if speed.ratios:
+        caption += f"; both models in turn, {speed.rounds:,} rounds"
+    rows = [_rate(speed, phase) for phase in words.PHASES]
+    columns = ("Phase", "Dense", "Pruned", "Pruned over dense", "In words")
+    yield from table_of(caption, columns, rows)
+
+
+def _rate(speed: SpeedReport, phase: words.Phase) -> tuple[str, ...]:
+    dense = getattr(speed.dense, phase) if speed.dense else None
+    ratio = speed.ratios.get(phase)
+    return (
+        phase.capitalize(),
+        words.with_interval(dense, None),
+        words.number(getattr(speed.pruned, phase)),
+        words.with_interval(ratio.value, ratio.interval) if ratio else "",
+        words.judged_speed(speed, phase),
     )
-    yield from table_of(caption, ("Phase", "Dense", "Pruned", "Pruned over dense"), rows)
-
-
-def _rate(name: str, dense: float | None, pruned: float) -> tuple[str, ...]:
-    ratio = words.number(pruned / dense) if dense else ""
-    return (name, words.with_interval(dense, None), words.number(pruned), ratio)
 
 
 def matrices_section(report: Report) -> Section:

@@ -6,6 +6,7 @@ import math
 import unicodedata
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from typing import Literal
 
 from pruning_core.reporting import units
 from pruning_core.reporting.units import Cut
@@ -14,7 +15,7 @@ from pruning_core.spec.methods import CRePE
 from pruning_core.spec.patterns import NofM
 from pruning_core.spec.prune import PruneSpec
 from pruning_core.spec.recovery import RecoveryReport
-from pruning_core.spec.report import GateReport, Interval, Perplexity, Report, Score
+from pruning_core.spec.report import GateReport, Interval, Perplexity, Report, Score, SpeedReport
 from pruning_core.spec.unit_methods import GOA
 
 DIGITS = 4
@@ -24,6 +25,12 @@ _SMALLEST, _LARGEST = 1e-4, 1e15
 _UNITS = ("bytes", "KiB", "MiB", "GiB", "TiB")
 WITHIN_CHANCE = "within chance"
 BEYOND_CHANCE = "beyond chance"
+UNRELIABLE = "not reliably measured"
+SAME = "the same"
+SAME_SPEED = 1.03
+"""Two copies of one model differ by a little less in speed, by where they lie in memory."""
+Phase = Literal["prefill", "decode"]
+PHASES: tuple[Phase, ...] = ("prefill", "decode")
 
 _NAMED = 20
 """Files of a list; of longer ones the rest is counted."""
@@ -143,6 +150,18 @@ def judged_ratio(measured: Perplexity) -> str:
     if interval.low <= 1 <= interval.high:
         return WITHIN_CHANCE
     return f"{'worse' if interval.low > 1 else 'better'}, {BEYOND_CHANCE}"
+
+
+def judged_speed(speed: SpeedReport, phase: Phase) -> str:
+    """Say whether a phase became faster; nothing where the two models were not timed in turn."""
+    ratio = speed.ratios.get(phase)
+    if ratio is None:
+        return ""
+    if speed.doubts or ratio.interval is None:
+        return UNRELIABLE
+    if ratio.interval.low > SAME_SPEED:
+        return "faster"
+    return "slower" if ratio.interval.high < 1 / SAME_SPEED else SAME
 
 
 def judged_gate(gate: GateReport) -> str:

@@ -227,11 +227,26 @@ class Throughput(Frozen):
     """Writing, one token after the other, with the cache."""
 
 
+class SpeedRatio(Frozen):
+    """Pruned over dense speed in one phase: median of the rounds."""
+
+    value: float
+    interval: Interval | None
+    """Of the median; None where there was time for few rounds only."""
+
+
 class SpeedReport(Frozen):
-    """Both models one after the other in one process of stock transformers; compare the two, not machines."""
+    """Both models in turn, round by round, in one process of stock transformers; compare the two, not machines."""
 
     dense: Throughput | None
     pruned: Throughput
+    ratios: dict[Literal["prefill", "decode"], SpeedRatio] = Field(default_factory=dict)
+    """Empty where the two were not timed together."""
+    rounds: int = 0
+    busy_cores: float | None = None
+    """Processor cores that other programs kept busy meanwhile, on average."""
+    doubts: tuple[str, ...] = ()
+    """Why the ratios are not to be relied on."""
     prompt_tokens: int
     new_tokens: int
 

@@ -144,6 +144,9 @@ def test_speed_is_measured_for_both_and_both_speak(run: tuple[Report, Watcher, P
     assert report.speed.dense is not None
     speeds = (report.speed.dense, report.speed.pruned)
     assert all(speed.prefill > speed.decode > 0 for speed in speeds)
+    assert {*report.speed.ratios} == {"prefill", "decode"}
+    doubted = any("Speed was not reliably measured" in one for one in report.warnings)
+    assert doubted == bool(report.speed.doubts)
     assert report.verification.dense_sample
     assert report.verification.dense_sample != report.verification.sample
 

@@ -54,7 +54,7 @@ def unsure(task: str) -> Any:
         (
             reports.full(),
             "39.5 % of the parameters are zeros in files of the same size, perplexity 1 to 1.49 x on 3 texts, "
-            "accuracy -7.0 to -7.0 points on 3 tasks, speed 1 x in prefill and 0.996 x in decode.",
+            "accuracy -7.0 to -7.0 points on 3 tasks, speed the same.",
         ),
     ],
 )
@@ -79,6 +79,20 @@ def test_headline_says_when_there_is_too_little_to_tell() -> None:
     sentence = said(reports.full(perplexity=(text,), accuracy=(few,)))
     assert "perplexity 1.2 x on notes (too few documents to tell)" in sentence
     assert "on medqa (too few questions to tell)" in sentence
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"doubts": ("rounds disagree (decode: 0.9 to 1.5)",)}, "speed not reliably measured."),
+        ({"prefill": 1840.9}, "speed the same in prefill and 1.22 x in decode."),
+        ({"prefill": 1234.5}, "speed 0.673 x in prefill and 1.22 x in decode."),
+        ({"ratios": {}, "dense": None}, "speed not compared with the dense model."),
+    ],
+)
+def test_headline_has_no_speed_that_is_in_doubt(changes: dict[str, Any], told: str) -> None:
+    measured = reports.speed(**{"prefill": 2240.9, "decode": 33.01} | changes)
+    assert said(reports.refitted(speed=measured)).endswith(told)
 
 
 def named(tmp_path: Path, report: Report, base_model: str | None = None) -> tuple[str, str]:

@@ -19,7 +19,14 @@ from huggingface_hub import ModelCard
 
 from pruning_core.reporting import card, licence, page, words
 from pruning_core.reporting.plots import kind_of, plots
-from pruning_core.spec.report import GateReport, Interval, Report, SpeedReport, Throughput
+from pruning_core.spec.report import (
+    GateReport,
+    Interval,
+    Report,
+    SpeedRatio,
+    SpeedReport,
+    Throughput,
+)
 from tests.pruning_core import reports
 from tests.pruning_core.reports import HOSTILE
 
@@ -441,6 +448,30 @@ def test_ratio_is_judged_by_its_interval(low: float, high: float, said: str) -> 
     measured = reports.perplexity("a", 10.0, 11.0)
     interval = Interval(low=low, high=high)
     assert words.judged_ratio(measured.model_copy(update={"ratio_interval": interval})) == said
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "doubts", "said"),
+    [
+        (1.05, 1.1, (), "faster"),
+        (0.9, 0.96, (), "slower"),
+        (0.99, 1.2, (), "the same"),
+        (1.01, 1.02, (), "the same"),
+        (
+            1.05,
+            1.1,
+            ("other programs kept 1.6 processor cores busy meanwhile",),
+            "not reliably measured",
+        ),
+    ],
+)
+def test_speed_is_judged_by_its_interval(
+    low: float, high: float, doubts: tuple[str, ...], said: str
+) -> None:
+    ratio = SpeedRatio(value=(low + high) / 2, interval=Interval(low=low, high=high))
+    found = reports.speed(10.0, 10.0, ratios={"prefill": ratio, "decode": ratio}, doubts=doubts)
+    assert words.judged_speed(found, "decode") == said
+    assert f"<td>{said}</td>" in page.html(reports.refitted(speed=found))
 
 
 def test_a_ratio_without_an_interval_is_not_judged() -> None:

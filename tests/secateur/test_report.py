@@ -82,6 +82,17 @@ def test_what_chance_may_have_decided_is_said() -> None:
     assert "gate a.ppl: 11.5, at most 12 was asked for: passed, within chance" in text
 
 
+def test_a_speed_in_doubt_is_called_so() -> None:
+    sure = shown(reports.refitted())
+    assert "decode, pruned over dense" in sure
+    assert "1.217 (1.192 to 1.241)" in sure
+    assert "not reliably" not in sure
+    doubted = reports.speed(2240.9, 33.01, doubts=("rounds disagree",))
+    assert "decode, pruned over dense (not reliably measured)" in shown(
+        reports.refitted(speed=doubted)
+    )
+
+
 def shown(report: Report) -> str:
     with render.out.capture() as captured:
         render.report(report.model_dump(mode="json"))
