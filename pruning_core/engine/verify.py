@@ -139,25 +139,30 @@ def _examine(
         "sample": _sample(transformers, model, folder, tokens),
         "speed": None,
     }
-    if not measured:
-        return found
-    count = max(1, stock.room(model.config, 2 * NEW_TOKENS) // 2)
-    prompt = _prompt(model.config, tokens, count)
-    speed: dict[str, Any] = {"prompt_tokens": prompt.shape[1], "new_tokens": count}
-    found["speed"] = speed
+    if measured:
+        found |= _speed(transformers, model, dense, tokens, apart=bool(apart))
+    return found
+
+
+def _speed(
+    transformers: Any, pruned: Any, dense: str | None, tokens: torch.Tensor, *, apart: bool
+) -> dict[str, Any]:
+    """Return tokens per second, of both models where there is a dense one, and what the dense one writes."""
+    count = max(1, stock.room(pruned.config, 2 * NEW_TOKENS) // 2)
+    prompt = _prompt(pruned.config, tokens, count)
+    said: dict[str, Any] = {"prompt_tokens": prompt.shape[1], "new_tokens": count, "dense": None}
     if dense is None:
-        speed |= {"dense": None, "pruned": throughput(model, prompt, new_tokens=count)}
-        return found
-    if apart or not _fits(transformers, dense, dtype, tokens.device):
-        alone = throughput(model, prompt, new_tokens=count)
-        speed |= {"dense": None, "pruned": alone, "doubts": [APART]}
-        del model
+        return {"speed": said | {"pruned": throughput(pruned, prompt, new_tokens=count)}}
+    dtype, device = pruned.dtype, tokens.device
+    if apart or not _fits(transformers, dense, dtype, device):
+        alone = throughput(pruned, prompt, new_tokens=count)
+        said |= {"pruned": alone, "doubts": [APART]}
+        pruned.to("meta")  # makes room for the other
         before = stock.load(dense, dtype, device)
     else:
         before = stock.load(dense, dtype, device)
-        speed |= _compared(before, model, prompt, count)
-    found["dense_sample"] = _sample(transformers, before, dense, tokens)
-    return found
+        said |= _compared(before, pruned, prompt, count)
+    return {"speed": said, "dense_sample": _sample(transformers, before, dense, tokens)}
 
 
 def _fits(transformers: Any, folder: str, dtype: torch.dtype, device: torch.device) -> bool:
