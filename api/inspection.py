@@ -49,7 +49,7 @@ def inspect(
         model_type=facts.model_type,
         family=layout.family.name,
         parameters=facts.parameters,
-        bytes=facts.bytes,
+        bytes=facts.given_bytes,
         dtype=_dtype(facts),
         blocks=facts.blocks,
         max_positions=facts.max_positions,
@@ -71,8 +71,8 @@ def _facts(model: ModelRef, settings: Settings) -> tuple[CheckpointFacts, str | 
 
 def _dtype(facts: CheckpointFacts) -> str:
     """Return the type that most bytes have."""
-    if facts.gguf_type is not None:
-        return facts.gguf_type
+    if facts.gguf is not None:
+        return facts.gguf.type
     found: Counter[str] = Counter()
     for tensor in facts.tensors.values():
         found[tensor.dtype] += tensor.bytes

@@ -179,6 +179,12 @@ class OutputDoesNotLoad(PruningError):
     code = "OUTPUT_DOES_NOT_LOAD"
 
 
+class OutputOverflow(UserError):
+    """A weight is too large for the type that the checkpoint shall be written in."""
+
+    code = "OUTPUT_OVERFLOW"
+
+
 class DiskFull(PruningError):
     """The disk cannot hold the checkpoint and its work files."""
 

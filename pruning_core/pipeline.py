@@ -10,7 +10,7 @@ import torch
 from pydantic import ValidationError
 
 from pruning_core import results, settings
-from pruning_core.engine import export, finetune, verify
+from pruning_core.engine import export, finetune, rounding, verify
 from pruning_core.engine.activations import Activations
 from pruning_core.engine.checkpoint import Ledger
 from pruning_core.engine.decide import Decision
@@ -28,6 +28,7 @@ from pruning_core.intake.sources import Sources
 from pruning_core.intake.tasks import NO_FILES, Files
 from pruning_core.recover import recover
 from pruning_core.run import Run, fingerprint_of, prepare
+from pruning_core.spec.output import RoundedDtype
 from pruning_core.spec.prune import PruneSpec
 from pruning_core.spec.report import BlockReport, Origin, Report
 from pruning_core.spec.unit_methods import UnitMethod
@@ -94,6 +95,8 @@ def prune(
         if finished is not None:
             return finished
         _check_space(run)
+        if (dtype := _dtype(run)) is not None:
+            rounding.check_range(run.source, run.facts, dtype, run.tracker.alive)
         results.evaluate_dense(run)
         walk, examined, total_bytes = _prune_and_save(run, fingerprint)
         return results.report(run, fingerprint, walk, examined, total_bytes)
@@ -117,7 +120,8 @@ def _finished(run: Run, fingerprint: str) -> Report | None:
 def _check_space(run: Run) -> None:
     """Block files and the checkpoint each take about the model's size; finished blocks are there already."""
     there = sum(path.stat().st_size for path in run.work.glob("block-*.safetensors"))
-    needed = int(2.1 * run.facts.bytes) - there + _recovery_space(run)
+    rounded = run.facts.bytes if _dtype(run) is not None else 0
+    needed = int(2.1 * run.facts.bytes) + rounded - there + _recovery_space(run)
     free = shutil.disk_usage(run.out).free
     if free < needed:
         raise DiskFull(
@@ -177,8 +181,37 @@ def _prune_and_save(run: Run, fingerprint: str) -> tuple[Walk, verify.Examined, 
     if recovery is not None:
         unverified, logits = recover(run, fingerprint, walk, unverified, tokens, recovery)
         examined = _verified(run, unverified, tokens, logits, timed=timed)
+    dtype = _dtype(run)
+    if dtype is not None:
+        unverified, size = _rounded(run, unverified, dtype, tokens, logits)
     _publish(run, unverified)
     return walk, examined, size
+
+
+def _dtype(run: Run) -> RoundedDtype | None:
+    asked = run.spec.output.rounds_to(gguf=run.facts.gguf is not None)
+    return rounding.needed(run.facts, asked)
+
+
+def _rounded(
+    run: Run, verified: Path, dtype: RoundedDtype, tokens: torch.Tensor, logits: torch.Tensor
+) -> tuple[Path, int]:
+    """Round a verified checkpoint's weights; return the folder and the bytes of its tensors."""
+    run.tracker.begin("saving", key="rounding")
+    folder = run.work / "rounded"
+    found = rounding.write(verified, folder, dtype, run.tracker.alive)
+    run.tracker.begin("verifying", key="verifying_rounded")
+    examined = verify.check(
+        folder,
+        run.work / "probe.safetensors",
+        tokens,
+        logits,
+        rounded=True,
+        device=run.device,
+        alive=run.tracker.alive,
+    )
+    run.rounding = found.report(dtype, examined.verification.max_logit_difference)
+    return folder, found.bytes
 
 
 def _publish(run: Run, verified: Path) -> None:

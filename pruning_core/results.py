@@ -14,12 +14,12 @@ from pruning_core.engine.calibration import Texts
 from pruning_core.engine.files import replacing
 from pruning_core.engine.measure import accuracies, gates, measure, perplexities, renumbered
 from pruning_core.engine.model import StreamedModel
-from pruning_core.engine.source import FILE as MADE_FROM
 from pruning_core.engine.tensors import new_zeros
 from pruning_core.engine.tokenizing import load_tokenizer
 from pruning_core.engine.unit_plan import UnitPlan
 from pruning_core.engine.walk import Walk
 from pruning_core.intake.checkpoint import inspect
+from pruning_core.intake.origin import NOTE
 from pruning_core.intake.sizes import NAMES
 from pruning_core.intake.weights import INDEX
 from pruning_core.reporting import card, page
@@ -101,8 +101,9 @@ def report(
         parameters=run.facts.parameters,
         parameters_after=gone.left,
         parameters_nonzero=gone.nonzero,
-        bytes_before=run.facts.bytes,
+        bytes_before=run.facts.given_bytes,
         bytes_after=total_bytes,
+        source_format="safetensors" if run.facts.gguf is None else "gguf",
         sparsity=gone.share,
         sparsity_model=1 - gone.nonzero / run.facts.parameters,
         sizes=gone.sizes,
@@ -125,6 +126,7 @@ def report(
         ),
         peak_memory_bytes=devices.peak_memory(run.device),
         verification=examined.verification,
+        rounding=run.rounding,
         files=(),
         versions=versions(),
         device=devices.describe(run.device),
@@ -148,7 +150,7 @@ def report(
 def _left_behind(run: Run) -> tuple[str, ...]:
     """Return what of the source's folder was neither read as weights nor carried over."""
     kept = {path.relative_to(run.checkpoint).as_posix() for path in run.checkpoint.rglob("*")}
-    read = {INDEX, MADE_FROM, *run.facts.files.values()}
+    read = {INDEX, NOTE, *run.facts.files.values()}
     return tuple(name for name in run.offered if name not in kept | read)
 
 
@@ -176,7 +178,8 @@ def removed(run: Run, blocks: Sequence[BlockReport]) -> Removed:
         matrices = [matrix for block in blocks for matrix in block.matrices]
         weights = sum(matrix.shape[0] * matrix.shape[1] for matrix in matrices)
         zeros = sum(matrix.zeros for matrix in matrices)
-        return Removed(zeros / weights, whole, whole - zeros)
+        rounded = run.rounding.underflows if run.rounding else 0
+        return Removed(zeros / weights, whole, whole - zeros - rounded)
     left = inspect(run.checkpoint).parameters
     zeros = (
         0 if run.units.removing else new_zeros(run.source, run.checkpoint, alive=run.tracker.alive)
@@ -241,6 +244,11 @@ def _warnings(
             yield ZEROED_UNITS
     if isinstance(run.spec.pattern, NofM) and run.spec.pattern.permute == "mask":
         yield PERMUTED_MASK
+    if run.rounding is not None and run.rounding.underflows:
+        yield (
+            f"{run.rounding.underflows:,} weights that were not zero are too small for {run.rounding.dtype} and became "
+            "zero; `output.dtype: bfloat16` reaches as far down as float32."
+        )
     if run.search is not None and run.search.kept_ria:
         yield "The search found nothing better than RIA on its text; RIA's coefficients were used."
     asked = run.spec.evaluation

@@ -77,7 +77,7 @@ class UnitDecision:
         assert isinstance(run.spec.method, UnitMethod)
         assert run.spec.units is not None
         self.params: UnitMethod = run.spec.method
-        self.layout = layout_of(run.facts)
+        self.layout = layout_of(run.facts, run.spec.output)
         check_units(run.spec, self.layout)
         self.cutter = Cutter(self.layout, run.spec.units)
         self.kinds = self.cutter.require(self.params.unit_kinds, self.params.name)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
@@ -14,7 +13,7 @@ from safetensors import safe_open
 
 from pruning_core.engine.checkpoint import ORDER_PREFIX, UNITS_PREFIX
 from pruning_core.engine.cut import Cut
-from pruning_core.engine.files import flush, sha256
+from pruning_core.engine.files import flush, sha256, write_json
 from pruning_core.engine.tensors import DTYPES
 from pruning_core.intake.checkpoint import CheckpointFacts
 from pruning_core.intake.companions import companions
@@ -114,7 +113,7 @@ def write(
     own = {
         key: value for key, value in config.items() if key != EXPLICIT
     }  # names files of the source
-    _write_json(target / CONFIG, own)
+    write_json(target / CONFIG, own)
     for path in target.rglob("*"):
         flush(path)
     flush(target)
@@ -171,7 +170,7 @@ def _write_shards(shards: list[list[_Piece]], target: Path, alive: Callable[[], 
         _write_safetensors(target / name, shard, alive)
         weight_map |= {piece.name: name for piece in shard}
     total = sum(piece.facts.bytes for shard in shards for piece in shard)
-    _write_json(target / INDEX, {"metadata": {"total_size": total}, "weight_map": weight_map})
+    write_json(target / INDEX, {"metadata": {"total_size": total}, "weight_map": weight_map})
 
 
 def _write_safetensors(path: Path, pieces: list[_Piece], alive: Callable[[], None]) -> None:
@@ -203,7 +202,3 @@ def _copy(file: Any, output: Any, count: int) -> None:
             raise OSError(f"{file.name} became shorter while it was read")
         output.write(chunk)
         count -= len(chunk)
-
-
-def _write_json(path: Path, content: dict[str, Any]) -> None:
-    path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")

@@ -8,7 +8,6 @@ a process of its own, whose memory is given back before pruning starts.
 from __future__ import annotations
 
 import hashlib
-import json
 import shutil
 import sys
 import tempfile
@@ -19,15 +18,16 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import TypeAdapter, ValidationError
 
-from pruning_core.engine import export, helper, source
-from pruning_core.engine.files import locked, replacing, sha256
+from pruning_core.engine import export, helper
+from pruning_core.engine.files import locked, replacing, sha256, write_json
 from pruning_core.errors import ModelInvalid
 from pruning_core.intake.gguf import GgufModel, Wanted, read_model
 from pruning_core.intake.headers import TensorFacts, format_header
+from pruning_core.intake.origin import record
 from pruning_core.intake.weights import SINGLE
 from pruning_core.spec.report import FileEntry
 
-VERSION = 2
+VERSION = 3
 """Of what this module makes: folders of another one are not used."""
 _LISTING = TypeAdapter(tuple[FileEntry, ...])
 _ID_KEYS = ("bos_token_id", "eos_token_id", "pad_token_id")
@@ -90,10 +90,10 @@ def write_folder(gguf: Path, folder: Path) -> None:
     """Write the folder, in this process."""
     model = read_model(gguf)
     folder.mkdir()
-    _write_json(folder / "config.json", model.config)
+    write_json(folder / "config.json", model.config)
     ids = {key: model.config[key] for key in _ID_KEYS if model.config[key] is not None}
-    _write_json(folder / "generation_config.json", {"_from_model_config": True, **ids})
-    source.record(folder, model.parts)
+    write_json(folder / "generation_config.json", {"_from_model_config": True, **ids})
+    record(folder, model.origin)
     _write_weights(folder / SINGLE, model)
     _check_names(folder)
     if model.has_tokenizer:
@@ -156,10 +156,6 @@ def _write_tokenizer(gguf: Path, folder: Path) -> None:
     from transformers import AutoTokenizer
 
     AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name).save_pretrained(folder)
-
-
-def _write_json(path: Path, content: dict[str, Any]) -> None:
-    path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -188,7 +188,7 @@ def _check_local(path: Path, prune: PruneSpec, roots: Sequence[Path]) -> Checkpo
         else:
             facts = inspect(model)
             _check_tokenizer(model, prune)
-    layout = layout_of(facts)
+    layout = layout_of(facts, prune.output)
     if isinstance(prune.method, UnitMethod):
         check_units(prune, layout)
     else:

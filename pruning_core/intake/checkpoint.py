@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ from pruning_core.errors import ModelInvalid, UnsupportedModel
 from pruning_core.intake import config as configs
 from pruning_core.intake.gguf_header import starts_as_gguf
 from pruning_core.intake.headers import TensorFacts, read_headers
+from pruning_core.intake.origin import Gguf, recorded
 from pruning_core.intake.weights import (
     CONFIG,
     MAX_INDEX_BYTES,
@@ -21,8 +22,10 @@ from pruning_core.intake.weights import (
     parse_index,
     require_config,
 )
+from pruning_core.spec.output import RoundedDtype
 
 FLOAT_DTYPES = {"F64", "F32", "F16", "BF16"}
+SAFETENSORS_NAMES: Mapping[RoundedDtype, str] = {"bfloat16": "BF16", "float16": "F16"}
 _BLOCK = re.compile(r"(?:^|\.)(?:layers|h)\.(\d{1,5})\.")
 
 
@@ -40,8 +43,22 @@ class CheckpointFacts:
     config: dict[str, Any]
     tensors: dict[str, TensorFacts]
     files: dict[str, str]
-    gguf_type: str | None = None
-    """Type of most bytes of a GGUF file; None of other checkpoints."""
+    gguf: Gguf | None = None
+    """The file that the user gave, where it was GGUF."""
+
+    @property
+    def given_bytes(self) -> int:
+        """Bytes of what the user gave."""
+        return self.bytes if self.gguf is None else self.gguf.bytes
+
+    def written(self, dtype: RoundedDtype | None) -> dict[str, TensorFacts]:
+        """Return the tensors with all weights in this type; None for the types that they have."""
+        if dtype is None:
+            return self.tensors
+        return {
+            name: replace(one, dtype=SAFETENSORS_NAMES[dtype]) if one.dtype in FLOAT_DTYPES else one
+            for name, one in self.tensors.items()
+        }
 
 
 def is_gguf(path: Path) -> bool:
@@ -63,7 +80,7 @@ def inspect(folder: Path) -> CheckpointFacts:
     names = _names(folder)
     require_config(folder.name, names)
     config = configs.read_config(folder)
-    return facts_of(config, *_tensors(folder, names, config))
+    return facts_of(config, *_tensors(folder, names, config), gguf=recorded(folder))
 
 
 def facts_of(
@@ -71,7 +88,7 @@ def facts_of(
     tensors: dict[str, TensorFacts],
     files: dict[str, str],
     *,
-    gguf: tuple[int, str] | None = None,
+    gguf: Gguf | None = None,
 ) -> CheckpointFacts:
     """Return the facts of a checkpoint of which configuration and headers are read.
 
@@ -79,7 +96,7 @@ def facts_of(
         config: Content of `config.json`.
         tensors: By name.
         files: The file of each.
-        gguf: Bytes of the GGUF file that was given, and the type of most of them.
+        gguf: The file that they are, or will be, made from.
 
     Raises:
         ModelInvalid, UnsupportedModel: they contradict each other, or the weights are no floats.
@@ -89,14 +106,14 @@ def facts_of(
         model_type=config["model_type"],
         architecture=configs.architecture(config),
         parameters=sum(tensor.count for tensor in tensors.values()),
-        bytes=sum(tensor.bytes for tensor in tensors.values()) if gguf is None else gguf[0],
+        bytes=sum(tensor.bytes for tensor in tensors.values()),
         blocks=configs.block_count(config),
         max_positions=configs.max_positions(config),
         vocab_size=configs.vocabulary_size(config),
         config=config,
         tensors=tensors,
         files=files,
-        gguf_type=None if gguf is None else gguf[1],
+        gguf=gguf,
     )
 
 

@@ -18,6 +18,7 @@ from pruning_core.intake.gguf_keys import Keys
 from pruning_core.intake.gguf_parts import joined, parts_of
 from pruning_core.intake.gguf_rope import ROPE_TENSORS, rope_config
 from pruning_core.intake.headers import TensorFacts
+from pruning_core.intake.origin import Gguf
 
 _IGNORED = ("attn_rot_embd.weight",)
 """Tensors of old files that llama.cpp does not read."""
@@ -67,13 +68,15 @@ class GgufModel:
     def facts(self) -> CheckpointFacts:
         """The facts of the checkpoint that the file will become, with the size of the file."""
         tensors = {name: TensorFacts("F32", one.shape, 0) for name, one in self.wanted.items()}
-        return facts_of(self.config, tensors, {}, gguf=(self.bytes, self._main_type()))
+        return facts_of(self.config, tensors, {}, gguf=self.origin)
 
-    def _main_type(self) -> str:
+    @property
+    def origin(self) -> Gguf:
+        """The files, in short."""
         sizes: Counter[str] = Counter()
         for one in self.wanted.values():
             sizes[one.stored.kind] += one.stored.bytes
-        return sizes.most_common(1)[0][0]
+        return Gguf(self.bytes, sizes.most_common(1)[0][0])
 
 
 def read_model(path: Path) -> GgufModel:

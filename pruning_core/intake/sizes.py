@@ -12,6 +12,7 @@ from pruning_core.errors import ModelInvalid, SizeUnreachable, UnitsUnsupported
 from pruning_core.families import family_of
 from pruning_core.families.layout import Layout, Sizes
 from pruning_core.intake.checkpoint import CheckpointFacts
+from pruning_core.spec.output import Output
 from pruning_core.spec.patterns import Units, removed_count
 from pruning_core.spec.prune import Budget, PruneSpec
 from pruning_core.spec.unit_methods import (
@@ -31,18 +32,20 @@ NAMES: dict[UnitKind, str] = {
     "layers": "blocks",
     "vocabulary": "tokens",
 }
+_AS_STORED = Output(dtype="source")
 SLACK = 0.01
 """A target is out of reach where the nearest legal size misses it by more than this share beyond the last one."""
 
 
-def layout_of(facts: CheckpointFacts) -> Layout:
-    """Return the units of a checkpoint.
+def layout_of(facts: CheckpointFacts, output: Output = _AS_STORED) -> Layout:
+    """Return the units of a checkpoint, whose tensors count the bytes that they will be written in.
 
     Raises:
         ModelInvalid: configuration and tensors contradict each other.
     """
     try:
-        return Layout(family_of(facts.model_type), facts.config, facts.tensors)
+        tensors = facts.written(output.rounds_to(gguf=facts.gguf is not None))
+        return Layout(family_of(facts.model_type), facts.config, tensors)
     except (AttributeError, KeyError, ValueError, ZeroDivisionError) as error:
         raise ModelInvalid(
             f"config.json and the tensors describe no {facts.model_type} model: {error}"

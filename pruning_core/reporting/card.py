@@ -135,6 +135,8 @@ def _facts(report: Report) -> Iterator[tuple[str, str]]:
         yield "zeros in the pruned matrices", words.percent(report.sparsity)
     if not units.shrinks(report.spec):
         yield "zeros among all parameters", words.percent(report.sparsity_model)
+    if report.rounding is not None:
+        yield "weights", f"rounded to {report.rounding.dtype} when written"
     if report.calibration is not None:
         yield "calibration", _calibration(report, report.calibration)
     if report.recovery is not None:

@@ -8,7 +8,7 @@ from pruning_core.reporting import units, words
 from pruning_core.reporting.elements import Folded, Section, Table, filled, table_of
 from pruning_core.reporting.plots import by_kind, recovery, units_by_kind
 from pruning_core.spec.recovery import RecoveryReport
-from pruning_core.spec.report import Report, SizeReport, SpeedReport, UnitReport
+from pruning_core.spec.report import Report, RoundingReport, SizeReport, SpeedReport, UnitReport
 from pruning_core.spec.unit_methods import GOA
 
 DENSE_TARGET_NOTE = (
@@ -24,7 +24,7 @@ STOPPED = {
 def size_and_speed_section(report: Report) -> Section:
     """Return sizes before and after, and tokens per second."""
     sized = _shrunk(report) if units.shrinks(report.spec) else _with_zeros(report)
-    tables = (*sized, *_cut(report), *_speed(report.speed))
+    tables = (*sized, *_rounding(report.rounding), *_cut(report), *_speed(report.speed))
     return Section("size-and-speed", "Size and speed", tables=tables)
 
 
@@ -36,7 +36,10 @@ def _with_zeros(report: Report) -> Iterator[Table]:
         ("Parameters that are not zero", f"{report.parameters_nonzero:,}"),
         ("Zeros among all parameters", f"{removed:,} ({words.percent(report.sparsity_model)})"),
         ("Zeros among the weights of the pruned matrices", in_matrices),
-        ("Weights on disk, dense", words.size(report.bytes_before)),
+        (
+            f"Weights on disk, dense{' (GGUF)' if report.source_format == 'gguf' else ''}",
+            words.size(report.bytes_before),
+        ),
         ("Weights on disk, pruned", words.size(report.bytes_after)),
     )
     yield from table_of("Size", ("", ""), filled(rows))
@@ -51,14 +54,40 @@ def _shrunk(report: Report) -> Iterator[Table]:
             name,
             shown(before),
             shown(after),
-            f"{shown(before - after)} {words.tied(f'({words.percent(1 - after / before)})')}",
+            _gone(before, after, shown),
         )
         for name, (before, after), shown in (
             ("Parameters", parameters, _counted),
-            ("Weights on disk", on_disk, words.size),
+            (_on_disk(report), on_disk, words.size),
         )
     ]
     yield from table_of("Size", ("Figure", "Dense", "Pruned", "Removed"), rows)
+
+
+def _on_disk(report: Report) -> str:
+    return "Weights on disk" + (" (dense: GGUF)" if report.source_format == "gguf" else "")
+
+
+def _gone(before: int, after: int, shown: Callable[[int], str]) -> str:
+    """Return how much less there is; files of wider types than the source's can be larger."""
+    if after > before:
+        return f"none: {shown(after - before)} more"
+    return f"{shown(before - after)} {words.tied(f'({words.percent(1 - after / before)})')}"
+
+
+def _rounding(found: RoundingReport | None) -> Iterator[Table]:
+    """Yield what another type than the source's did to the weights."""
+    if found is None:
+        return
+    rows = (
+        ("Weights", f"{found.weights:,}"),
+        ("Not exact in this type", f"{found.changed:,}"),
+        ("Became zero", f"{found.underflows:,}"),
+        ("Change of all weights, relative", words.number(found.relative_error)),
+        ("Change of the worst tensor, relative", words.number(found.largest_relative_error)),
+        ("Change of the logits of a probe, relative", words.number(found.max_logit_difference)),
+    )
+    yield from table_of(f"Rounded to {found.dtype} when written", ("", ""), rows)
 
 
 def _counted(number: float) -> str:

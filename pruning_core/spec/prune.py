@@ -33,7 +33,7 @@ class Budget(Frozen):
     parameters: int | None = Field(default=None, ge=1)
     """Parameters of the whole model."""
     bytes: int | None = Field(default=None, ge=1)
-    """Bytes of its tensors, in the source's dtype."""
+    """Bytes of its tensors, in the type that `output.dtype` gives them."""
 
     @model_validator(mode="after")
     def _one(self) -> Self:

@@ -8,6 +8,7 @@ from typing import Literal
 from pydantic import Field
 
 from pruning_core.spec.base import Frozen
+from pruning_core.spec.output import RoundedDtype
 from pruning_core.spec.prune import PruneSpec
 from pruning_core.spec.recovery import RecoveryReport
 from pruning_core.spec.unit_methods import UnitKind
@@ -332,6 +333,24 @@ class Verification(Frozen):
     """Of the dense model, where its speed was measured."""
 
 
+class RoundingReport(Frozen):
+    """What writing the checkpoint in another type than the source's did to its weights; zeros stay zero."""
+
+    dtype: RoundedDtype
+    weights: int
+    """How many there are."""
+    changed: int
+    """Of them, those that the type does not hold exactly."""
+    underflows: int
+    """Of them, those that were not zero and became zero."""
+    relative_error: float
+    """Norm of the change of all weights over the norm of all weights."""
+    largest_relative_error: float
+    """Of one tensor: norm of its change over its norm."""
+    max_logit_difference: float
+    """Largest absolute difference of the logits of a short probe to those before rounding, over the largest absolute logit."""
+
+
 class Timing(Frozen):
     """Seconds per phase of this run, and the one figure that compares across machines."""
 
@@ -364,7 +383,11 @@ class Report(Frozen):
     parameters_nonzero: int
     """Of the result."""
     bytes_before: int
+    """Of what the user gave: the tensors' bytes of a checkpoint, the file's of GGUF."""
     bytes_after: int
+    """Of the result's tensors."""
+    source_format: Literal["safetensors", "gguf"] = "safetensors"
+    """Of what the user gave."""
     sparsity: float
     """Share of zeros among the weights of all pruned matrices; where units were removed, share of the dense model's parameters that went."""
     sparsity_model: float
@@ -396,6 +419,9 @@ class Report(Frozen):
     peak_memory_bytes: dict[str, int]
     """Peak resident memory of the process (`host`) and, where one is used, of the accelerator."""
     verification: Verification
+    """Of the checkpoint before its weights were rounded, where they were."""
+    rounding: RoundingReport | None = None
+    """Where `output.dtype` is not the source's."""
     files: tuple[FileEntry, ...]
     versions: dict[str, str]
     device: str

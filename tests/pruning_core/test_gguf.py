@@ -276,7 +276,9 @@ def test_parts_beside_each_other_are_one_model(tmp_path: Path) -> None:
     model = tiny.build("llama")
     first, _ = parts(tmp_path, model)
     assert difference(converted(first, tmp_path / "folder"), model) < 2e-4
-    assert read_model(first).facts.bytes == sum(p.stat().st_size for p in tmp_path.glob("*.gguf"))
+    assert read_model(first).facts.given_bytes == sum(
+        p.stat().st_size for p in tmp_path.glob("*.gguf")
+    )
 
 
 def test_parts_that_are_missing_or_of_another_model_are_named(tmp_path: Path) -> None:
@@ -311,7 +313,8 @@ def test_a_link_is_what_it_leads_to(name: str, tmp_path: Path) -> None:
     (tmp_path / name).symlink_to(blob)
     facts = admission.inspect_local(tmp_path / name, [tmp_path])
     assert facts.parameters == sum(one.numel() for one in tiny.build("llama").parameters())
-    assert facts.gguf_type == "F32"
+    assert facts.gguf is not None
+    assert facts.gguf.type == "F32"
 
 
 @pytest.mark.parametrize(

@@ -325,6 +325,18 @@ def test_page_of_removed_units_says_how_much_smaller_the_model_is() -> None:
     ]  # fmt: skip
 
 
+def test_page_says_what_rounding_did_and_that_a_file_grew() -> None:
+    rounding = {
+        "dtype": "bfloat16", "weights": 1_000_000, "changed": 900_001, "underflows": 3, "relative_error": 0.0016,
+        "largest_relative_error": 0.0019, "max_logit_difference": 0.0123,
+    }  # fmt: skip
+    spec = {"method": "goa", "sparsity": 0.2}
+    sizes = {"source_format": "gguf", "bytes_before": 98_000_000, "bytes_after": 215_000_000}
+    shown = page.html(reports.report(spec, rounding=rounding, **sizes))
+    for told in ("Rounded to bfloat16", "900,001", "0.0123", "dense: GGUF", "none: 112 MiB more"):
+        assert told in shown.replace("\u00a0", " "), told
+
+
 def test_page_of_zeroed_units_takes_nothing_away() -> None:
     assert rows_of("masked residual", "Zeroed units by kind") == [
         ["Units", "Dense", "Left", "Zeroed"],
