@@ -184,8 +184,9 @@ def _basis(
         left_out.append("recovery")
     left_out += ["lm_eval"] if spec.evaluation.harness == "lm_eval" else []
     left_out += ["reconstruction"] if spec.reconstruction else []
+    work = f"x {passes:,.0f} tokens through the whole model" if passes else "read and written"
     return (
-        f"{size / 1e6:,.0f} million parameters{told} x {passes:,.0f} tokens through the whole model "
+        f"{size / 1e6:,.0f} million parameters{told} {work} "
         f"on a {machine.device.upper()} of {speed} ({how}); not counted: {', '.join(left_out)}"
     )
 
