@@ -24,6 +24,9 @@ def main() -> int:
     """Serve until SIGTERM; return 1 where the database is not fit to be served from."""
     logs.configure()
     settings = Settings()
+    for root in settings.model_roots:
+        if not root.is_dir():
+            log.warning("model_root.missing", path=str(root))
     app = create_app(settings)
     fault = _database_fault(app.state.parts)
     if fault is not None:

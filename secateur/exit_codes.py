@@ -5,6 +5,7 @@ from __future__ import annotations
 from enum import IntEnum
 
 from secateur.errors import (
+    Ambiguous,
     ApiError,
     ConfigurationError,
     ConnectionFailed,
@@ -43,6 +44,8 @@ def of(error: SecateurError) -> ExitCode:
             return ExitCode.INTERRUPTED
         case Unauthenticated():
             return ExitCode.UNAUTHENTICATED
+        case Ambiguous():
+            return ExitCode.REFUSED
         case JobFailed():
             return _of_job(error)
         case ApiError():

@@ -43,18 +43,7 @@ _PARAMETERS = {
 }
 _POINTER = re.compile(r"(?<![\w/.:~])/(?:prune|model|name|labels)(?:/[\w.~\-]+)*(?![\w/])")
 _QUOTED = re.compile(r"`(?P<place>[a-z_]+(?:\.[a-z_]+)*)`")
-_WORDS = {
-    "sparsity": "--sparsity",
-    "budget": "--parameters or --bytes",
-    "n:m": "--pattern N:M",
-    "calibration": "--calibration",
-    "evaluation": "--evaluate",
-    "tasks": "--evaluate",
-    "windows": "--eval-windows",
-    "pattern": "--pattern",
-    "method": "--method",
-    "gates": "--gate",
-}
+_WORDS = {"sparsity": "--sparsity", "budget": "--parameters or --bytes"}
 """Fields that a message of the server may name without the way to them."""
 
 

@@ -74,6 +74,10 @@ def test_commands_take_names(run: Run, service: Service, tmp_path: Path) -> None
         assert done.returncode == 0, done.stderr
     assert run("download", job_id[:-1]).returncode == 0
     assert (tmp_path / job_id / "config.json").read_bytes() == FILES["config.json"]
+    run(*submit, "--name", "mine")
+    done = run("show", "mine")
+    assert (done.returncode, done.stderr.split()[0]) == (3, "AMBIGUOUS")
+    assert job_id in done.stderr
     done = run("cancel", "yours")
     assert (done.returncode, done.stderr.split()[0]) == (3, "NOT_FOUND")
 
