@@ -12,6 +12,7 @@ from starlette.requests import Request
 
 from api.broker_probe import BrokerProbe
 from api.errors import Problem
+from api.hub_calls import HubCalls
 from api.hub_probe import HubProbe
 from store import keys
 from store.artifacts import LocalArtifacts
@@ -24,7 +25,7 @@ MAX_WATCHING_THREADS = 8
 """Threads that serve all long polls and event streams together; other requests have the default pool."""
 
 MAX_INSPECTING_THREADS = 4
-"""Threads that read models for those who inspect them; the hub may keep each waiting."""
+"""Threads that read local models for those who inspect them."""
 
 bearer = HTTPBearer(auto_error=False, description="An API key: `Authorization: Bearer pk_live_...`")
 
@@ -39,6 +40,7 @@ class Parts:
     doorbell: Doorbell
     broker: BrokerProbe
     hub: HubProbe = field(default_factory=HubProbe)
+    hub_calls: HubCalls = field(default_factory=HubCalls)
     watching: anyio.CapacityLimiter = field(
         default_factory=lambda: anyio.CapacityLimiter(MAX_WATCHING_THREADS)
     )

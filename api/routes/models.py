@@ -22,4 +22,6 @@ async def inspect_model(
     def inspect() -> inspection_schemas.Inspection:
         return inspection.inspect(query.model, query.multiple_of, parts.settings)
 
+    if query.model.repo is not None:
+        return await parts.hub_calls.run(inspect)
     return await anyio.to_thread.run_sync(inspect, limiter=parts.inspecting)

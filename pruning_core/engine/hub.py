@@ -3,18 +3,31 @@
 from __future__ import annotations
 
 import functools
-import glob
+import hashlib
+import os
+import re
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 
-from huggingface_hub import HfApi, hf_hub_download, snapshot_download
+from huggingface_hub import hf_hub_download
+from huggingface_hub.utils import filter_repo_objects  # type: ignore[attr-defined]  # which has no __all__
 
-from pruning_core.engine.files import is_disk_full
+from pruning_core import settings
+from pruning_core.engine.files import is_disk_full, sha256
 from pruning_core.errors import DiskFull, HubUnavailable
 from pruning_core.intake import companions
 from pruning_core.intake.config import read_config
-from pruning_core.intake.hub_model import hub_errors
+from pruning_core.intake.hub_client import (
+    DESCRIPTION_SECONDS,
+    BrokenReply,
+    describe,
+    no_other_error,
+    session,
+)
+from pruning_core.intake.hub_model import READERS, hub_errors
 from pruning_core.intake.weights import (
     CONFIG,
     INDEX,
@@ -26,6 +39,7 @@ from pruning_core.intake.weights import (
     require_config,
 )
 
+_SHA256, _GIT = re.compile(r"[0-9a-f]{64}"), re.compile(r"[0-9a-f]{40}")
 PATTERNS = [CONFIG, SINGLE, INDEX, "model-?????-of-?????.safetensors", *companions.PATTERNS]
 """What a model consists of as stock transformers saves it; of its weights only those are fetched that are read."""
 
@@ -37,22 +51,54 @@ def download(repo: str, revision: str | None, cache_dir: Path) -> tuple[Path, st
         ModelNotFound, ModelGated, ModelInvalid, UnsafePickle, UnsupportedModel: what the user can mend.
         HubUnavailable: the hub does not answer; a later attempt may succeed.
     """
-    with _errors(repo, revision):
-        info = HfApi().model_info(repo, revision=revision)
-        assert info.sha is not None
-        names = [sibling.rfilename for sibling in info.siblings or []]
-        fetch = functools.partial(
-            hf_hub_download, repo, revision=info.sha, cache_dir=cache_dir / "hub"
+    with _errors(repo, revision), no_other_error():
+        deadline = time.monotonic() + DESCRIPTION_SECONDS
+        found = describe("models", repo, revision, deadline=deadline)
+        fetch = functools.partial(_fetch, repo, found.commit, cache_dir / "hub")
+        names = list(found.names)
+        weights = _weights(repo, names, fetch)
+        others = set(_others(names, weights))
+        beside = filter_repo_objects(names, allow_patterns=PATTERNS)
+        wanted = {CONFIG, *weights, *(name for name in beside if name not in others)}
+        with ThreadPoolExecutor(READERS) as pool:
+            list(pool.map(fetch, sorted(wanted)))
+        return fetch(CONFIG).parent, found.commit
+
+
+def _fetch(repo: str, commit: str, cache: Path, name: str) -> Path:
+    """Return where a file lies, whole, in the cache of this commit."""
+    session()  # whose replies are checked
+    again = False
+    while True:
+        path = Path(
+            hf_hub_download(
+                repo,
+                name,
+                revision=commit,
+                cache_dir=cache,
+                endpoint=settings.hub_address(),
+                force_download=again,
+            )
         )
-        weights = _weights(repo, names, lambda name: Path(fetch(name)))
-        folder = snapshot_download(
-            repo,
-            revision=info.sha,
-            cache_dir=cache_dir / "hub",
-            allow_patterns=[*PATTERNS, *map(glob.escape, weights)],
-            ignore_patterns=[glob.escape(name) for name in _others(names, weights)],
-        )
-    return Path(folder), info.sha
+        if not path.as_posix().endswith(f"/snapshots/{commit}/{name}"):
+            raise BrokenReply("it sends a file of another commit")
+        if _is_whole(path):
+            return path
+        if again:
+            raise BrokenReply(f"{name} is not the file that the hub says it is")
+        again = True
+
+
+def _is_whole(path: Path) -> bool:
+    """Tell whether a file is what it is tagged with, as the cache names it: sha256 of the content, or git's digest of it."""
+    tag = Path(os.readlink(path)).name if path.is_symlink() else ""
+    if _SHA256.fullmatch(tag):
+        return sha256(path) == tag
+    if _GIT.fullmatch(tag):
+        content = path.read_bytes()
+        head = f"blob {len(content)}\0".encode()
+        return hashlib.sha1(head + content, usedforsecurity=False).hexdigest() == tag
+    return True
 
 
 def _weights(repo: str, names: list[str], fetch: Callable[[str], Path]) -> list[str]:

@@ -6,6 +6,7 @@ import errno
 import gzip
 import io
 import json
+import time
 import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -14,6 +15,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any, Literal
 
+from pruning_core import settings
 from pruning_core.errors import (
     DatasetInvalid,
     DatasetNotFound,
@@ -22,6 +24,12 @@ from pruning_core.errors import (
     PruningError,
 )
 from pruning_core.intake.declaration import Hub, item_of, mapped
+from pruning_core.intake.hub_client import (
+    DESCRIPTION_SECONDS,
+    describe,
+    no_other_error,
+    session,
+)
 from pruning_core.intake.items import MAX_LINE_BYTES, Item, TextItem, is_held_out
 
 MAX_EXPANDED_BYTES = 4 << 30
@@ -58,24 +66,25 @@ def fetch(
 def _download(
     hub: Hub, patterns: tuple[str, ...], cache_dir: Path | None
 ) -> tuple[str, list[tuple[str, Path]]]:
-    from huggingface_hub import HfApi, hf_hub_download
+    from huggingface_hub import hf_hub_download
 
-    with _hub_errors(hub):
-        info = HfApi().dataset_info(hub.repo, revision=hub.revision)
-        assert info.sha is not None
-        held = [sibling.rfilename for sibling in info.siblings or []]
-        names = _matching(hub, patterns, held)
+    with _hub_errors(hub), no_other_error():
+        deadline = time.monotonic() + DESCRIPTION_SECONDS
+        found = describe("datasets", hub.repo, hub.revision, deadline=deadline)
+        names = _matching(hub, patterns, list(found.names))
+        session()  # whose replies are checked
         paths = [
             hf_hub_download(
                 hub.repo,
                 name,
                 repo_type="dataset",
-                revision=info.sha,
+                revision=found.commit,
                 cache_dir=cache_dir and cache_dir / "hub",
+                endpoint=settings.hub_address(),
             )
             for name in names
         ]
-    return info.sha, list(zip(names, map(Path, paths), strict=True))
+    return found.commit, list(zip(names, map(Path, paths), strict=True))
 
 
 def _matching(hub: Hub, patterns: tuple[str, ...], held: list[str]) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -21,6 +22,7 @@ from pruning_core.intake.headers import (
     header_length,
     parse_header,
 )
+from pruning_core.intake.hub_client import describe, fetched, no_other_error
 from pruning_core.intake.weights import (
     CONFIG,
     MAX_INDEX_BYTES,
@@ -31,10 +33,9 @@ from pruning_core.intake.weights import (
     require_config,
 )
 
-ANSWER_SECONDS = 10.0
-"""Without a byte for so long the hub counts as away."""
 TOTAL_SECONDS = 25.0
 READERS = 8
+_SIZE = re.compile(r"[0-9]{1,18}")
 FIRST_BYTES = 1 << 16
 """Fetched of every file at first; it holds the header of most."""
 
@@ -48,15 +49,11 @@ def inspect(repo: str, revision: str | None) -> tuple[CheckpointFacts, str]:
     """
     if settings.hub_offline():
         raise HubUnavailable("The hub is switched off here (HF_HUB_OFFLINE).")
-    from huggingface_hub import HfApi
-
     deadline = time.monotonic() + TOTAL_SECONDS
-    with hub_errors(repo, revision):
-        api = HfApi(endpoint=settings.hub_address())
-        info = api.model_info(repo, revision=revision, timeout=ANSWER_SECONDS)
-        assert info.sha is not None
-        names = {sibling.rfilename for sibling in info.siblings or []}
-        return _Repository(repo, info.sha, names, deadline).facts(), info.sha
+    with hub_errors(repo, revision), no_other_error():
+        found = describe("models", repo, revision, deadline=deadline)
+        repository = _Repository(repo, found.commit, set(found.names), deadline)
+        return repository.facts(), found.commit
 
 
 @dataclass(frozen=True)
@@ -105,34 +102,16 @@ class _Repository:
     def _head(self, name: str, count: int) -> tuple[bytes, int]:
         """Return the first bytes of a file, no more than `count`, and its size."""
         from huggingface_hub import hf_hub_url
-        from huggingface_hub.utils import (  # type: ignore[attr-defined]  # which has no __all__
-            build_hf_headers,
-            get_session,
-            hf_raise_for_status,
-        )
 
         url = hf_hub_url(self.repo, name, revision=self.commit, endpoint=settings.hub_address())
-        asked = {"Range": f"bytes=0-{count - 1}", "Accept-Encoding": "identity"}
-        headers = build_hf_headers(headers=asked)
-        content = bytearray()
-        self._check_time()
-        with get_session().stream("GET", url, headers=headers, timeout=ANSWER_SECONDS) as response:
-            hf_raise_for_status(response)
-            for piece in response.iter_bytes(FIRST_BYTES):
-                content += piece
-                if len(content) >= count:
-                    break
-                self._check_time()
-            return bytes(content[:count]), self._size(name, response.headers)
-
-    def _check_time(self) -> None:
-        if time.monotonic() > self.deadline:
-            raise HubUnavailable(f"The hub takes too long over {self.repo}.")
+        asked = {"Range": f"bytes=0-{count - 1}"}
+        content, headers = fetched(url, count, deadline=self.deadline, headers=asked)
+        return content, self._size(name, headers)
 
     def _size(self, name: str, headers: Any) -> int:
         """Return the size of a file of which all was sent, or a range."""
         total = headers.get("content-range", "").rpartition("/")[2] or headers.get("content-length")
-        if total is None or not total.isdecimal():
+        if total is None or not _SIZE.fullmatch(total):
             raise HubUnavailable(f"The hub does not say how large {name} of {self.repo} is.")
         return int(total)
 
