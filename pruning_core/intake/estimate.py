@@ -33,7 +33,7 @@ SPEED_TOKENS = 3500
 ITEM_TOKENS = 400
 """Of a question with its choices."""
 BYTES_PER_TOKEN = 4
-START_SECONDS = 25.0
+START_SECONDS = 45.0
 """To start processes, tokenise, and open the result twice."""
 DISK_BYTES = 4e8
 """A second's worth of reading, hashing, converting and writing."""
