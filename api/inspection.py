@@ -8,6 +8,7 @@ from dataclasses import replace
 from itertools import pairwise
 
 from api import inspection_schemas
+from pruning_core.families.further import noted
 from pruning_core.families.layout import Layout
 from pruning_core.intake import hub_model
 from pruning_core.intake.admission import inspect_local
@@ -59,6 +60,7 @@ def inspect(
         head_dim=layout.head_dim,
         axes=[_axis(cutters, kind) for kind in NAMES],
         methods=_fits(cutters[0]),
+        notes=list(noted(layout.further)),
     )
 
 

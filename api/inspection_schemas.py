@@ -127,3 +127,5 @@ class Inspection(BaseModel):
     head_dim: int
     axes: list[Axis]
     methods: list[MethodFit]
+    notes: list[str]
+    """What else the file holds, and what becomes of it."""

@@ -18,9 +18,10 @@ from pruning_core.engine.tensors import new_zeros
 from pruning_core.engine.tokenizing import load_tokenizer
 from pruning_core.engine.unit_plan import UnitPlan
 from pruning_core.engine.walk import Walk
+from pruning_core.families.further import told
 from pruning_core.intake.checkpoint import inspect
 from pruning_core.intake.origin import NOTE
-from pruning_core.intake.sizes import NAMES
+from pruning_core.intake.sizes import NAMES, layout_of
 from pruning_core.intake.weights import INDEX
 from pruning_core.reporting import card, page
 from pruning_core.reporting.headline import headline
@@ -242,6 +243,7 @@ def _warnings(
         yield from run.units.warnings
         if not run.units.removing:
             yield ZEROED_UNITS
+    yield from told(layout_of(run.facts).further, run.units.cut if run.units else ())
     if isinstance(run.spec.pattern, NofM) and run.spec.pattern.permute == "mask":
         yield PERMUTED_MASK
     if run.rounding is not None and run.rounding.underflows:

@@ -132,7 +132,7 @@ def _zero_outside(model: StreamedModel, plan: UnitPlan) -> dict[str, torch.Tenso
     layout, found = plan.layout, {}
     tokens = _dropped_tokens(plan)
     for stored, tensor in layout.tensors.items():
-        if tensor.block is not None or len(tensor.axes) < 2:
+        if tensor.block is not None or tensor.further is not None or len(tensor.axes) < 2:
             continue
         parameter = model.model.get_parameter(layout.module_name(stored))
         for axis, spans in enumerate(tensor.axes):
@@ -186,7 +186,7 @@ def _unscale_outside(model: StreamedModel, plan: UnitPlan) -> None:
     found = {
         model.model.get_parameter(plan.layout.module_name(stored)): tensor.role
         for stored, tensor in plan.layout.tensors.items()
-        if tensor.block is None and tensor.role in factors
+        if tensor.block is None and tensor.further is None and tensor.role in factors
     }
     for parameter, role in found.items():
         shift = offset if role == "final_norm" else 0.0

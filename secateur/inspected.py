@@ -40,6 +40,8 @@ def show(found: Inspection) -> None:
     out.print()
     methods = ((m.name, " ".join(m.units) or "none", m.reason or "") for m in found.methods)
     rows(("method", "can remove", "cannot"), methods)
+    for note in found.notes:
+        out.print(Text(note))
 
 
 def _axis_lines(axis: Axis) -> Iterator[Sequence[object]]:

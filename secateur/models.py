@@ -205,6 +205,7 @@ class Inspection(Answer):
     head_dim: int
     axes: tuple[Axis, ...]
     methods: tuple[MethodFit, ...]
+    notes: tuple[str, ...] = ()
 
     def axis(self, name: str) -> Axis:
         """Return the axis of this name: hidden, neurons, kv_groups, layers or vocabulary."""

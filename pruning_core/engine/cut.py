@@ -5,7 +5,7 @@ embedding's multiplier as a function of the hidden size (Gemma: its root, rounde
 
     embedding E[:, keep] e(d) / e(d')      norms c g[keep]  (Gemma: c (1 + w[keep]) - 1)      rms_norm_eps d / d'
     final norm before a tied head          c e(d') / e(d) g[keep];   before a head of its own c g[keep]
-    tied head, where it is stored too      as the embedding
+    tied head, where it is stored too      as the embedding; so what else reads the final norm
 
 A norm then gives what it gave over d dimensions of which the removed ones are zero.
 """
@@ -35,12 +35,12 @@ class Slices:
     Attributes:
         name: Its name in the result.
         shape: Its shape in the result.
-        apply: Makes it from the source's.
+        apply: Makes it from the source's; None where it is the source's.
     """
 
     name: str
     shape: tuple[int, ...]
-    apply: Callable[[torch.Tensor], torch.Tensor]
+    apply: Callable[[torch.Tensor], torch.Tensor] | None
 
 
 class Cut:
@@ -67,9 +67,10 @@ class Cut:
         self._tied = tied
         gone = set(plan.layers)
         self._layers = [index for index in range(plan.layout.sizes.layers) if index not in gone]
+        self._numbers = {index: number for number, index in enumerate(self._layers)}
 
     def slices(self, name: str, shape: tuple[int, ...], dtype: torch.dtype) -> Slices | None:
-        """Return what a stored tensor becomes; None where its block goes.
+        """Return what a stored tensor becomes; None where its block goes, or the head that it is a part of.
 
         Args:
             name: Its name in the source.
@@ -77,7 +78,7 @@ class Cut:
             dtype: As stored.
         """
         layout = self._plan.layout.tensors[name]
-        if layout.block in self._plan.layers:
+        if layout.block in self._plan.layers or self._parts_with(layout):
             return None
         indices = [self._indices(layout, axis) for axis in range(len(shape))]
         new = tuple(
@@ -85,14 +86,17 @@ class Cut:
             for length, index in zip(shape, indices, strict=True)
         )
         scale = self._scale(layout.role, dtype)
+        renamed = self._renamed(name, layout)
+        if scale is None and all(index is None for index in indices):
+            return Slices(renamed, new, None)
 
         def apply(tensor: torch.Tensor) -> torch.Tensor:
             for axis, index in enumerate(indices):
                 if index is not None:
                     tensor = _take(tensor, axis, index)
-            return scale(tensor).contiguous()
+            return (tensor if scale is None else scale(tensor)).contiguous()
 
-        return Slices(self._renamed(name, layout.block), new, apply)
+        return Slices(renamed, new, apply)
 
     def config(self, config: Mapping[str, Any]) -> dict[str, Any]:
         """Return the content of `config.json` for the cut model."""
@@ -127,11 +131,16 @@ class Cut:
             found["max_window_layers"] = sum(index < windowed for index in self._layers)
         return found
 
-    def _renamed(self, name: str, block: int | None) -> str:
+    def _parts_with(self, layout: TensorLayout) -> bool:
+        """Tell whether a tensor beside the model goes because it cannot be told how it would be cut."""
+        return layout.further is not None and any(map(self._cuts, layout.further.unclear))
+
+    def _renamed(self, name: str, layout: TensorLayout) -> str:
+        block = layout.further.block if layout.further is not None else layout.block
         if block is None or not self._plan.layers:
             return name
         blocks = re.escape(self._plan.layout.family.blocks.rpartition(".")[2])
-        number = self._layers.index(block)
+        number = self._numbers.get(block, block - len(self._plan.layers))
         return re.sub(rf"((?:^|\.){blocks}\.){block}\.", rf"\g<1>{number}.", name, count=1)
 
     def _indices(self, layout: TensorLayout, axis: int) -> Index:
@@ -168,11 +177,11 @@ class Cut:
 
     def _scale(
         self, role: Role | None, dtype: torch.dtype
-    ) -> Callable[[torch.Tensor], torch.Tensor]:
+    ) -> Callable[[torch.Tensor], torch.Tensor] | None:
         factors = residual_factors(self._plan, dtype, tied=self._tied)
         factor = factors.get(role) if role is not None else None
         if factor is None or not self._plan.rescales:
-            return lambda tensor: tensor
+            return None
         return lambda tensor: scaled(tensor, factor, self._offset(role))
 
     def _offset(self, role: Role | None) -> float:
@@ -192,7 +201,7 @@ def residual_factors(plan: UnitPlan, dtype: torch.dtype, *, tied: bool) -> dict[
         embedding = first / last
     factors: dict[Role, float] = {"embedding": embedding, "norm": norm, "final_norm": norm}
     if tied:
-        factors |= {"head": embedding, "final_norm": norm / embedding}
+        factors |= {"head": embedding, "reader": embedding, "final_norm": norm / embedding}
     return factors
 
 

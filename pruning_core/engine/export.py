@@ -140,12 +140,11 @@ def _cut_pieces(pieces: Iterable[_Piece], cut: Cut) -> Iterator[tuple[str, _Piec
         found = cut.slices(
             piece.name, piece.facts.shape, DTYPES.get(piece.facts.dtype, torch.float32)
         )
-        if found is not None:
-            smaller = replace(piece.facts, shape=found.shape)
-            yield (
-                found.name,
-                _Piece(found.name, smaller, piece.file, Cutting(piece.name, found.apply)),
-            )
+        if found is None:
+            continue
+        smaller = replace(piece.facts, shape=found.shape)
+        cutting = None if found.apply is None else Cutting(piece.name, found.apply)
+        yield found.name, _Piece(found.name, smaller, piece.file, cutting)
 
 
 def _shards(pieces: list[_Piece], limit: int) -> list[list[_Piece]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, get_args
 
 import torch
 
@@ -13,7 +13,7 @@ from pruning_core.engine.quiet import Masks
 from pruning_core.families.layout import Layout, Sizes
 from pruning_core.spec.composition import Refit
 from pruning_core.spec.patterns import Units
-from pruning_core.spec.unit_methods import GOA, Diet, UnitMethod
+from pruning_core.spec.unit_methods import GOA, Diet, UnitKind, UnitMethod
 
 Scores = Callable[[Candidates, Any], torch.Tensor]
 Choice = Callable[[Candidates, int, Any], torch.Tensor | None]
@@ -84,6 +84,13 @@ class UnitPlan:
     def removing(self) -> bool:
         """Whether tensors shrink."""
         return self.pattern.mode == "remove"
+
+    @property
+    def cut(self) -> tuple[UnitKind, ...]:
+        """Kinds of units by which tensors shrink."""
+        before, kinds = self.layout.sizes, get_args(UnitKind)
+        changed = (kind for kind in kinds if self.sizes.of(kind) != before.of(kind))
+        return tuple(changed) if self.removing else ()
 
     @property
     def renumbers(self) -> bool:

@@ -11,11 +11,12 @@ from typing import Any, Literal
 
 from pruning_core.errors import ModelInvalid
 from pruning_core.families.base import EXPERT, Axis, Family
+from pruning_core.families.further import Further, Head, further
 from pruning_core.families.settings import completed
 from pruning_core.intake.headers import DTYPE_BYTES, TensorFacts
 from pruning_core.spec.unit_methods import UnitKind
 
-Role = Literal["embedding", "head", "norm", "final_norm"]
+Role = Literal["embedding", "head", "norm", "final_norm", "reader"]
 """Tensors that a cut of the residual stream rescales."""
 
 
@@ -56,6 +57,7 @@ class TensorLayout:
         stacked: Experts along axis 0, each with neurons of its own; 0 where the tensor holds no more than one.
         axes: Runs of units that cover an axis from its start to its end; empty where nothing can be cut.
         role: What it is, where a cut of the residual stream rescales it.
+        further: Where it lies beside the model, what is known of it.
     """
 
     block: int | None
@@ -63,6 +65,7 @@ class TensorLayout:
     axes: tuple[Spans, ...]
     role: Role | None = None
     stacked: int = 0
+    further: Further | None = None
 
 
 class Layout:
@@ -98,8 +101,11 @@ class Layout:
         self._check_settings(config)
         self._matrices = dict(self._matrix_axes(config))
         self._stacks = self._stacked_axes()
+        self.further = self._beside(tensors)
         self.tensors = {
-            stored: self._layout(self.module_name(stored), facts.shape)
+            stored: self._aside(self.further[stored], facts.shape)
+            if stored in self.further
+            else self._layout(self.module_name(stored), facts.shape)
             for stored, facts in tensors.items()
         }
         self._counted = Counter(
@@ -249,7 +255,7 @@ class Layout:
         path, _, leaf = EXPERT.sub("*", within).rpartition(".")
         role: Role | None = None
         axes = tuple(() for _ in shape)
-        if path in self._matrices:
+        if path in self._matrices and leaf in ("weight", "bias"):
             rows, columns = self._matrices[path]
             both = (columns, rows) if self.family.transposed else (rows, columns)
             axes = both if leaf == "weight" else (rows,)
@@ -267,6 +273,44 @@ class Layout:
         axes = self._stacks[within]
         self._check(name, shape, axes)
         return TensorLayout(block, "", axes, stacked=shape[0])
+
+    def _beside(self, tensors: Mapping[str, TensorFacts]) -> dict[str, Further]:
+        """Return the tensors that are no part of a block, nor known outside the blocks."""
+        heads = {stored: self._head(self.module_name(stored)) for stored in tensors}
+        blocks = {
+            head for stored, head in heads.items() if self._is_matrix(self.module_name(stored))
+        }
+        shapes = {
+            stored: (Head(*head, is_block=head in blocks), tensors[stored].shape)
+            for stored, head in heads.items()
+            if head is not None
+        }
+        return further(shapes, self.sizes.hidden, self.sizes.vocabulary)
+
+    def _head(self, name: str) -> tuple[str, int | None] | None:
+        """Return what a tensor beside the model is a part of, with its number where that is a block; else None."""
+        place = self.block_of(name)
+        if place is not None:
+            blocks = self.family.blocks.rpartition(".")[2]
+            beyond = place[0] >= self.sizes.layers
+            return (f"{blocks}.{place[0]}", place[0]) if beyond else None
+        if name in self.family.outside:
+            return None
+        root = self.family.blocks.partition(".")[0]
+        return name.removeprefix(f"{root}.").partition(".")[0], None
+
+    def _is_matrix(self, name: str) -> bool:
+        """Tell whether a tensor is called as a matrix of a block, wherever it lies."""
+        path = EXPERT.sub("*", name).rpartition(".")[0]
+        return any(path.endswith(f".{matrix}") for matrix in self._matrices)
+
+    def _aside(self, one: Further, shape: tuple[int, ...]) -> TensorLayout:
+        axes = tuple(
+            (Span(kind, length, 1),) if kind and kind not in one.unclear else ()
+            for kind, length in zip(one.axes, shape, strict=True)
+        )
+        reads = len(shape) > 1 and one.axes[-1] == "hidden"
+        return TensorLayout(None, "", axes, "reader" if reads else None, further=one)
 
     def _outside(self, name: str, shape: tuple[int, ...]) -> tuple[Spans, ...]:
         kinds: tuple[Axis, ...] = self.family.outside.get(name, tuple(None for _ in shape))

@@ -10,8 +10,10 @@ from types import ModuleType
 from typing import Any
 
 import pytest
+import torch
 from fastapi.testclient import TestClient
 from gguf import GGMLQuantizationType
+from safetensors.torch import load_file, save_file
 
 from pruning_core.intake import headers, hub_model, weights
 from tests import gguf_files, tiny
@@ -89,11 +91,25 @@ def axes(found: dict[str, Any]) -> dict[str, dict[str, Any]]:
     return {axis["name"]: axis for axis in found["axes"]}
 
 
+def test_what_lies_beside_a_model_is_told_before_a_job(client: TestClient, roots: Path) -> None:
+    folder = shutil.copytree(roots / "llama", roots / "beside")
+    tensors = load_file(folder / WEIGHTS)
+    tensors["v_head.summary.weight"] = torch.ones(1, 32)
+    tensors["medusa_head.0.linear.weight"] = torch.ones(32, 32)
+    save_file(tensors, folder / WEIGHTS, metadata={"format": "pt"})
+    first, cut, left_out = inspect(client, f"file://{folder}")["notes"]
+    assert "medusa_head.0.linear.weight, v_head.summary.weight" in first
+    told = {one.rpartition(": ")[2]: one for one in (cut, left_out)}
+    assert "are cut alike" in told["v_head.summary.weight."]
+    assert "are left out" in told["medusa_head.0.linear.weight."]
+
+
 def test_a_local_model_is_described(client: TestClient, roots: Path) -> None:
     found = inspect(client, f"file://{roots}/llama")
     described = {key: value for key, value in found.items() if key not in ("axes", "methods")}
     assert described == {
         "object": "model.inspection",
+        "notes": [],
         "ref": f"file://{roots}/llama",
         "revision": None,
         "commit": None,
