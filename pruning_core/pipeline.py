@@ -17,7 +17,7 @@ from pruning_core.engine.decide import Decision
 from pruning_core.engine.export import UNCHANGED
 from pruning_core.engine.files import alone_in, disk_errors, flush
 from pruning_core.engine.model import StreamedModel
-from pruning_core.engine.progress import Observer, Silent
+from pruning_core.engine.progress import Observer, Silent, Tracker, counting
 from pruning_core.engine.prune_elements import element_walk
 from pruning_core.engine.walk import Walk
 from pruning_core.errors import DiskFull
@@ -52,6 +52,7 @@ def prune(
     base_model: str | None = None,
     origin: Origin | None = None,
     root: Path | None = None,
+    tracker: Tracker | None = None,
 ) -> Report:
     """Prune a Hugging Face folder; a re-run over the same `out_dir` goes on where an earlier one stopped.
 
@@ -67,6 +68,7 @@ def prune(
         base_model: The dense model's name on the hub, for the model card.
         origin: What the report says of model and job; None: the folder.
         root: Folder that no file of the model may lie outside of, with every link followed; None for no such bound.
+        tracker: What counts already, and goes on; its observer is told in place of `observer`.
 
     Raises:
         PruningError: with a stable code, for everything that can go wrong.
@@ -84,7 +86,7 @@ def prune(
             spec,
             out_dir,
             tokens,
-            observer or Silent(),
+            tracker or Tracker(observer or Silent()),
             sources,
             base_model,
             origin or Origin(model=str(model_dir)),
@@ -166,7 +168,7 @@ def _prune_and_save(run: Run, fingerprint: str) -> tuple[Walk, verify.Examined, 
         tokens = verify.probe_tokens(run.facts.vocab_size, run.facts.max_positions)
         walk = _walk(run, model, fingerprint, tokens)
     _prune_blocks(run, walk)
-    run.tracker.begin("saving")
+    run.tracker.begin("saving", run.facts.bytes, unit="byte")
     logits = model.logits(tokens, walk.probe.hidden[0], torch.arange(tokens.shape[1]))
     walk.release()
     unverified = run.work / "checkpoint"
@@ -257,7 +259,8 @@ def _verified(
         cut=cut,
         rescaled=rescaled,
         device=run.device,
-        alive=run.tracker.alive,
+        told=run.tracker.part,
+        alive=run.tracker.waiting,
     )
 
 
@@ -280,5 +283,5 @@ def _save(run: Run, walk: Walk, units: UnitWalk | None, target: Path) -> int:
         target,
         shard_bytes=run.spec.output.shard_bytes,
         changes=changes,
-        alive=run.tracker.alive,
+        told=counting(run.tracker.step),
     )

@@ -8,16 +8,13 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file
 
-from pruning_core.engine import finetune
+from pruning_core.engine import finetune, holdout
 from pruning_core.engine.calibration import Texts
 from pruning_core.engine.walk import Walk
 from pruning_core.intake.checkpoint import inspect
 from pruning_core.intake.headers import read_header
 from pruning_core.run import Run, training_windows
 from pruning_core.spec.recovery import Recovery
-
-STEPS = 1000
-"""Steps of the progress that training is told in."""
 
 
 def recover(
@@ -38,16 +35,8 @@ def recover(
         texts = Texts(checkpoint, inspect(checkpoint), run.sources)
         windows = training_windows(run.spec, texts)
     assert windows is not None
-    training, validation = finetune.split(windows, params.validation, params.seed)
-    run.tracker.begin("recovering", STEPS)
-    told = 0
-
-    def tell(share: float, _seconds: float | None) -> None:
-        nonlocal told
-        while told < int(share * STEPS):
-            told += 1
-            run.tracker.step(told)
-
+    training, validation = holdout.split(windows, params)
+    run.tracker.begin("recovering", unit="step")
     work = run.work / "recovery"
     run.recovery = finetune.finetune(
         checkpoint,
@@ -60,8 +49,8 @@ def recover(
         masked=[*_masked(run, walk)],
         device=run.device,
         fingerprint=fingerprint,
-        told=tell,
-        alive=run.tracker.alive,
+        told=run.tracker.part,
+        alive=run.tracker.waiting,
     )
     return work / finetune.FOLDER, load_file(work / finetune.PROBE)["logits"]
 

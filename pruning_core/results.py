@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -14,6 +14,7 @@ from pruning_core.engine.calibration import Texts
 from pruning_core.engine.files import replacing
 from pruning_core.engine.measure import accuracies, gates, measure, perplexities, renumbered
 from pruning_core.engine.model import StreamedModel
+from pruning_core.engine.progress import counting
 from pruning_core.engine.tensors import new_zeros
 from pruning_core.engine.tokenizing import load_tokenizer
 from pruning_core.engine.unit_plan import UnitPlan
@@ -58,7 +59,7 @@ def evaluate_dense(run: Run) -> None:
         model = StreamedModel(run.source, run.facts, run.device)
         run.dense = measure(model, run.yardsticks, run.tracker, "evaluating_dense")
     if run.spec.evaluation.harness == "lm_eval":
-        run.tracker.begin("evaluating", key="evaluating_dense")
+        run.tracker.begin("evaluating", unit="request", key="evaluating_dense")
         run.harness_dense = _harness(run, run.source)
 
 
@@ -69,7 +70,8 @@ def _harness(run: Run, folder: Path) -> list[harness.Row]:
         limit=run.spec.evaluation.items,
         device=run.device,
         include=run.sources.tasks_dir,
-        alive=run.tracker.alive,
+        told=run.tracker.part,
+        alive=run.tracker.waiting,
     )
 
 
@@ -88,10 +90,10 @@ def report(
     texts, questions, others = _evaluate_pruned(run)
     blocks = tuple(walk.ledger.blocks)
     gone = removed(run, blocks)
-    run.tracker.end()
+    run.tracker.begin("reporting", unit="byte")
     report = Report(
         origin=run.origin,
-        started_at=run.started_at,
+        started_at=run.tracker.started_at,
         finished_at=datetime.now(UTC),
         spec=run.spec,
         spec_digest=digest(run.spec),
@@ -137,11 +139,15 @@ def report(
     licence = card.write(
         report, base_model=run.base_model, source=run.source, checkpoint=run.checkpoint
     )
-    files = export.manifest(run.checkpoint)
+    size = sum(path.stat().st_size for path in run.checkpoint.rglob("*") if path.is_file())
+    files = export.manifest(
+        run.checkpoint, counting(lambda read: run.tracker.part(read, size, "byte"))
+    )
     told = {"files": files, "licence": licence, "summary": headline(report)}
-    report = report.model_copy(update=told)
+    report = _timed(run, report.model_copy(update=told))
     with replacing(run.out / "report.html") as temporary:
         temporary.write_text(page.html(report), encoding="utf-8")
+    report = _timed(run, report)
     with replacing(run.out / "report.json") as temporary:
         temporary.write_text(report.model_dump_json(indent=2), encoding="utf-8")
     shutil.rmtree(run.work)
@@ -153,6 +159,13 @@ def _left_behind(run: Run) -> tuple[str, ...]:
     kept = {path.relative_to(run.checkpoint).as_posix() for path in run.checkpoint.rglob("*")}
     read = {INDEX, NOTE, *run.facts.files.values()}
     return tuple(name for name in run.offered if name not in kept | read)
+
+
+def _timed(run: Run, report: Report) -> Report:
+    """Return the report with the time that all phases took until now."""
+    run.tracker.end()
+    timing = report.timing.model_copy(update={"phases": dict(run.tracker.seconds)})
+    return report.model_copy(update={"timing": timing, "finished_at": datetime.now(UTC)})
 
 
 @dataclass(frozen=True)
@@ -221,7 +234,7 @@ def _evaluate_pruned(
         texts = perplexities(by, run.dense, pruned, other)
         questions = accuracies(by, run.dense, pruned)
     if run.spec.evaluation.harness == "lm_eval":
-        run.tracker.begin("evaluating", key="evaluating_pruned")
+        run.tracker.begin("evaluating", unit="request", key="evaluating_pruned")
         return texts, questions, harness.metrics(run.harness_dense, _harness(run, run.checkpoint))
     return texts, questions, ()
 
@@ -267,5 +280,15 @@ def _warnings(
         )
     if speed is not None and speed.doubts:
         yield f"Speed was not reliably measured: {'; '.join(speed.doubts)}."
-    for block in blocks:
-        yield from block.warnings
+    yield from _together(warning for block in blocks for warning in block.warnings)
+
+
+def _together(warnings: Iterable[str]) -> Iterator[str]:
+    """Yield what is said of several matrices once, naming the first."""
+    places: dict[str, list[str]] = {}
+    for warning in warnings:
+        place, _, said = warning.partition(": ")
+        places.setdefault(said, []).append(place)
+    for said, where in places.items():
+        others = f" and {len(where) - 1:,} more" if len(where) > 1 else ""
+        yield f"{where[0]}{others}: {said}"

@@ -7,7 +7,6 @@ import hashlib
 import json
 import platform
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 
@@ -19,10 +18,11 @@ from pruning_core.engine.activations import Activations
 from pruning_core.engine.allocate import needs_forward
 from pruning_core.engine.calibration import Texts, Windows, checked_tokens
 from pruning_core.engine.files import sha256
+from pruning_core.engine.holdout import Schedule, most
 from pruning_core.engine.measure import Measured, Yardsticks, yardsticks
 from pruning_core.engine.model import StreamedModel
 from pruning_core.engine.own_text import sample
-from pruning_core.engine.progress import Observer, Tracker
+from pruning_core.engine.progress import Tracker, counting
 from pruning_core.engine.tokenizer_probe import probe
 from pruning_core.engine.tokenizing import check_tokenizer
 from pruning_core.engine.unit_plan import UnitPlan
@@ -60,7 +60,6 @@ class Run:
     yardsticks: Yardsticks
     model_digest: str
     tracker: Tracker
-    started_at: datetime
     dense: Measured | None = None
     harness_dense: list[harness.Row] | None = None
     search: SearchReport | None = None
@@ -102,7 +101,7 @@ def prepare(
     spec: PruneSpec,
     out: Path,
     tokens: torch.Tensor | None,
-    observer: Observer,
+    tracker: Tracker,
     sources: Sources,
     base_model: str | None,
     origin: Origin,
@@ -114,7 +113,7 @@ def prepare(
         spec: What to do, presets expanded.
         out: Folder of the run.
         tokens: int64 [samples, seq_len]; replaces the calibration tasks.
-        observer: Told of every step.
+        tracker: Told of every step.
         sources: The data.
         base_model: The dense model's name on the hub.
         origin: Which model and job the report names.
@@ -123,27 +122,29 @@ def prepare(
         PruningError: something of it is missing, malformed or too small.
     """
     facts, device = inspect(model_dir), devices.pick()
-    started_at = datetime.now(UTC)
     preflight.check_decoding(model_dir)
     if spec.evaluation.harness == "lm_eval":
         harness.require()
     out.mkdir(parents=True, exist_ok=True)
-    model_digest = _model_digest(model_dir, facts)
+    model_digest = _model_digest(model_dir, facts, tracker)
+    sources.told = lambda read: tracker.part(read, 0, "text")
     own_text = functools.partial(
         sample,
         model_dir,
         out,
         model_digest=model_digest,
         device=device,
-        alive=observer.alive,
+        told=tracker.part,
+        alive=tracker.waiting,
     )
     texts = Texts(model_dir, facts, sources, own_text)
     if has_tokenizer(model_dir):
-        _check_tokenizer(model_dir, texts)
+        _check_tokenizer(model_dir, texts, tracker)
     by = yardsticks(spec, texts, sources)
     training = training_windows(spec, texts) if spec.recovery else None
     windows, search_text = _calibration(spec, facts, texts, tokens)
     _refuse_leaks(sources)
+    tracker.plan(_costs(spec, facts, windows, by, training))
     return Run(
         source=model_dir,
         facts=facts,
@@ -157,16 +158,15 @@ def prepare(
         search_text=search_text,
         yardsticks=by,
         model_digest=model_digest,
-        tracker=Tracker(observer, _costs(spec, facts, windows, by, training)),
-        started_at=started_at,
+        tracker=tracker,
         training=training,
     )
 
 
-def _check_tokenizer(folder: Path, texts: Texts) -> None:
+def _check_tokenizer(folder: Path, texts: Texts, tracker: Tracker) -> None:
     """Refuse a tokenizer that would fail when the finished checkpoint is examined with it."""
     if (folder / TOKENIZER).is_file():
-        probe(folder / TOKENIZER)
+        probe(folder / TOKENIZER, tracker.waiting)
     check_tokenizer(folder, texts.tokenizer, verify.PROMPT)
 
 
@@ -213,10 +213,13 @@ def _refuse_leaks(sources: Sources) -> None:
             )
 
 
-def _model_digest(folder: Path, facts: CheckpointFacts) -> str:
+def _model_digest(folder: Path, facts: CheckpointFacts, tracker: Tracker) -> str:
     """Return sha256 over the configuration and every weight file."""
+    files = [folder / name for name in sorted(set(facts.files.values()))]
+    tracker.begin("preparing", sum(path.stat().st_size for path in files), unit="byte")
+    told = counting(tracker.step)
     content = json.dumps(facts.config, sort_keys=True)
-    content += "".join(sha256(folder / name) for name in sorted(set(facts.files.values())))
+    content += "".join(sha256(path, told=told) for path in files)
     return "sha256:" + hashlib.sha256(content.encode()).hexdigest()
 
 
@@ -245,11 +248,15 @@ def _costs(
 
 
 def _training_cost(params: Recovery, training: torch.Tensor) -> float:
-    """Return the tokens of training, each counted as often as a plain forward pass would cost it."""
-    rows = params.batch * params.accumulation
-    steps = params.most_steps(-(-len(training) // rows)) or len(training) // rows
+    """Return the tokens of training and validating, each counted as often as a plain forward pass would cost it."""
+    schedule = Schedule.of(params, len(training))
+    trained = schedule.window_budget or len(training)
+    validated = schedule.validations * min(
+        most(training, params), round(params.validation * len(training))
+    )
     teacher = 1 if params.distillation else 0
-    return float(steps * rows * training.shape[1] * (3 + teacher))
+    windows = trained * (3 + teacher) + validated * (1 + teacher)
+    return float(windows * training.shape[1])
 
 
 def versions() -> dict[str, str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -87,8 +87,13 @@ class LocalArtifacts:
             raise ArtifactNotFound(f"{key!r} is no key of the artifact store")
         return target
 
-    def put(self, source: Path, key: str) -> tuple[int, str]:
-        """Store a regular file (linked where the file system can), and return its size and sha256."""
+    def put(
+        self, source: Path, key: str, told: Callable[[int], None] = lambda _bytes: None
+    ) -> tuple[int, str]:
+        """Store a regular file (linked where the file system can), and return its size and sha256.
+
+        `told` is called with the bytes of every piece that was read.
+        """
         target = self.path(key)
         if source.is_symlink() or not source.is_file():
             raise ArtifactNotFound(f"{source.name} is not a regular file")
@@ -96,7 +101,7 @@ class LocalArtifacts:
         temporary = target.with_name(f".{uuid4().hex}.tmp")
         try:
             _link_or_copy(source, temporary)
-            size, digest = _sync_and_hash(temporary)
+            size, digest = _sync_and_hash(temporary, told)
             temporary.replace(target)
         finally:
             temporary.unlink(missing_ok=True)
@@ -133,13 +138,14 @@ def _link_or_copy(source: Path, target: Path) -> None:
         shutil.copyfile(source, target)
 
 
-def _sync_and_hash(path: Path) -> tuple[int, str]:
+def _sync_and_hash(path: Path, told: Callable[[int], None]) -> tuple[int, str]:
     digest = hashlib.sha256()
     size = 0
     with path.open("rb") as file:
         for chunk in _chunks(file.fileno()):
             digest.update(chunk)
             size += len(chunk)
+            told(len(chunk))
         os.fsync(file.fileno())
     return size, digest.hexdigest()
 

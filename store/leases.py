@@ -38,6 +38,8 @@ class Claim:
     spec: dict[str, Any]
     project: str
     name: str | None
+    earlier_seconds: float
+    """From the job's first claim to this one."""
 
 
 @dataclass(frozen=True)
@@ -67,7 +69,10 @@ def claim(session: Session, *, owner: str, lease_seconds: float) -> Claim | None
         started_at=func.coalesce(Job.started_at, db_now()),
         progress_at=db_now(),
     )
-    return Claim(job.id, job.epoch, job.attempt, job.spec, job.project, job.name)
+    assert job.started_at is not None
+    assert job.progress_at is not None
+    earlier = (job.progress_at - job.started_at).total_seconds()
+    return Claim(job.id, job.epoch, job.attempt, job.spec, job.project, job.name, earlier)
 
 
 def heartbeat(session: Session, job_id: str, epoch: int, *, lease_seconds: float) -> Signals:
@@ -84,22 +89,27 @@ def heartbeat(session: Session, job_id: str, epoch: int, *, lease_seconds: float
     return Signals(cancel=renewed.cancel_requested_at is not None)
 
 
-def record_progress(session: Session, job_id: str, epoch: int, progress: Progress) -> None:
-    """Show how far the attempt is; a finished block or a new phase makes an event."""
+def record_progress(
+    session: Session, job_id: str, epoch: int, progress: Progress, *, in_event: bool = False
+) -> None:
+    """Show how far the attempt is; a finished block or a new phase makes an event, and what `in_event` asks for."""
     job = _held(session, job_id, epoch)
     values = {
         "progress": progress.model_dump(mode="json", exclude={"block"}),
         "phase": progress.phase,
         "progress_at": db_now(),
     }
-    if progress.block is None and progress.phase == job.phase:
+    if not in_event and progress.block is None and progress.phase == job.phase:
         amend(session, job, **values)
         return
     detail = {
         "phase": progress.phase,
         "step": progress.step,
         "total_steps": progress.total_steps,
+        "unit": progress.unit,
+        "batches": progress.batches,
         "percent": progress.percent,
+        "seconds_remaining": progress.seconds_remaining,
         "block": progress.block.block if progress.block else None,
     }
     note(session, job, actor=_owner(job), type="job.progress", detail=detail, **values)

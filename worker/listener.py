@@ -21,6 +21,8 @@ from worker.persist import GaveUp, persist
 from worker.protocol import Failed, Progressed, Resolved, Succeeded, decode
 
 MAX_LINE_BYTES = 64 * 2**20
+EVENT_SECONDS = 5.0
+"""Least time between two events that tell of nothing but progress."""
 
 log = structlog.get_logger()
 
@@ -36,7 +38,7 @@ class Listener:
         self._database = database
         self._claim = claim
         self._lease = lease
-        self.heard_at = time.monotonic()
+        self.heard_at = self._event_at = time.monotonic()
         self.progress: Progress | None = None
         self.verdict: Succeeded | Failed | None = None
         self._thread = threading.Thread(target=self._listen, name=f"listener {claim.job_id}")
@@ -69,10 +71,14 @@ class Listener:
             self.verdict = message
 
     def record(self, progress: Progress) -> None:
-        """Store one step."""
+        """Store one step; every few seconds as an event too."""
+        now = time.monotonic()
+        in_event = now - self._event_at >= EVENT_SECONDS
+        if in_event or progress.block is not None:
+            self._event_at = now
         self._write(
             lambda session: leases.record_progress(
-                session, self._claim.job_id, self._claim.epoch, progress
+                session, self._claim.job_id, self._claim.epoch, progress, in_event=in_event
             )
         )
 

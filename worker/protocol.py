@@ -37,6 +37,10 @@ class Attempt(Frozen):
     job_name: str | None = None
     parent: int
     """Process id of the supervisor; the child ends when it is no longer its parent."""
+    seconds_before: float = 0.0
+    """From the claim to the start of the child."""
+    earlier_seconds: float = 0.0
+    """From the job's first claim to this one."""
     model: ModelRef
     prune: PruneSpec
     model_roots: tuple[Path, ...]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ def upload(
     *,
     under: str,
     go_on: Callable[[], bool],
+    told: Callable[[int], None] = lambda _bytes: None,
 ) -> list[ArtifactRow] | None:
     """Store every file of the checkpoint, and the report's page beside it; None where `go_on` said no between two files.
 
@@ -47,16 +49,22 @@ def upload(
     for entry in report.files:
         if not go_on():
             return None
-        rows.append(_put(checkpoint, entry, artifacts, under))
+        rows.append(_put(checkpoint, entry, artifacts, under, told))
     page = checkpoint.parent / REPORT_PAGE
     if page.is_file():
         artifacts.put(page, report_page_key(under))
     return rows
 
 
-def _put(checkpoint: Path, entry: FileEntry, artifacts: LocalArtifacts, under: str) -> ArtifactRow:
+def _put(
+    checkpoint: Path,
+    entry: FileEntry,
+    artifacts: LocalArtifacts,
+    under: str,
+    told: Callable[[int], None],
+) -> ArtifactRow:
     key = f"{under}/{entry.path}"
-    size, sha256 = artifacts.put(checkpoint / entry.path, key)
+    size, sha256 = artifacts.put(checkpoint / entry.path, key, told)
     if (size, sha256) != (entry.bytes, entry.sha256):
         raise UploadFailed(
             f"{entry.path} has sha256 {sha256} and {size} bytes, the report says {entry.sha256} and {entry.bytes}"
@@ -64,6 +72,14 @@ def _put(checkpoint: Path, entry: FileEntry, artifacts: LocalArtifacts, under: s
     return ArtifactRow(
         path=entry.path, key=key, sha256=sha256, bytes=size, media_type=entry.media_type
     )
+
+
+def after(report: Report, seconds: float) -> Report:
+    """Return the report with the time that storing its files took."""
+    phases = {**report.timing.phases, "uploading": seconds}
+    timing = report.timing.model_copy(update={"phases": phases})
+    finished_at = report.finished_at + timedelta(seconds=seconds)
+    return report.model_copy(update={"timing": timing, "finished_at": finished_at})
 
 
 def result(report: Report) -> dict[str, Any]:

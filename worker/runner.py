@@ -7,6 +7,7 @@ import shutil
 import signal
 import sys
 import threading
+import time
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
@@ -14,9 +15,11 @@ from typing import TYPE_CHECKING, BinaryIO
 import structlog
 from pydantic import BaseModel
 
+from pruning_core.engine.progress import Tracker
 from pruning_core.errors import ResumeMismatch
 from pruning_core.intake import admission
 from pruning_core.spec.report import Origin, Progress, Report
+from worker import BEGUN
 from worker.failures import explain
 from worker.logs import configure_logging
 from worker.orphan import die_with
@@ -54,11 +57,13 @@ class Conversation:
         """Report one step.
 
         Raises:
-            Drained: the supervisor wants the child to stop.
+            Drained: the supervisor wants the child to stop, and no block is in hand.
         """
         self._last = progress.model_copy(update={"block": None})
         self.say(Progressed(progress=progress))
-        if self._stop.is_set():
+        within_step = progress.batches > 0
+        watching = threading.current_thread() is not threading.main_thread()
+        if self._stop.is_set() and not within_step and not watching:
             raise Drained
 
     def alive(self) -> None:
@@ -104,6 +109,8 @@ def main(folder: Path) -> int:
 
 def run(attempt: Attempt, folder: Path, conversation: Conversation) -> Report:
     """Check again what may have changed since the submit, fetch the model, prune."""
+    tracker = Tracker(conversation, _spent(attempt))
+    tracker.begin("resolving")
     admission.check(
         attempt.model,
         attempt.prune,
@@ -111,16 +118,11 @@ def run(attempt: Attempt, folder: Path, conversation: Conversation) -> Report:
         tasks_dir=attempt.tasks_dir,
         files=attempt.files,
     )
-    downloading = Progress(phase="downloading", step=0, total_steps=0, percent=0)
-    conversation.progress(downloading)
     from worker import sources  # here, because it imports torch
 
-    with sources.growth_told(
-        attempt.cache_dir, lambda: conversation.say(Progressed(progress=downloading))
-    ):
-        source = sources.fetch(
-            attempt.model, roots=attempt.model_roots, cache_dir=attempt.cache_dir
-        )
+    source = sources.fetch(
+        attempt.model, roots=attempt.model_roots, cache_dir=attempt.cache_dir, tracker=tracker
+    )
     resolved = {
         "core_version": version("secateur"),
         "model_commit": source.commit,
@@ -134,11 +136,19 @@ def run(attempt: Attempt, folder: Path, conversation: Conversation) -> Report:
         job_id=attempt.job_id,
         job_name=attempt.job_name,
     )
-    return prune(source, attempt, origin, folder, conversation)
+    return prune(source, attempt, origin, folder, tracker)
+
+
+def _spent(attempt: Attempt) -> dict[str, float]:
+    """Return the seconds of the job until now, by phase."""
+    spent = {"resolving": attempt.seconds_before + time.monotonic() - BEGUN}
+    return spent | (
+        {"earlier_attempts": attempt.earlier_seconds} if attempt.earlier_seconds else {}
+    )
 
 
 def prune(
-    source: Source, attempt: Attempt, origin: Origin, folder: Path, conversation: Conversation
+    source: Source, attempt: Attempt, origin: Origin, folder: Path, tracker: Tracker
 ) -> Report:
     """Prune; state of another specification or version in the work folder is thrown away."""
     from pruning_core import pipeline
@@ -148,12 +158,12 @@ def prune(
             source.path,
             attempt.prune,
             folder,
-            observer=conversation,
             files=attempt.files,
             cache_dir=attempt.cache_dir,
             base_model=attempt.model.repo,
             origin=origin,
             root=source.root,
+            tracker=tracker,
         )
 
     try:

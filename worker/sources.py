@@ -10,12 +10,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pruning_core.engine import gguf, hub
+from pruning_core.engine.progress import Tracker
 from pruning_core.intake.checkpoint import is_gguf
 from pruning_core.intake.private import view
 from pruning_core.intake.source import allowed_path
 from pruning_core.spec.model import ModelRef
 
-LOOK_SECONDS = 30.0
+LOOK_SECONDS = 5.0
 
 
 @dataclass(frozen=True)
@@ -27,37 +28,50 @@ class Source:
     commit: str | None
 
 
-def fetch(model: ModelRef, *, roots: Sequence[Path], cache_dir: Path) -> Source:
-    """Return the model's folder; what is in the cache is not fetched again.
+def fetch(model: ModelRef, *, roots: Sequence[Path], cache_dir: Path, tracker: Tracker) -> Source:
+    """Return the model's folder; what is in the cache is not fetched again. The tracker is told of every byte.
 
     Raises:
         ModelNotAllowed, ModelNotFound, ModelInvalid, ModelGated, UnsafePickle, HubUnavailable: as their names say.
     """
     if model.repo is not None:
-        path, commit = hub.download(model.repo, model.revision, cache_dir)
+        tracker.begin("downloading", unit="byte")
+        with growth_told(hub.folder_of(model.repo, cache_dir), _of_download(tracker)):
+            path, commit = hub.download(model.repo, model.revision, cache_dir)
         return Source(path, cache_dir, commit)
     assert model.path is not None
     path, root = allowed_path(model.path, roots)
     if not is_gguf(path):
         return Source(path, root, None)
+    tracker.begin("converting", unit="byte")
     own = tempfile.TemporaryDirectory()
     with own as folder, view(model.path, Path(folder) / "view", root=root) as file:
-        return Source(gguf.convert(file, cache_dir), cache_dir, None)
+        return Source(
+            gguf.convert(file, cache_dir, _of_conversion(tracker), tracker.waiting), cache_dir, None
+        )
+
+
+def _of_download(tracker: Tracker) -> Callable[[int], None]:
+    return lambda grown: tracker.part(grown, 0, "byte")
+
+
+def _of_conversion(tracker: Tracker) -> Callable[[int, int], None]:
+    return lambda done, total: tracker.part(done, total, "byte")
 
 
 @contextmanager
 def growth_told(
-    folder: Path, tell: Callable[[], None], *, every: float = LOOK_SECONDS
+    folder: Path, tell: Callable[[int], None], *, every: float = LOOK_SECONDS
 ) -> Iterator[None]:
-    """Call `tell` as long as the files below `folder` grow: a slow download is no stall."""
+    """Call `tell` with the bytes by which the files below `folder` have grown, as long as they grow: a slow download is no stall."""
     finished = threading.Event()
 
     def look() -> None:
-        size = _size(folder)
+        size = first = _size(folder)
         while not finished.wait(every):
             before, size = size, _size(folder)
             if size != before:
-                tell()
+                tell(max(0, size - first))
 
     thread = threading.Thread(target=look, name="growth", daemon=True)
     thread.start()

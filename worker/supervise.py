@@ -6,7 +6,8 @@ import json
 import os
 import sys
 import threading
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +46,8 @@ from worker.workspace import Workspace
 
 RUNNER = (sys.executable, "-m", "worker.runner")
 LOG_TAIL_BYTES = 4000
+TOLD_SECONDS = 1.0
+"""Least time between two notes on how much is stored."""
 
 log = structlog.get_logger()
 
@@ -66,7 +69,7 @@ class Supervisor:
         bound = {"job_id": claim.job_id, "epoch": claim.epoch}
         log.info("attempt.started", attempt=claim.attempt, **bound)
         with Lease(self._database, claim, self._settings, claimed_at=claimed_at) as lease:
-            outcome = self._outcome(claim, lease, drain)
+            outcome = self._outcome(claim, lease, drain, claimed_at)
             settled = self._settle(claim, outcome, lease, drain)
         log.info("attempt.ended", outcome=type(outcome).__name__, settled=settled, **bound)
         self._janitor.clean(claim.job_id, settled=claim.epoch if settled else claim.epoch - 1)
@@ -75,18 +78,22 @@ class Supervisor:
         """Remove what killed workers left on this machine of jobs that have ended since."""
         self._janitor.sweep()
 
-    def _outcome(self, claim: Claim, lease: Lease, drain: threading.Event) -> Outcome:
+    def _outcome(
+        self, claim: Claim, lease: Lease, drain: threading.Event, claimed_at: float
+    ) -> Outcome:
         try:
-            return self._attempt(claim, lease, drain)
+            return self._attempt(claim, lease, drain, claimed_at)
         except Exception as error:
             log.exception("attempt.broken", job_id=claim.job_id, epoch=claim.epoch)
             cause = explain(error)
             return Refused(cause.payload()) if is_disk_full(error) else Crashed(cause.payload())
 
-    def _attempt(self, claim: Claim, lease: Lease, drain: threading.Event) -> Outcome:
+    def _attempt(
+        self, claim: Claim, lease: Lease, drain: threading.Event, claimed_at: float
+    ) -> Outcome:
         files = self._files(claim, lease)
         folder = Workspace(self._settings.work_dir, claim.job_id).prepare(claim.epoch)
-        self._describe(claim, folder, files)
+        self._describe(claim, folder, files, claimed_at)
         command = [*self._command, claim.job_id, str(claim.epoch), str(folder)]
         with Child(command, log=folder / LOG_FILE, tasks_dir=self._settings.tasks_dir) as child:
             listener = Listener(child.stdout, self._database, claim, lease)
@@ -114,12 +121,20 @@ class Supervisor:
             worth_trying=lambda: lease.held,
         )
 
-    def _describe(self, claim: Claim, folder: Path, files: Mapping[str, dict[str, Any]]) -> None:
+    def _describe(
+        self,
+        claim: Claim,
+        folder: Path,
+        files: Mapping[str, dict[str, Any]],
+        claimed_at: float,
+    ) -> None:
         attempt = {
             "job_id": claim.job_id,
             "epoch": claim.epoch,
             "job_name": claim.name,
             "parent": os.getpid(),
+            "seconds_before": time.monotonic() - claimed_at,
+            "earlier_seconds": claim.earlier_seconds,
             "model": claim.spec["model"],
             "prune": claim.spec["prune"],
             "model_roots": [str(root) for root in self._settings.model_roots],
@@ -132,7 +147,9 @@ class Supervisor:
     def _publish(
         self, claim: Claim, folder: Path, report: Report, lease: Lease, listener: Listener
     ) -> Outcome:
-        listener.record(_uploading(report, listener.progress))
+        begun = time.monotonic()
+        told = _uploading(report, listener)
+        told(0)
         try:
             rows = publish.upload(
                 folder / CHECKPOINT_FOLDER,
@@ -140,11 +157,13 @@ class Supervisor:
                 self._artifacts,
                 under=attempt_prefix(claim.job_id, claim.epoch),
                 go_on=lambda: lease.held and not lease.cancel_requested,
+                told=told,
             )
         except UploadFailed:
             (folder / REPORT_FILE).unlink(missing_ok=True)  # no later attempt may adopt this result
             raise
         if rows is not None:
+            report = publish.after(report, time.monotonic() - begun)
             model = ModelRef.model_validate(claim.spec["model"])
             return Finished(report, tuple(rows), publish.preset(report, model))
         if lease.cancel_requested:
@@ -190,14 +209,22 @@ def _judge(
     return Crashed(WorkerLost(f"The pruning process ended with status {status}.").payload())
 
 
-def _uploading(report: Report, last: Progress | None) -> Progress:
-    return Progress(
-        phase="uploading",
-        step=0,
-        total_steps=len(report.files),
-        unit="file",
-        percent=last.percent if last else 0,
-    )
+def _uploading(report: Report, listener: Listener) -> Callable[[int], None]:
+    """Return what takes the bytes of every stored piece and records their sum."""
+    done, total, said = 0, sum(entry.bytes for entry in report.files), 0.0
+    percent = listener.progress.percent if listener.progress else 0
+
+    def told(stored: int) -> None:
+        nonlocal done, said
+        done = min(total, done + stored)
+        if done < total and time.monotonic() - said < TOLD_SECONDS:
+            return
+        said = time.monotonic()
+        listener.record(
+            Progress(phase="uploading", step=done, total_steps=total, unit="byte", percent=percent)
+        )
+
+    return told
 
 
 def _tail(folder: Path) -> str:

@@ -48,7 +48,7 @@ class Activations:
         batch_tokens: int | None = None,
         alive: Callable[[], None] = lambda: None,
     ) -> None:
-        self._alive = alive
+        self.alive = alive
         per_pass = batch_tokens or devices.batch_tokens(model.device)
         self.batches = list(_batches(tokens, per_pass))
         self.hidden: list[torch.Tensor] = []
@@ -58,6 +58,7 @@ class Activations:
             previous = self._calls[-1] if self._calls else calls
             self.hidden.append(hidden)
             self._calls.append([shared(*pair) for pair in zip(calls, previous, strict=True)])
+            alive()
 
     @property
     def seq_len(self) -> int:
@@ -68,7 +69,7 @@ class Activations:
         """Yield the hidden states [batch, seq, dim] and the block's other arguments, batch by batch."""
         for hidden, calls in zip(self.hidden, self._calls, strict=True):
             yield hidden, calls[index]
-            self._alive()
+            self.alive()
 
     def advance(self, index: int, block: nn.Module) -> None:
         """Replace every state by the block's output.

@@ -30,6 +30,7 @@ def allocate(
     spec: PruneSpec,
     states: Activations | None,
     block_done: Callable[[int], None],
+    alive: Callable[[], None],
 ) -> tuple[float, ...]:
     """Return the share removed from each block; their mean, weighted by size, is the specification's.
 
@@ -38,6 +39,7 @@ def allocate(
         spec: With an allocation other than uniform.
         states: Of the calibration windows at the first block, if `needs_forward`.
         block_done: Called with each block's index.
+        alive: Called after every matrix.
     """
     sizes = [sum(block) for block in matrix_sizes(model)]
     found: list[list[float]] = [[] for _ in sizes]
@@ -51,6 +53,7 @@ def allocate(
                 scores.append(wanda.score(matrix.read(), usable, Wanda()))
             else:
                 found[index].append(alphapruning.alpha(matrix.read()))
+            alive()
 
     def done(index: int) -> None:
         if isinstance(params, Owl):

@@ -98,7 +98,7 @@ class Decision:
         self.tracker.begin("allocating", len(self.model.blocks))
         states = self._states() if needs_forward(self.spec) else None
         step = functools.partial(_block_done, self.tracker)
-        return allocate(self.model, self.spec, states, step)
+        return allocate(self.model, self.spec, states, step, self.tracker.alive)
 
     def _states(self) -> Activations:
         assert self.windows is not None

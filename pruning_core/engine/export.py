@@ -75,7 +75,7 @@ def write(
     *,
     shard_bytes: int,
     changes: Changes = UNCHANGED,
-    alive: Callable[[], None] = lambda: None,
+    told: Callable[[int], None] = lambda _bytes: None,
 ) -> int:
     """Write a complete Hugging Face folder and return the bytes of its tensors.
 
@@ -86,7 +86,7 @@ def write(
         target: Folder to make.
         shard_bytes: Largest weight file, unless one tensor is larger.
         changes: What becomes smaller.
-        alive: Called after every tensor.
+        told: Called with the bytes of every piece that was written.
     """
     pieces = {
         name: _Piece(name, tensor, source / facts.files[name])
@@ -103,8 +103,8 @@ def write(
         pieces = dict(_cut_pieces(pieces.values(), changes.cut))
     target.mkdir(parents=True)
     if orders:
-        _write_safetensors(target / CHANNEL_ORDER, orders, alive)
-    _write_shards(_shards(list(pieces.values()), shard_bytes), target, alive)
+        _write_safetensors(target / CHANNEL_ORDER, orders, told)
+    _write_shards(_shards(list(pieces.values()), shard_bytes), target, told)
     folder = source if changes.companions is None else changes.companions
     for name in companions(folder, embedder=changes.keeps_width):
         (target / name).parent.mkdir(exist_ok=True)
@@ -120,13 +120,15 @@ def write(
     return sum(piece.facts.bytes for piece in pieces.values())
 
 
-def manifest(folder: Path) -> tuple[FileEntry, ...]:
-    """Return every file of a folder with size and sha256."""
+def manifest(
+    folder: Path, told: Callable[[int], None] = lambda _bytes: None
+) -> tuple[FileEntry, ...]:
+    """Return every file of a folder with size and sha256; call `told` with the bytes of every piece that was read."""
     return tuple(
         FileEntry(
             path=path.relative_to(folder).as_posix(),
             bytes=path.stat().st_size,
-            sha256=sha256(path),
+            sha256=sha256(path, told=told),
             media_type=_MEDIA_TYPES.get(path.suffix, "text/plain"),
         )
         for path in sorted(folder.rglob("*"))
@@ -159,20 +161,20 @@ def _shards(pieces: list[_Piece], limit: int) -> list[list[_Piece]]:
     return shards
 
 
-def _write_shards(shards: list[list[_Piece]], target: Path, alive: Callable[[], None]) -> None:
+def _write_shards(shards: list[list[_Piece]], target: Path, told: Callable[[int], None]) -> None:
     if len(shards) == 1:
-        _write_safetensors(target / SINGLE, shards[0], alive)
+        _write_safetensors(target / SINGLE, shards[0], told)
         return
     weight_map: dict[str, str] = {}
     for number, shard in enumerate(shards, 1):
         name = f"model-{number:05d}-of-{len(shards):05d}.safetensors"
-        _write_safetensors(target / name, shard, alive)
+        _write_safetensors(target / name, shard, told)
         weight_map |= {piece.name: name for piece in shard}
     total = sum(piece.facts.bytes for shard in shards for piece in shard)
     write_json(target / INDEX, {"metadata": {"total_size": total}, "weight_map": weight_map})
 
 
-def _write_safetensors(path: Path, pieces: list[_Piece], alive: Callable[[], None]) -> None:
+def _write_safetensors(path: Path, pieces: list[_Piece], told: Callable[[int], None]) -> None:
     """Copy tensors from file to file; no more than one buffer, or one tensor that is cut, is ever in memory."""
     with path.open("wb") as output:
         output.write(format_header({piece.name: piece.facts for piece in pieces}))
@@ -180,10 +182,9 @@ def _write_safetensors(path: Path, pieces: list[_Piece], alive: Callable[[], Non
             if piece.cut is None:
                 with piece.file.open("rb") as file:
                     file.seek(piece.facts.offset)
-                    _copy(file, output, piece.facts.bytes)
+                    _copy(file, output, piece.facts.bytes, told)
             else:
-                output.write(_made(piece, piece.cut))
-            alive()
+                told(output.write(_made(piece, piece.cut)))
 
 
 def _made(piece: _Piece, cut: Cutting) -> bytes:
@@ -194,10 +195,11 @@ def _made(piece: _Piece, cut: Cutting) -> bytes:
     return content
 
 
-def _copy(file: Any, output: Any, count: int) -> None:
+def _copy(file: Any, output: Any, count: int, told: Callable[[int], None]) -> None:
     while count > 0:
         chunk = file.read(min(count, _COPY_BYTES))
         if not chunk:
             raise OSError(f"{file.name} became shorter while it was read")
         output.write(chunk)
         count -= len(chunk)
+        told(len(chunk))

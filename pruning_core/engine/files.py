@@ -7,7 +7,7 @@ import fcntl
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -75,13 +75,19 @@ def write_json(path: Path, content: Mapping[str, Any]) -> None:
     path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 
 
-def sha256(path: Path, copy: Path | None = None) -> str:
-    """Return the hex digest of a file, and where `copy` is given leave the very bytes there that it is of."""
+def sha256(
+    path: Path, copy: Path | None = None, *, told: Callable[[int], None] = lambda _bytes: None
+) -> str:
+    """Return the hex digest of a file, and where `copy` is given leave the very bytes there that it is of.
+
+    `told` is called with the bytes of every piece that was read.
+    """
     digest = hashlib.sha256()
     with path.open("rb") as file, (copy or Path(os.devnull)).open("wb") as output:
         while chunk := file.read(_CHUNK):
             digest.update(chunk)
             output.write(chunk)
+            told(len(chunk))
     return digest.hexdigest()
 
 

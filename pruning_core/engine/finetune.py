@@ -5,12 +5,10 @@ Run as `python -m pruning_core.engine.finetune JOB`, this file is the process th
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import shutil
 import sys
-import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -24,9 +22,8 @@ from pruning_core.engine.device import compute_dtype
 from pruning_core.engine.files import flush, replacing
 from pruning_core.engine.student import Student
 from pruning_core.engine.tensors import TensorFiles, main_dtype
-from pruning_core.engine.training import Told, Training
+from pruning_core.engine.training import Training
 from pruning_core.errors import (
-    DatasetTooSmall,
     ModelInvalid,
     NumericalFailure,
     OutputDoesNotLoad,
@@ -41,38 +38,11 @@ FOLDER = "recovered"
 PROBE = "recovered-probe.safetensors"
 REPORT = "recovered.json"
 STATE = "recovery-state.safetensors"
-TOLD_SECONDS = 1.0
 _JOB = "recovery-job.json"
 TOKENS = "recovery-tokens.safetensors"
-_PROGRESS = "recovery-progress.json"
 _ERRORS: dict[str, type[PruningError]] = {
     error.code: error for error in (NumericalFailure, ModelInvalid, OutputDoesNotLoad)
 }
-
-
-def split(windows: torch.Tensor, share: float, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return training and validation windows: disjoint, each window once, both in the given order.
-
-    Args:
-        windows: int64 [windows, seq].
-        share: Of the distinct windows, that validates; at least one does and one does not.
-        seed: Decides which, together with the windows' ids.
-
-    Raises:
-        DatasetTooSmall: there are no two distinct windows.
-    """
-    rows = windows.contiguous().numpy()
-    hashes = [hashlib.sha256(f"{seed}:".encode() + row.tobytes()).digest() for row in rows]
-    first = {digest: index for index, digest in reversed(list(enumerate(hashes)))}
-    if len(first) < 2:
-        raise DatasetTooSmall(
-            "recovery needs at least two distinct windows: one to train on, one to validate",
-            suggestions=("use a shorter recovery.seq_len", "choose more tasks"),
-        )
-    count = min(max(1, round(share * len(first))), len(first) - 1)
-    chosen = set(sorted(first)[:count])
-    training = sorted(index for digest, index in first.items() if digest not in chosen)
-    return windows[training], windows[sorted(first[digest] for digest in chosen)]
 
 
 def finetune(
@@ -87,7 +57,7 @@ def finetune(
     masked: Sequence[str],
     device: torch.device,
     fingerprint: str,
-    told: Told,
+    told: helper.Told,
     alive: Callable[[], None],
 ) -> RecoveryReport:
     """Train a checkpoint in a process of its own; leave `recovered` and `recovered-probe.safetensors` in `work`.
@@ -112,8 +82,8 @@ def finetune(
             the others in the same fused one stay as well.
         device: Where to train.
         fingerprint: Of everything that decides the result.
-        told: Called every few seconds with the share that is done and the seconds that remain; may raise to stop.
-        alive: Called every few seconds.
+        told: Called with what is done, of how much and what, and the share of the whole training; may raise to stop.
+        alive: Called every few seconds while the process tells nothing.
 
     Raises:
         HostOutOfMemory, GpuOutOfMemory, DiskFull: the machine did not let it.
@@ -142,10 +112,11 @@ def finetune(
         with replacing(work / _JOB) as temporary:
             temporary.write_text(job.model_dump_json(), encoding="utf-8")
         _run(work, told, alive)
-    for name in (STATE, TOKENS, _PROGRESS):
+    for name in (STATE, TOKENS):
         (work / name).unlink(missing_ok=True)
-    told(1.0, 0.0)
-    return RecoveryReport.model_validate_json((work / REPORT).read_bytes())
+    report = RecoveryReport.model_validate_json((work / REPORT).read_bytes())
+    told(report.steps, report.steps, "step", 1.0)
+    return report
 
 
 class Job(BaseModel):
@@ -170,14 +141,9 @@ def _check_owner(work: Path, fingerprint: str) -> None:
         )
 
 
-def _run(work: Path, told: Told, alive: Callable[[], None]) -> None:
-    def look() -> None:
-        alive()
-        if (work / _PROGRESS).is_file():
-            told(*json.loads((work / _PROGRESS).read_bytes()))
-
+def _run(work: Path, told: helper.Told, alive: Callable[[], None]) -> None:
     try:
-        answer = helper.run(__name__, str(work / _JOB), alive=look)
+        answer = helper.run(__name__, str(work / _JOB), told=told, alive=alive)
     except helper.HelperFailed as error:
         raise OutputDoesNotLoad(f"stock transformers cannot train the result: {error}") from None
     if not (work / REPORT).is_file():
@@ -264,7 +230,8 @@ class Stored:
             for name, weight in weights.items()
             for stored, tensor in self.tensors(name, weight).items()
         }
-        for shard in sorted(shards):
+        for number, shard in enumerate(sorted(shards), 1):
+            helper.tell(number - 1, len(shards), "file")
             tensors = load_file(self._folder / shard)
             for name in tensors.keys() & new.keys():
                 if new[name].shape != tensors[name].shape:
@@ -303,6 +270,7 @@ def recover(job: Job) -> None:
     """
     device, params, work = torch.device(job.device), job.params, job.work
     data = load_file(work / TOKENS)
+    helper.tell_loading()
     model = load(job.checkpoint, torch.float32, device)
     stored = Stored(model, job.checkpoint)
     teacher = _teacher(job.dense, model, device) if params.distillation else None
@@ -322,7 +290,7 @@ def recover(job: Job) -> None:
         device=device,
         path=work / STATE,
         fingerprint=job.fingerprint,
-        told=_teller(work / _PROGRESS),
+        told=_teller(),
     )
     report = training.run()
     if training.best is None:
@@ -346,20 +314,14 @@ def _answers(model: Any, tokens: torch.Tensor, dtype: torch.dtype) -> torch.Tens
     return logits.cpu().contiguous()
 
 
-def _teller(path: Path) -> Told:
-    """Return what leaves the progress for the parent, and ends this process with it: two must not train in one folder."""
+def _teller() -> helper.Told:
+    """Return what tells the parent, and ends this process with it: two must not train in one folder."""
     parent = os.getppid()
-    last = 0.0
 
-    def tell(share: float, seconds: float | None) -> None:
-        nonlocal last
+    def tell(done: int, total: int, unit: str, share: float | None) -> None:
         if os.getppid() != parent:
             raise SystemExit("the run that asked for this training is gone")
-        if time.perf_counter() - last >= TOLD_SECONDS:
-            last = time.perf_counter()
-            temporary = path.with_suffix(".tmp")
-            temporary.write_text(json.dumps([share, seconds]), encoding="utf-8")
-            temporary.replace(path)
+        helper.tell(done, total, unit, share)
 
     return tell
 

@@ -8,9 +8,11 @@ a process of its own, whose memory is given back before pruning starts.
 from __future__ import annotations
 
 import hashlib
+import math
 import shutil
 import sys
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +22,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from pruning_core.engine import export, helper
 from pruning_core.engine.files import locked, replacing, sha256, write_json
+from pruning_core.engine.progress import Told, counting
 from pruning_core.errors import ModelInvalid
 from pruning_core.intake.gguf import GgufModel, Wanted, read_model
 from pruning_core.intake.headers import TensorFacts, format_header
@@ -33,26 +36,40 @@ _LISTING = TypeAdapter(tuple[FileEntry, ...])
 _ID_KEYS = ("bos_token_id", "eos_token_id", "pad_token_id")
 
 
-def convert(gguf: Path, cache_dir: Path) -> Path:
+def convert(
+    gguf: Path,
+    cache_dir: Path,
+    told: Callable[[int, int], None] = lambda _done, _total: None,
+    alive: Callable[[], None] = lambda: None,
+) -> Path:
     """Return a folder with the float32 weights and the tokenizer of a GGUF file, and of the parts beside it.
+
+    Args:
+        gguf: The file, or the first part.
+        cache_dir: Where the folder is kept.
+        told: Called with the bytes that were read and written, and how many there are to read and write at most.
+        alive: Called every few seconds while nothing is read or written.
 
     Raises:
         ModelInvalid: the file is broken, or parts, tensors or settings are missing.
         UnsupportedModel: it says what the checkpoint cannot.
     """
-    parts = read_model(gguf).parts
+    model = read_model(gguf)
+    parts, whole = model.parts, _bytes(model)
+    total = 2 * sum(part.stat().st_size for part in parts) + 2 * whole
+    add = counting(lambda done: told(min(done, total), total))
     store = cache_dir / "gguf"
     store.mkdir(parents=True, exist_ok=True)
-    known = store / _name([sha256(part) for part in parts])
-    if _is_whole(known):
+    known = store / _name([sha256(part, told=add) for part in parts])
+    if _is_whole(known, add):
         return known
     with tempfile.TemporaryDirectory(dir=store) as temporary:
         own = Path(temporary)
         # What is converted under a digest are the bytes that it is of, whoever writes to the file meanwhile
-        folder = store / _name([sha256(part, own / part.name) for part in parts])
+        folder = store / _name([sha256(part, own / part.name, told=add) for part in parts])
         with locked(store / f"{folder.name}.lock"):
-            if not _is_whole(folder):
-                _make(own / gguf.name, own / "model", folder)
+            if not _is_whole(folder, add):
+                _make(own / gguf.name, own / "model", folder, add, alive)
     return folder
 
 
@@ -61,22 +78,36 @@ def _name(digests: list[str]) -> str:
     return f"v{VERSION}-{digests[0] if len(digests) == 1 else whole}"
 
 
-def _make(gguf: Path, made: Path, folder: Path) -> None:
+def _bytes(model: GgufModel) -> int:
+    """Return the bytes of the weights that are written."""
+    return sum(4 * math.prod(one.shape) for one in model.wanted.values())
+
+
+def _make(gguf: Path, made: Path, folder: Path, add: Told, alive: Callable[[], None]) -> None:
+    written = 0
+
+    def told(done: int, _total: int, unit: str, _share: float | None) -> None:
+        nonlocal written
+        if unit == "byte":
+            add(done - written)
+            written = done
+
     try:
-        helper.run(__name__, str(gguf), str(made))
+        helper.run(__name__, str(gguf), str(made), told=told, alive=alive)
     except helper.HelperFailed as error:
         raise ModelInvalid(f"{gguf.name} cannot be read as GGUF: {error}") from None
     shutil.rmtree(folder, ignore_errors=True)
     _listing(folder).unlink(missing_ok=True)
     made.rename(folder)
     with replacing(_listing(folder)) as temporary:
-        temporary.write_bytes(_LISTING.dump_json(export.manifest(folder)))
+        temporary.write_bytes(_LISTING.dump_json(export.manifest(folder, add)))
 
 
-def _is_whole(folder: Path) -> bool:
+def _is_whole(folder: Path, add: Told) -> bool:
     """Tell whether a converted folder is as it was made: cut short, altered or of no listing, it is made again."""
     try:
-        return _LISTING.validate_json(_listing(folder).read_bytes()) == export.manifest(folder)
+        listed = _LISTING.validate_json(_listing(folder).read_bytes())
+        return listed == export.manifest(folder, add)
     except (FileNotFoundError, ValidationError):
         return False
 
@@ -104,8 +135,9 @@ def _write_weights(path: Path, model: GgufModel) -> None:
     facts = {name: TensorFacts("F32", one.shape, 0) for name, one in model.wanted.items()}
     with path.open("wb") as output:
         output.write(format_header(facts))
+        add = counting(lambda done: helper.tell(done, _bytes(model), "byte"))
         for one in model.wanted.values():
-            output.write(np.ascontiguousarray(values(one, model.config)).data)
+            add(output.write(np.ascontiguousarray(values(one, model.config)).data))
 
 
 def values(wanted: Wanted, config: dict[str, Any]) -> npt.NDArray[np.float32]:

@@ -70,6 +70,7 @@ def evaluate(
     limit: int | None,
     device: torch.device,
     include: Path | None = None,
+    told: helper.Told = lambda _done, _total, _unit, _share: None,
     alive: Callable[[], None] = lambda: None,
 ) -> list[Row]:
     """Return what the harness finds, in its order: groups after their tasks.
@@ -80,7 +81,8 @@ def evaluate(
         limit: Items per task, from the first; None for all.
         device: Where to load the model.
         include: Folder of further task files; they may name Python functions, so it belongs to the operator.
-        alive: Called every few seconds meanwhile.
+        told: Called with what the process tells of its progress.
+        alive: Called every few seconds while it tells nothing.
 
     Raises:
         HarnessUnavailable: it is not installed, does not know a task, or cannot run one.
@@ -96,7 +98,7 @@ def evaluate(
         "include": str(include) if include is not None and include.is_dir() else None,
     }
     try:
-        answer = helper.run(__name__, json.dumps(request), alive=alive)
+        answer = helper.run(__name__, json.dumps(request), told=told, alive=alive)
     except helper.HelperFailed as error:
         raise HarnessUnavailable(
             f"lm-evaluation-harness cannot run {', '.join(tasks)}: {error}"
@@ -154,6 +156,7 @@ def _answer(request: Mapping[str, Any]) -> dict[str, Any]:
 def _measure(request: Mapping[str, Any]) -> list[Row]:
     import lm_eval
 
+    _tell_requests()
     manager = _manager(request["include"], request["tasks"])
     tasks = _load(manager, request["tasks"])
     on_cpu = torch.device(request["device"]).type == "cpu"
@@ -177,6 +180,21 @@ def _measure(request: Mapping[str, Any]) -> list[Row]:
     )
     figures = {**found["results"], **found.get("groups", {})}
     return [row for task, values in figures.items() for row in _rows(task, values)]
+
+
+def _tell_requests() -> None:
+    """Let the harness tell how many of its requests to the model are answered."""
+    from lm_eval.models import huggingface
+
+    silent: Any = huggingface.tqdm
+
+    def update(bar: Any, n: float | None = 1) -> Any:
+        shown = silent.update(bar, n)
+        helper.tell(int(bar.n), int(bar.total or 0), "request")
+        return shown
+
+    helper.tell_loading()
+    huggingface.tqdm = type("TellingBar", (silent,), {"update": update})
 
 
 def _manager(include: str | None, names: Sequence[str]) -> Any:

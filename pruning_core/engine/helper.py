@@ -1,61 +1,123 @@
-"""Runs one of our modules in a fresh process, and tells its own faults from what its machine did to it."""
+"""Runs one of our modules in a fresh process, hears how far it is, and tells its own faults from what its machine did to it."""
 
 from __future__ import annotations
 
+import json
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+import tempfile
+import threading
+from collections.abc import Callable, Iterable, Iterator, Sized
+from queue import Empty, SimpleQueue
+from typing import IO, Any
 
 from pruning_core.errors import DiskFull, GpuOutOfMemory, HostOutOfMemory
 
-LOOK_SECONDS = 5.0
+LOOK_SECONDS = 2.0
+_MARK = "\x1eprogress "
+
+Told = Callable[[int, int, str, float | None], None]
+"""Takes how many are done, of how many, of what, and the share of all that the process has to do, where it knows that."""
 
 
 class HelperFailed(Exception):
     """The module ended with an error of its own; the text is its last line."""
 
 
-def run(module: str, *arguments: str, alive: Callable[[], None] = lambda: None) -> str:
-    """Return what `python -m module` prints; call `alive` every few seconds meanwhile.
+def tell(done: int, total: int, unit: str, share: float | None = None) -> None:
+    """Tell the process that runs this one how far it is, as `Told` takes it."""
+    sys.stdout.write(f"\n{_MARK}{json.dumps([done, total, unit, share])}\n")
+    sys.stdout.flush()
 
-    Whatever `alive` raises ends the process.
+
+def tell_loading() -> None:
+    """Let stock transformers tell how many tensors it has loaded, from here on."""
+    from transformers.utils import logging
+
+    def bar(factory: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        return _counted(args[0]) if args else factory(**kwargs)
+
+    logging.set_tqdm_hook(bar)
+
+
+def _counted(items: Iterable[Any]) -> Iterator[Any]:
+    total = len(items) if isinstance(items, Sized) else 0
+    for number, item in enumerate(items, 1):
+        yield item
+        tell(number, total, "tensor")
+
+
+def run(
+    module: str,
+    *arguments: str,
+    told: Told = lambda _done, _total, _unit, _share: None,
+    alive: Callable[[], None] = lambda: None,
+) -> str:
+    """Return what `python -m module` prints, but for what it tells of its progress.
+
+    Args:
+        module: Ours.
+        arguments: Its own.
+        told: Called with what it tells; raising ends the process.
+        alive: Called every few seconds while it tells nothing; raising ends the process.
 
     Raises:
         HelperFailed: the module failed.
         HostOutOfMemory, GpuOutOfMemory, DiskFull: the machine did not let it.
     """
     command = [sys.executable, "-m", module, *arguments]
-    with subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    ) as process:
-        while True:
-            try:
-                output, errors = process.communicate(timeout=LOOK_SECONDS)
-                break
-            except subprocess.TimeoutExpired:
-                try:
-                    alive()
-                except BaseException:
-                    process.kill()
-                    raise
-    if process.returncode == 0:
+    with (
+        tempfile.TemporaryFile("w+", errors="replace") as complaints,
+        subprocess.Popen(command, stdout=subprocess.PIPE, stderr=complaints, text=True) as process,
+    ):
+        try:
+            output = "".join(_heard(process, told, alive))
+        except BaseException:
+            process.kill()
+            raise
+        status = process.wait()
+        complaints.seek(0)
+        errors = complaints.read()
+    if status == 0:
         return output
     if "OutOfMemoryError" in errors:
         raise GpuOutOfMemory(f"{module} needs the whole model in the accelerator's memory.")
-    if (
-        process.returncode == -signal.SIGKILL
-        or "can't allocate memory" in errors
-        or "MemoryError" in errors
-    ):
+    killed = status == -signal.SIGKILL
+    if killed or "can't allocate memory" in errors or "MemoryError" in errors:
         raise HostOutOfMemory(
-            f"{module} needs the whole model in memory and was ended with status {process.returncode}."
+            f"{module} needs the whole model in memory and was ended with status {status}."
         )
     if "(os error 28)" in errors or "No space left on device" in errors:
         raise DiskFull(f"{module} found the disk full: free space and submit again.")
-    raise HelperFailed(_last_words(process.returncode, errors))
+    raise HelperFailed(_last_words(status, errors))
 
 
 def _last_words(status: int, errors: str) -> str:
     said = (errors.strip().splitlines() or ["no message"])[-1]
     return f"ended by {signal.Signals(-status).name}: {said}" if status < 0 else said
+
+
+def _heard(process: subprocess.Popen[str], told: Told, alive: Callable[[], None]) -> Iterator[str]:
+    """Yield the lines of the answer until the process closes its output."""
+    assert process.stdout is not None
+    lines: SimpleQueue[str | None] = SimpleQueue()
+    threading.Thread(target=_read, args=(process.stdout, lines), daemon=True).start()
+    while True:
+        try:
+            line = lines.get(timeout=LOOK_SECONDS)
+        except Empty:
+            alive()
+            continue
+        if line is None:
+            return
+        if line.startswith(_MARK):
+            told(*json.loads(line.removeprefix(_MARK)))
+        else:
+            yield line
+
+
+def _read(output: IO[str], lines: SimpleQueue[str | None]) -> None:
+    for line in output:
+        lines.put(line)
+    lines.put(None)

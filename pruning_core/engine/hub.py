@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 
 from huggingface_hub import hf_hub_download
+from huggingface_hub.file_download import repo_folder_name
 from huggingface_hub.utils import filter_repo_objects  # type: ignore[attr-defined]  # which has no __all__
 
 from pruning_core import settings
@@ -42,6 +43,11 @@ from pruning_core.intake.weights import (
 _SHA256, _GIT = re.compile(r"[0-9a-f]{64}"), re.compile(r"[0-9a-f]{40}")
 PATTERNS = [CONFIG, SINGLE, INDEX, "model-?????-of-?????.safetensors", *companions.PATTERNS]
 """What a model consists of as stock transformers saves it; of its weights only those are fetched that are read."""
+
+
+def folder_of(repo: str, cache_dir: Path) -> Path:
+    """Return where all that is fetched of a repository lies."""
+    return cache_dir / "hub" / repo_folder_name(repo_id=repo, repo_type="model")
 
 
 def download(repo: str, revision: str | None, cache_dir: Path) -> tuple[Path, str]:

@@ -6,7 +6,7 @@ import functools
 import hashlib
 import json
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 from typing import Any
@@ -91,33 +91,24 @@ def renumbered(by: Yardsticks, spec: PruneSpec, before: Any, texts: Texts) -> Ya
 
 def measure(model: StreamedModel, by: Yardsticks, tracker: Tracker, key: str) -> Measured:
     """Measure one model; `key` names its share of the progress."""
-    blocks, tasks = len(model.blocks), len(by.texts) + len(by.questions)
-    tracker.begin("evaluating", blocks * tasks, key=key)
-    steps = iter(range(1, blocks * tasks + 1))
-    losses = {
-        task: token_losses(
-            model, windows.groups, _steps(blocks, tracker, steps), alive=tracker.alive
-        )
-        for task, windows in by.texts.items()
-    }
-    scores = {
-        task: score(model, asked, _steps(blocks, tracker, steps), alive=tracker.alive)
-        for task, asked in by.questions.items()
-    }
+    tracker.begin("evaluating", by.tokens, unit="token", key=key)
+    read = 0
+    losses, scores = {}, {}
+    for task, windows in by.texts.items():
+        told = functools.partial(_part_done, tracker, read, windows.tokens)
+        losses[task] = token_losses(model, windows.groups, told, alive=tracker.alive)
+        read += windows.tokens
+    for task, asked in by.questions.items():
+        size = sum(question.size for question in asked)
+        told = functools.partial(_part_done, tracker, read, size)
+        scores[task] = score(model, asked, told, alive=tracker.alive)
+        read += size
     return Measured(losses, scores)
 
 
-def _steps(blocks: int, tracker: Tracker, steps: Iterator[int]) -> Callable[[float], None]:
-    """Return what turns a share that is done into one step per block."""
-    told = 0
-
-    def done(share: float) -> None:
-        nonlocal told
-        while told < int(share * blocks + 1e-6):
-            told += 1
-            tracker.step(next(steps))
-
-    return done
+def _part_done(tracker: Tracker, before: int, size: int, share: float) -> None:
+    """Note that a share of one task's tokens have gone through all blocks, or all of them through a share of the blocks."""
+    tracker.step(before + int(share * size + 1e-6))
 
 
 def perplexities(

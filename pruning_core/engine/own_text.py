@@ -32,6 +32,7 @@ def sample(
     *,
     model_digest: str,
     device: torch.device,
+    told: helper.Told = lambda _done, _total, _unit, _share: None,
     alive: Callable[[], None] = lambda: None,
 ) -> torch.Tensor:
     """Return int64 [count, length]; what an earlier attempt sampled is used again.
@@ -49,7 +50,7 @@ def sample(
         with replacing(path) as temporary:
             arguments = (folder, temporary, count, length, seed, device)
             try:
-                helper.run(__name__, *map(str, arguments), alive=alive)
+                helper.run(__name__, *map(str, arguments), told=told, alive=alive)
             except helper.HelperFailed as error:
                 raise ModelInvalid(f"no text can be sampled from the model: {error}") from None
     return load_file(path)["tokens"]
@@ -60,17 +61,28 @@ def _sample(folder: str, out: str, samples: str, tokens: str, seed: str, device:
 
     count, length = int(samples), int(tokens)
     begin = beginning(load_tokenizer(Path(folder)))
+    helper.tell_loading()
     model = stock.load(folder, "auto", device)
     torch.manual_seed(int(seed))
     first = torch.randint(model.config.get_text_config().vocab_size, (count, 1))
     if begin is not None:
         first.fill_(begin)
-    rows = [_continued(model, batch, length - 1) for batch in torch.split(first.to(device), BATCH)]
+    rows = [
+        _continued(model, batch, length - 1, BATCH * length * number, count * length)
+        for number, batch in enumerate(torch.split(first.to(device), BATCH))
+    ]
     save_file({"tokens": torch.cat(rows)}, out)
 
 
-def _continued(model: Any, batch: torch.Tensor, count: int) -> torch.Tensor:
-    """Return the batch with `count` tokens more."""
+def _continued(
+    model: Any, batch: torch.Tensor, count: int, before: int, total: int
+) -> torch.Tensor:
+    """Return the batch with `count` tokens more; tell them beside those of the batches before."""
+
+    def told(ids: torch.Tensor, _scores: Any, **_more: Any) -> torch.Tensor:
+        helper.tell(before + ids.numel(), total, "token")
+        return torch.zeros(len(ids), dtype=torch.bool, device=ids.device)
+
     ids: torch.Tensor = model.generate(
         batch,
         attention_mask=torch.ones_like(batch),
@@ -81,6 +93,7 @@ def _continued(model: Any, batch: torch.Tensor, count: int) -> torch.Tensor:
         min_new_tokens=count,
         max_new_tokens=count,
         pad_token_id=0,
+        stopping_criteria=[told],
     )
     return ids.cpu()
 

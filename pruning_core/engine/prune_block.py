@@ -64,6 +64,8 @@ class BlockPruner:
                 stats = found.pop(0)  # with its factorisations it goes when the group is done
                 for matrix in group.matrices:
                     self._prune(matrix, stats)
+                    if self.calibration is not None:
+                        self.calibration.alive()
 
     def weights(self) -> dict[str, nn.Parameter]:
         """Return the parameters that hold pruned matrices, by stored name; several matrices may share one."""

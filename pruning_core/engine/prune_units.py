@@ -84,6 +84,8 @@ class UnitPruner:
             self._see(stage)
             for group in stage:
                 self._finish(group)
+                if self.calibration is not None:
+                    self.calibration.alive()
         for units in self._unit_groups.values():
             if units.name not in self.dropped:
                 self._drop(units, Stats(tokens=0))

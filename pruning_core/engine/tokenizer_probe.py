@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
@@ -18,8 +19,8 @@ SECONDS = 120.0
 TEXT = "The most important thing about language is \u00e9, \u4f60."
 
 
-def probe(path: Path) -> None:
-    """Refuse a file that the library does not survive, or is busy with for minutes.
+def probe(path: Path, alive: Callable[[], None]) -> None:
+    """Refuse a file that the library does not survive, or is busy with for minutes; call `alive` meanwhile.
 
     Raises:
         ModelInvalid: it does not.
@@ -27,6 +28,7 @@ def probe(path: Path) -> None:
     deadline = time.monotonic() + SECONDS
 
     def in_time() -> None:
+        alive()
         if time.monotonic() > deadline:
             raise ModelInvalid(f"{path.name} keeps the tokenizers library busy for {SECONDS:.0f} s")
 

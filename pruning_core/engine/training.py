@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -22,9 +22,10 @@ from torch import nn
 from torch.nn import functional
 from torch.nn.utils import parametrize
 
+from pruning_core.engine import holdout
 from pruning_core.engine.calibration import Windows
 from pruning_core.engine.files import replacing
-from pruning_core.engine.progress import MIN_SECONDS
+from pruning_core.engine.helper import Told
 from pruning_core.engine.student import Student
 from pruning_core.errors import NumericalFailure, ResumeMismatch
 from pruning_core.spec.recovery import Recovery, RecoveryPoint, RecoveryReport
@@ -35,20 +36,21 @@ SAVING_RATIO = 10.0
 MAX_NORM = 1.0
 """Longer gradients are shortened to it."""
 
-Told = Callable[[float, float | None], None]
-"""Takes the share that is done and the seconds that remain."""
 Stopped = Literal["budget", "patience", "time"]
 
 
 @dataclass
 class _State:
-    """Where a training stands; `best_step` 0 is the start."""
+    """Where a training stands; `best_step` 0 is the start, `ready` the seconds until the first step, `validating` windows validate."""
 
     fingerprint: str
     before: float
     lowest: float
     step: int = 0
     seconds: float = 0.0
+    ready: float = 0.0
+    validations: int = 1
+    validating: int = 0
     best_step: int = 0
     idle: int = 0
     losses: list[float] = field(default_factory=list)
@@ -67,7 +69,7 @@ class Training:
         device: Of both models.
         path: Where checkpoints are kept: weights, AdamW's moments and the best state, about 14 bytes per parameter.
         fingerprint: Of this training.
-        told: Called after every step.
+        told: Called after every step, and after every batch that validates.
         pause: Least seconds between checkpoints.
         saving_ratio: The least, as a multiple of what the last checkpoint took.
 
@@ -86,7 +88,7 @@ class Training:
         device: torch.device,
         path: Path,
         fingerprint: str,
-        told: Told = lambda _share, _seconds: None,
+        told: Told = lambda _done, _total, _unit, _share: None,
         pause: float = CHECKPOINT_SECONDS,
         saving_ratio: float = SAVING_RATIO,
     ) -> None:
@@ -101,16 +103,18 @@ class Training:
         self._pause = self._least_pause = pause
         self._saving_ratio = saving_ratio
         self._size = params.batch * params.accumulation
-        self._per_epoch = -(-len(tokens) // self._size)
-        self._most = params.most_steps(self._per_epoch)
+        self._schedule = holdout.Schedule.of(params, len(tokens))
+        self._most = self._schedule.most
         self._limit = None if params.minutes is None else 60 * params.minutes
         wanted = {"auto": device.type != "cpu", "bf16": True, "fp32": False}
         self._coarse = wanted[params.precision]
         self._optimiser = torch.optim.AdamW(_groups(student.trained, params), lr=params.rate)
         self.best: dict[str, torch.Tensor] | None = None
-        self._state = self._restore(fingerprint) or self._start(fingerprint)
         self._begun = self._saved = time.perf_counter()
+        self._earlier = self._check_seconds = 0.0
+        self._state = self._restore(fingerprint) or self._start(fingerprint)
         self._earlier = self._state.seconds
+        self._begun = self._saved = time.perf_counter()
 
     def run(self) -> RecoveryReport:
         """Return what was gained; the best weights are in `best`.
@@ -119,18 +123,17 @@ class Training:
             NumericalFailure: a loss became NaN or infinite.
         """
         state, params = self._state, self._params
-        every = max(1, round(params.evaluate_every * self._per_epoch))
         stopped: Stopped | None = None
         while stopped is None:
             state.losses.append(self._step())
             state.step += 1
             self._clock()
             stopped = self._spent()
-            if stopped or state.step % every == 0:
+            if stopped or state.step % self._schedule.every == 0:
                 self._check()
             if not stopped and params.patience is not None and state.idle >= params.patience:
                 stopped = "patience"
-            self._told(self._share(), self._remaining())
+            self._tell_steps()
             if not stopped and time.perf_counter() - self._saved >= self._pause:
                 self._save()
         points = (
@@ -140,11 +143,14 @@ class Training:
         return RecoveryReport(
             method=params.method,
             steps=state.step,
-            epochs=state.step / self._per_epoch,
+            epochs=state.step / self._schedule.per_epoch,
             seconds=state.seconds,
             windows=len(self._tokens),
             tokens=self._tokens.numel(),
-            validation_windows=len(self._validation),
+            trained_tokens=self._trained_tokens(),
+            validation_windows=state.validating,
+            validation_tokens=state.validating * self._validation.shape[1],
+            validations=state.validations,
             loss_before=state.before,
             loss_after=state.lowest,
             best_step=state.best_step,
@@ -177,10 +183,17 @@ class Training:
         self._student.mask_weights()
         return total
 
+    def _trained_tokens(self) -> int:
+        """Return the tokens that all steps have seen; the last step of an epoch may see fewer windows."""
+        epochs, rest = divmod(self._state.step, self._schedule.per_epoch)
+        windows = epochs * len(self._tokens) + rest * self._size
+        return windows * self._tokens.shape[1]
+
     def _check(self) -> None:
         """Validate, and keep what is better than all before."""
         state = self._state
         loss = self._validated()
+        state.validations += 1
         state.history.append((state.step, sum(state.losses) / len(state.losses), loss))
         state.losses.clear()
         state.idle += 1
@@ -190,13 +203,28 @@ class Training:
         self._clock()
 
     def _validated(self) -> float:
-        total = 0.0
+        total, done, begun = 0.0, 0, time.perf_counter()
+        windows = self._validation[: self._state.validating]
         with self._student.evaluating():
-            for part in torch.split(self._validation, self._params.batch):
+            for part in torch.split(windows, self._params.batch):
                 total += float(self._loss(part)) * len(part)
+                done += len(part)
+                self._told(done, len(windows), "validation window", self._share())
         if not math.isfinite(total):
             raise self._failure("validation loss")
-        return total / len(self._validation)
+        self._check_seconds = time.perf_counter() - begun
+        return total / len(windows)
+
+    def _affordable(self) -> int:
+        """Return how many windows validate: where time is the budget, no more than fill their share of it at start and end."""
+        most, least = len(self._validation), holdout.least(self._validation)
+        if self._limit is None or most <= least:
+            return most
+        part, begun = self._validation[: self._params.batch], time.perf_counter()
+        with self._student.evaluating():
+            float(self._loss(part))
+        each = (time.perf_counter() - begun) / len(part)
+        return min(most, max(least, int(self._params.validation * self._limit / (2 * each))))
 
     def _loss(self, windows: torch.Tensor) -> torch.Tensor:
         """Return the mean loss per predicted token, of int64 [batch, seq]."""
@@ -223,22 +251,32 @@ class Training:
     def _spent(self) -> Stopped | None:
         if self._state.step == self._most:
             return "budget"
-        return "time" if self._limit is not None and self._state.seconds >= self._limit else None
+        if self._limit is None or self._state.seconds + self._check_seconds < self._limit:
+            return None
+        return "time"
 
     def _share(self, ahead: float = 0.0) -> float:
         """Return the share of the budget that is used up `ahead` steps from here."""
         steps = 0.0 if self._most is None else (self._state.step + ahead) / self._most
-        clock = 0.0 if self._limit is None else self._state.seconds / self._limit
-        return min(1.0, max(steps, clock))
+        return min(1.0, max(steps, self._clock_share()))
 
-    def _remaining(self) -> float | None:
-        share, seconds = self._share(), self._state.seconds
-        return seconds / share * (1 - share) if share > 0 and seconds >= MIN_SECONDS else None
+    def _clock_share(self) -> float:
+        """Return the share of the time after the first validation, which no step could use."""
+        ready, now = self._state.ready, self._state.seconds
+        if self._limit is None or now <= ready:
+            return 0.0
+        return (now - ready) / (self._limit - ready) if self._limit > ready else 1.0
+
+    def _tell_steps(self) -> None:
+        self._told(self._state.step, self._most or 0, "step", self._share())
 
     def _start(self, fingerprint: str) -> _State:
-        self._state = _State(fingerprint, before=math.nan, lowest=math.nan)
-        before = self._validated()
-        return _State(fingerprint, before=before, lowest=before)
+        state = self._state = _State(fingerprint, before=math.nan, lowest=math.nan)
+        state.validating = self._affordable()
+        state.before = state.lowest = self._validated()
+        self._clock()
+        state.ready = state.seconds
+        return state
 
     def _save(self) -> None:
         weights = {f"weight.{name}": value.data for name, value in self._student.trained.items()}

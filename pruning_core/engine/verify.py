@@ -7,6 +7,7 @@ nothing of ours that touches a model, so that what it does is what any user's ma
 from __future__ import annotations
 
 import functools
+import itertools
 import json
 import sys
 from collections.abc import Callable
@@ -68,6 +69,7 @@ def check(
     rescaled: bool = False,
     rounded: bool = False,
     device: torch.device,
+    told: helper.Told = lambda _done, _total, _unit, _share: None,
     alive: Callable[[], None] = lambda: None,
 ) -> Examined:
     """Return what stock transformers makes of the folder.
@@ -83,14 +85,15 @@ def check(
         rescaled: Norms were rescaled, and rounded to the stored dtype after that.
         rounded: Weights were rounded since: the difference is measured and not judged, but for what is no number.
         device: Where to load it.
-        alive: Called every few seconds meanwhile.
+        told: Called with what the process tells of its progress.
+        alive: Called every few seconds while it tells nothing.
 
     Raises:
         OutputDoesNotLoad: it does not load, not generate, or not answer the same.
     """
     save_file({"tokens": tokens.cpu(), "logits": logits.cpu().contiguous()}, probe)
     arguments = (str(folder), str(probe), str(device), "timed" if timed else "")
-    found = _asked(arguments, dense if timed else None, alive)
+    found = _asked(arguments, dense if timed else None, told, alive)
     tolerance = TOLERANCE.get(logits.dtype, COARSE_TOLERANCE)
     if cut:
         tolerance = max(tolerance, CUT_TOLERANCE)
@@ -107,17 +110,18 @@ def check(
 
 
 def _asked(
-    arguments: tuple[str, ...], dense: Path | None, alive: Callable[[], None]
+    arguments: tuple[str, ...], dense: Path | None, told: helper.Told, alive: Callable[[], None]
 ) -> dict[str, Any]:
     """Return what the fresh process says; where two models are too much for the machine, it takes them one by one."""
     compared = [str(dense)] if dense else []
+    ask = functools.partial(helper.run, __name__, *arguments, told=told, alive=alive)
     try:
         try:
-            answer = helper.run(__name__, *arguments, *compared, alive=alive)
+            answer = ask(*compared)
         except (HostOutOfMemory, GpuOutOfMemory):
             if not compared:
                 raise
-            answer = helper.run(__name__, *arguments, *compared, "apart", alive=alive)
+            answer = ask(*compared, "apart")
     except helper.HelperFailed as error:
         raise OutputDoesNotLoad(f"stock transformers cannot use the result: {error}") from None
     found: dict[str, Any] = json.loads(answer.splitlines()[-1])
@@ -129,6 +133,7 @@ def _examine(
 ) -> dict[str, Any]:
     import transformers
 
+    helper.tell_loading()
     expected = load_file(probe)
     dtype = expected["logits"].dtype
     tokens = expected["tokens"].to(device)
@@ -181,9 +186,14 @@ def _fits(transformers: Any, folder: str, dtype: torch.dtype, device: torch.devi
 def _compared(dense: Any, pruned: Any, prompt: torch.Tensor, count: int) -> dict[str, Any]:
     """Return tokens per second of both, timed in turn, and how far the comparison goes."""
     threads = torch.get_num_threads() if prompt.device.type == "cpu" else 1
-    runs = [
-        functools.partial(run_seconds, model, prompt, new_tokens=count) for model in (dense, pruned)
-    ]
+    numbers = itertools.count(1)
+
+    def run(model: Any) -> dict[str, float]:
+        seconds = run_seconds(model, prompt, new_tokens=count)
+        helper.tell(next(numbers), 0, "timed run")
+        return seconds
+
+    runs = [functools.partial(run, model) for model in (dense, pruned)]
     found = in_turn.compare(*runs, threads=threads, busy=in_turn.Load().busy)
     before, after = (per_second(seconds, prompt, new_tokens=count) for seconds in found.seconds)
     ratios = {

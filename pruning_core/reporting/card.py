@@ -160,7 +160,7 @@ def _tuning(report: Report, found: RecoveryReport) -> str:
     change = f"from {words.number(found.loss_before)} to {words.number(found.loss_after)}"
     gain = f"loss {change} on held-out windows" if found.best_step else "without gain, so undone"
     steps = words.counted(found.steps, "step")
-    return f"{found.method}, {steps}, {found.tokens:,} tokens{text}{teacher}; {gain}"
+    return f"{found.method}, {steps}, {found.trained_tokens:,} tokens{text}{teacher}; {gain}"
 
 
 def _rows(report: Report) -> Iterator[tuple[str, ...]]:

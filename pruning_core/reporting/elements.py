@@ -19,6 +19,8 @@ class Table:
     rows: tuple[tuple[str, ...], ...]
     is_text: bool = False
     """Left-aligned throughout; else figures, right-aligned after the first column."""
+    shades: tuple[tuple[int, ...], ...] = ()
+    """Of every cell, from 0 for none to 5; empty for a table without."""
 
 
 @dataclass(frozen=True)

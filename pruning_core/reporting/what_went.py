@@ -6,6 +6,7 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 
 from pruning_core.reporting import units, words
 from pruning_core.reporting.elements import Folded, Section, Table, filled, table_of
+from pruning_core.reporting.grids import largest_errors, matrix_grids, unit_grids
 from pruning_core.reporting.plots import by_kind, recovery, units_by_kind
 from pruning_core.spec.recovery import RecoveryReport
 from pruning_core.spec.report import Report, RoundingReport, SizeReport, SpeedReport, UnitReport
@@ -156,10 +157,9 @@ def matrices_section(report: Report) -> Section:
     ]
     columns = ("Kind", "Blocks", "Removed", "Relative output error")
     caption = "Pruned matrices by kind: range over the blocks"
-    folded = (*_reconstructed(report),)
-    return Section(
-        "matrices", "Matrices", tables=(*table_of(caption, columns, rows),), folded=folded
-    )
+    folded = (*matrix_grids(report), *_reconstructed(report))
+    tables = (*table_of(caption, columns, rows), *largest_errors(report))
+    return Section("matrices", "Matrices", tables=tables, folded=folded)
 
 
 def _span(values: Collection[float], shown: Callable[[float], str]) -> str:
@@ -190,7 +190,7 @@ def units_section(report: Report) -> Section:
     """Return what was removed whole, kind by kind, and which blocks went."""
     tables = (*_units_of_blocks(report), *_whole_blocks(report))
     notes = (DENSE_TARGET_NOTE,) if _against_dense(report) else ()
-    return Section("units", "Units", notes, tables)
+    return Section("units", "Units", notes, tables, folded=(*unit_grids(report),))
 
 
 def _against_dense(report: Report) -> bool:
@@ -267,7 +267,11 @@ def recovery_section(report: Report) -> Section:
         ("Weights kept", kept),
         ("Distilled from the dense model", "yes" if found.distilled else "no"),
         ("Training windows", f"{found.windows:,} ({found.tokens:,} tokens)"),
-        ("Validation windows", f"{found.validation_windows:,}"),
+        ("Tokens that the steps saw", f"{found.trained_tokens:,}"),
+        (
+            "Validation windows",
+            f"{found.validation_windows:,} ({found.validation_tokens:,} tokens), read {found.validations:,} times",
+        ),
         ("Precision of products", found.precision),
         ("Time", words.seconds(found.seconds)),
     )

@@ -52,6 +52,11 @@ def number(value: float) -> str:
     return f"{value:,.{decimals}f}"
 
 
+def short(value: float) -> str:
+    """Return three significant digits, for a cell among many."""
+    return f"{value:.3g}"
+
+
 def given(value: float | None) -> str:
     """Return a number that someone set, as they set it; nothing where they did not."""
     return "" if value is None else f"{value:.{DIGITS}g}"

@@ -41,7 +41,8 @@ class Recovery(Frozen):
     seq_len: int | None = Field(default=None, ge=8, le=131072)
     """Tokens per window. Unset: 512, or the model's own limit where that is smaller."""
     validation: float = Field(default=0.1, gt=0, le=0.5)
-    """Share of the training windows that no step sees and that decides what is kept."""
+    """Share of the windows that no step sees and that decides what is kept: no more than this share of the windows that the
+    budget trains on, or of `minutes`, but for 4,096 tokens."""
     evaluate_every: float = Field(default=0.25, ge=0.01, le=1000)
     """Epochs between two validations."""
     patience: int | None = Field(default=3, ge=1, le=10_000)
@@ -126,7 +127,13 @@ class RecoveryReport(Frozen):
     windows: int
     tokens: int
     """Of the training windows."""
+    trained_tokens: int
+    """Tokens that the steps saw, those of a further epoch again."""
     validation_windows: int
+    validation_tokens: int
+    """Of the validation windows: read in every validation."""
+    validations: int
+    """How often, the start included."""
     loss_before: float
     """On the validation windows, of the pruned model."""
     loss_after: float

@@ -18,6 +18,8 @@ SCHEMA_VERSION = 2
 Phase = Literal[
     "resolving",
     "downloading",
+    "converting",
+    "preparing",
     "calibrating",
     "searching",
     "allocating",
@@ -26,6 +28,7 @@ Phase = Literal[
     "saving",
     "recovering",
     "verifying",
+    "reporting",
     "uploading",
 ]
 
@@ -352,9 +355,11 @@ class RoundingReport(Frozen):
 
 
 class Timing(Frozen):
-    """Seconds per phase of this run, and the one figure that compares across machines."""
+    """Seconds per phase, and the one figure that compares across machines."""
 
     phases: dict[str, float]
+    """Their sum is the time from `started_at` to `finished_at`; `resolving` is the start of the process and the check of
+    the job, `preparing` the reading of data, `earlier_attempts` what went before this attempt."""
     prune_over_forward: float | None
     """Seconds of pruning over seconds of one plain forward pass of the same tokens through the same blocks, timed on one block in the same run."""
 
@@ -367,8 +372,9 @@ class Report(Frozen):
     """One sentence on what was won and lost."""
     origin: Origin
     started_at: datetime
-    """When the process that pruned was started."""
+    """When the job was first taken up."""
     finished_at: datetime
+    """When this was written."""
     spec: PruneSpec
     spec_digest: str
     fingerprint: str
@@ -433,9 +439,17 @@ class Progress(Frozen):
 
     phase: Phase
     step: int = Field(ge=0)
+    """Units that are done."""
     total_steps: int = Field(ge=0)
+    """Units that there are to do; 0 where that is not known."""
     unit: str = "block"
+    """What is counted: blocks, bytes, tokens, tensors, steps, windows and the like; it may change within a phase."""
+    batches: int = Field(default=0, ge=0)
+    """Batches, or whatever a unit is made of, that are done since the last whole unit."""
     percent: float = Field(ge=0, le=100)
+    """Of everything from the first forward pass on."""
     seconds_remaining: float | None = None
-    """None until enough was timed to estimate it."""
+    """Of the same; None until enough was timed to estimate it."""
+    phase_seconds_remaining: float | None = None
+    """Of the units of the phase in hand; None until enough was timed, or where it is not known how many there are."""
     block: BlockReport | None = None

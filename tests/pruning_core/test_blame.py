@@ -172,13 +172,13 @@ def test_a_file_that_makes_the_library_abort_ends_another_process(
 ) -> None:
     monkeypatch.setattr(tokenizer_probe, "__name__", "tests.pruning_core.aborted")
     with pytest.raises(ModelInvalid, match="SIGABRT"):
-        tokenizer_probe.probe(tmp_path / "tokenizer.json")
+        tokenizer_probe.probe(tmp_path / "tokenizer.json", lambda: None)
     monkeypatch.setattr(tokenizer_probe, "__name__", "tests.pruning_core.endless")
     monkeypatch.setattr(tokenizer_probe, "SECONDS", 0.1)
     monkeypatch.setattr(helper, "LOOK_SECONDS", 0.1)
     with pytest.raises(ModelInvalid, match="busy"):
-        tokenizer_probe.probe(tmp_path / "tokenizer.json")
+        tokenizer_probe.probe(tmp_path / "tokenizer.json", lambda: None)
 
 
 def test_a_sound_tokenizer_passes_its_probe(model: Path) -> None:
-    tokenizer_probe.probe(model / "tokenizer.json")
+    tokenizer_probe.probe(model / "tokenizer.json", lambda: None)

@@ -255,7 +255,8 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("clock")
 def test_a_phase_that_runs_longer_than_planned_takes_nothing_from_the_others() -> None:
     steps = Steps()
-    tracker = Tracker(steps, {"pruning": 10.0, "saving": 10.0})
+    tracker = Tracker(steps)
+    tracker.plan({"pruning": 10.0, "saving": 10.0})
     for _ in range(2):
         tracker.begin("pruning", 2)
         for number in (1, 2):

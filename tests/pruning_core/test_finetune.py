@@ -6,7 +6,6 @@ import json
 import math
 import os
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +15,10 @@ from pydantic import ValidationError
 from safetensors.torch import load_file, save_file
 
 from pruning_core import pipeline
-from pruning_core.engine import files, finetune, helper, verify
-from pruning_core.engine.finetune import Job, Stored, load, split
+from pruning_core.engine import files, finetune, helper, holdout, verify
+from pruning_core.engine.finetune import Job, Stored, load
+from pruning_core.engine.helper import Told
+from pruning_core.engine.holdout import split
 from pruning_core.engine.patterns import Selector
 from pruning_core.engine.progress import Silent
 from pruning_core.engine.student import Student
@@ -92,7 +93,7 @@ class Rig:
         teacher: Any = None,
         pause: float = 1e9,
         saving_ratio: float = 0.0,
-        told: Callable[[float, float | None], None] = lambda _share, _seconds: None,
+        told: Told = lambda _done, _total, _unit, _share: None,
         **fields: Any,
     ) -> None:
         wanted: dict[str, Any] = {"learning_rate": 5e-3, "patience": None, "batch": 8} | fields
@@ -324,8 +325,8 @@ def test_what_is_kept_is_the_best_of_all_validations(tmp_path: Path) -> None:
     assert training[-1] < 0.8 * training[0]
     assert 0 < report.best_step < 30
 
-    def die(share: float, _seconds: float | None) -> None:
-        if share > 0.9:
+    def die(_done: int, _total: int, _unit: str, share: float | None) -> None:
+        if share is not None and share > 0.9:
             raise Killed
 
     with pytest.raises(Killed):
@@ -417,8 +418,10 @@ def test_resumed_equals_uninterrupted_bit_by_bit(
     expected = straight.run()
     for limit in (0.2, 0.5, 0.8):
 
-        def die(share: float, _seconds: float | None, limit: float = limit) -> None:
-            if share > limit:
+        def die(
+            _done: int, _total: int, _unit: str, share: float | None, limit: float = limit
+        ) -> None:
+            if share is not None and share > limit:
                 raise Killed
 
         with pytest.raises(Killed):
@@ -519,7 +522,7 @@ def test_a_loss_that_is_no_number_names_the_fix(tmp_path: Path) -> None:
 def test_split_is_disjoint_and_complete_without_duplicates() -> None:
     windows = torch.cat([counting(60), counting(60), counting(40, seed=3)])
     distinct = {tuple(row) for row in windows.tolist()}
-    training, validation = split(windows, 0.1, 42)
+    training, validation = split(windows, Recovery())
     left, right = ({tuple(row) for row in part.tolist()} for part in (training, validation))
     assert left | right == distinct
     assert not left & right
@@ -532,17 +535,75 @@ def test_split_is_disjoint_and_complete_without_duplicates() -> None:
 def test_split_depends_on_content_and_seed_alone() -> None:
     windows = counting(60)
     chosen = [
-        {tuple(row) for row in split(some, 0.2, seed)[1].tolist()}
+        {tuple(row) for row in split(some, Recovery(validation=0.2, seed=seed))[1].tolist()}
         for some, seed in ((windows, 1), (windows.flip(0), 1), (windows, 2))
     ]
     assert chosen[0] == chosen[1] != chosen[2]
 
 
 def test_split_needs_two_distinct_windows() -> None:
-    training, validation = split(counting(2), 0.5, 0)
+    training, validation = split(counting(2), Recovery(validation=0.5))
     assert len(training) == len(validation) == 1
     with pytest.raises(DatasetTooSmall, match="two distinct"):
-        split(counting(1).repeat(5, 1), 0.1, 0)
+        split(counting(1).repeat(5, 1), Recovery())
+
+
+@pytest.mark.parametrize(
+    ("fields", "validating"),
+    [
+        ({}, 100),  # a tenth of an epoch's windows
+        ({"epochs": 3}, 100),  # further epochs see no further windows
+        ({"steps": 50}, 40),  # a tenth of 400 windows
+        ({"steps": 50, "accumulation": 2}, 80),
+        ({"steps": 10, "batch": 1}, 16),  # 4,096 tokens, whatever the budget
+        ({"epochs": 0.02}, 16),
+        ({"steps": 50, "validation": 0.5}, 200),
+        ({"steps": 1, "validation": 0.002}, 2),  # less was asked for
+    ],
+)
+def test_validation_is_bounded_by_what_the_budget_trains_on(
+    fields: dict[str, Any], validating: int
+) -> None:
+    training, validation = split(tiny.tokens(1000, 256), Recovery(**fields))
+    assert (len(training), len(validation)) == (1000 - validating, validating)
+
+
+def test_validation_is_bounded_by_the_minutes(
+    learnt: tuple[Path, list[str]], tmp_path: Path
+) -> None:
+    """512 windows would take far longer than a tenth of a hundredth of a second."""
+    held = counting(512, seed=77)
+    many = Rig(*learnt, tmp_path / "a", validation=held, minutes=1e-4, epochs=1).run()
+    assert many.validation_windows == holdout.least(held) < 512
+    assert many.validation_tokens == many.validation_windows * SEQ
+    assert many.validations == 2
+    few = Rig(*learnt, tmp_path / "b", validation=held, minutes=60, steps=1).run()
+    assert few.validation_windows == 512
+
+
+def test_report_counts_the_tokens_that_were_seen(
+    learnt: tuple[Path, list[str]], tmp_path: Path
+) -> None:
+    """An epoch of 20 windows has steps of 8, 8 and 4."""
+    tokens = counting(20)
+    for steps, windows in ((1, 8), (3, 20), (4, 28)):
+        report = Rig(*learnt, tmp_path / str(steps), tokens=tokens, steps=steps).run()
+        assert report.trained_tokens == windows * SEQ
+
+
+def test_progress_counts_steps_and_validation_windows(
+    learnt: tuple[Path, list[str]], tmp_path: Path
+) -> None:
+    told: list[tuple[int, int, str, float | None]] = []
+    rig = Rig(*learnt, tmp_path / "s", epochs=1, told=lambda *words: told.append(words))
+    rig.run()
+    steps = [(done, total) for done, total, unit, _ in told if unit == "step"]
+    assert steps == [(number, 8) for number in range(1, 9)]
+    windows = [(done, total) for done, total, unit, _ in told if unit == "validation window"]
+    assert windows == [(8, 16), (16, 16)] * 5  # before the first step, then four times
+    shares = [share or 0.0 for *_, share in told]
+    assert shares == sorted(shares)
+    assert shares[-1] == 1.0
 
 
 @pytest.mark.parametrize(
@@ -596,14 +657,14 @@ def job(folder: Path, masked: list[str], work: Path, **fields: Any) -> dict[str,
     }
 
 
-def call(given: dict[str, Any], told: list[tuple[float, float | None]]) -> RecoveryReport:
+def call(given: dict[str, Any], told: list[tuple[int, int, str, float | None]]) -> RecoveryReport:
     return finetune.finetune(
         **given,
         tokens=counting(64),
         validation=counting(16, seed=77),
         probe=verify.probe_tokens(tiny.VOCAB, 256),
         device=CPU,
-        told=lambda share, seconds: told.append((share, seconds)),
+        told=lambda *words: told.append(words),
         alive=lambda: None,
     )
 
@@ -611,12 +672,12 @@ def call(given: dict[str, Any], told: list[tuple[float, float | None]]) -> Recov
 def test_a_process_of_its_own_trains_once(tmp_path: Path) -> None:
     folder, masked = pruned(tmp_path / "m", dtype=torch.bfloat16)
     (folder / "channel_order.safetensors").write_bytes(b"as it is")
-    told: list[tuple[float, float | None]] = []
+    told: list[tuple[int, int, str, float | None]] = []
     given = job(folder, masked, tmp_path / "work", precision="fp32")
     report = call(given, told)
     out = tmp_path / "work" / finetune.FOLDER
     assert report.loss_after < report.loss_before
-    assert told[-1] == (1.0, 0.0)
+    assert told[-1] == (report.steps, report.steps, "step", 1.0)
     assert (out / "channel_order.safetensors").read_bytes() == b"as it is"
     assert shapes(stored(out)) == shapes(stored(folder))
     assert all(torch.equal(stored(out)[n] == 0, stored(folder)[n] == 0) for n in masked)

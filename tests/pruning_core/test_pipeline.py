@@ -131,12 +131,30 @@ def test_progress_rises_to_the_end_block_by_block(watched: tuple[Report, Watcher
     assert watcher.pruned_blocks() == [0, 1, 2]
     phases = [progress.phase for progress in watcher.seen]
     assert list(dict.fromkeys(phases)) == [
+        "preparing",
         "evaluating",
         "calibrating",
         "pruning",
         "saving",
         "verifying",
+        "reporting",
     ]
+
+
+def test_every_phase_counts_what_it_does(watched: tuple[Report, Watcher, Path]) -> None:
+    report, watcher, out = watched
+    ends = {
+        (one.phase, one.unit): one.total_steps
+        for one in watcher.seen
+        if one.step == one.total_steps
+    }
+    files = sum(path.stat().st_size for path in (out / "checkpoint").iterdir())
+    assert ends["preparing", "byte"] > report.bytes_before
+    assert ends["evaluating", "token"] == 4 * 64
+    assert ends["pruning", "block"] == tiny.BLOCKS
+    assert ends["saving", "byte"] == report.bytes_after
+    assert ends["verifying", "tensor"] > 0
+    assert ends["reporting", "byte"] == files
 
 
 def test_an_equal_run_over_a_finished_folder_returns_its_report(
@@ -145,7 +163,7 @@ def test_an_equal_run_over_a_finished_folder_returns_its_report(
     report, _, out = watched
     again = Watcher()
     assert prune(folder, report.spec, out, observer=again) == report
-    assert not again.seen
+    assert {progress.phase for progress in again.seen} == {"preparing"}
 
 
 def test_each_block_is_pruned_once_across_two_kills(folder: Path, tmp_path: Path) -> None:
@@ -171,19 +189,15 @@ def test_a_block_file_holds_what_was_pruned_and_nothing_else(folder: Path, tmp_p
 def test_signs_of_life_come_within_a_block(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("pruning_core.engine.progress.ALIVE_SECONDS", 0.0)
-    signs: list[int] = []
-
-    class Listener(Watcher):
-        def alive(self) -> None:
-            signs.append(len(self.seen))
-
-    listener = Listener(stop_after=0)
+    monkeypatch.setattr("pruning_core.engine.progress.TOLD_SECONDS", 0.0)
+    listener = Watcher(stop_after=0)
     with pytest.raises(KeyboardInterrupt):
         prune(folder, spec(), tmp_path, tokens=tiny.tokens(), observer=listener)
-    # both passes over the calibration windows, before the first block was done
-    assert len(signs) >= 2
-    assert max(signs) < len(listener.seen)
+    # both passes over the calibration windows, and every matrix, before the first block was done
+    within = [progress.batches for progress in listener.seen if progress.phase == "pruning"]
+    assert within[:-1] == list(range(len(within) - 1))
+    assert len(within) > 2 + 7  # matrices of a block of Llama
+    assert within[-1] == 0
 
 
 def test_a_damaged_block_is_pruned_again(folder: Path, tmp_path: Path) -> None:

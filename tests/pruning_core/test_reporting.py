@@ -595,7 +595,7 @@ def test_card_of_a_smaller_model_says_so(folders: tuple[Path, Path]) -> None:
     text = plain(made.text)
     assert "| amount | 20.1 % of the parameters (20 % asked for) |" in text
     assert "| parameters | 134,515,008 before, 107,419,968 after |" in text
-    assert "| fine-tuning | full, 120 steps, 327,680 tokens; loss from 3.432 to 3.012 on" in text
+    assert "| fine-tuning | full, 120 steps, 491,520 tokens; loss from 3.432 to 3.012 on" in text
     assert "the tensors are smaller" in text
     assert "as large as before" not in text
     assert "zeros" not in text

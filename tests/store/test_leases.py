@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -151,9 +152,34 @@ def test_progress_shows_and_blocks_make_events(database: Database):
         "phase": "pruning",
         "step": 4,
         "total_steps": 9,
+        "unit": "block",
+        "batches": 0,
         "percent": 40.0,
+        "seconds_remaining": None,
         "block": 1,
     }
+
+
+def test_progress_without_a_block_is_an_event_where_that_is_asked_for(database: Database):
+    job_id = submit(database)
+    held = claim(database)
+    for number, in_event in ((1, False), (2, True), (3, False)):
+        with database.write() as session:
+            leases.record_progress(
+                session, job_id, held.epoch, step(number), in_event=number == 1 or in_event
+            )
+    details = [e.detail for e in history(database, job_id) if e.type == "job.progress"]
+    assert [detail["step"] for detail in details] == [1, 2]
+
+
+def test_a_later_claim_knows_how_long_ago_the_first_one_was(database: Database):
+    job_id = submit(database)
+    first = claim(database)
+    assert first.earlier_seconds == 0
+    time.sleep(0.05)
+    with database.write() as session:
+        leases.release(session, job_id, first.epoch, reason="drained")
+    assert 0.05 <= claim(database).earlier_seconds < 60
 
 
 def test_success_writes_everything_at_once(database: Database):

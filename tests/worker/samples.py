@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from typing import Any
 
 from pruning_core.spec.base import digest
@@ -11,6 +12,7 @@ from pruning_core.spec.prune import PruneSpec
 from pruning_core.spec.report import (
     FileEntry,
     GateReport,
+    Origin,
     Perplexity,
     Report,
     SearchReport,
@@ -61,6 +63,9 @@ def sample_report(
     spec: PruneSpec, files: Sequence[FileEntry], *, sample: str, kept_ria: bool = False
 ) -> Report:
     return Report(
+        origin=Origin(model="file:///models/none"),
+        started_at=datetime(2026, 1, 2, tzinfo=UTC),
+        finished_at=datetime(2026, 1, 2, 1, tzinfo=UTC),
         spec=spec,
         spec_digest=digest(spec),
         fingerprint="sha256:0",

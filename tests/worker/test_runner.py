@@ -73,7 +73,7 @@ def test_success(attempt: dict[str, Any], tmp_path: Path) -> None:
     status, messages = finish(start(folder, attempt))
     assert status == 0, (folder / "log.txt").read_text()
     assert None not in messages
-    assert messages[0].progress.phase == "downloading"
+    assert messages[0].progress.phase == "resolving"
     (resolved,) = [m for m in messages if isinstance(m, Resolved)]
     assert resolved.resolved["seed"] == 42
     blocks = [m.progress.block for m in messages if isinstance(m, Progressed)]
@@ -90,6 +90,29 @@ def test_success(attempt: dict[str, Any], tmp_path: Path) -> None:
         path.name: sha256(path.read_bytes()).hexdigest()
         for path in (folder / "checkpoint").iterdir()
     }
+
+
+@pytest.mark.parametrize("prune", [{}, {"recovery": {"steps": 2, "seq_len": 32, "batch": 2}}])
+def test_phases_sum_to_the_time_that_the_process_took(
+    attempt: dict[str, Any], tmp_path: Path, prune: dict[str, Any]
+) -> None:
+    attempt["prune"] |= prune
+    attempt |= {"seconds_before": 7.0, "earlier_seconds": 100.0}
+    begun = time.monotonic()
+    process = start(tmp_path / "e1", attempt)
+    assert process.stdout is not None
+    with process.stdout as output:
+        lines = [*output]  # the last one is the report
+    wall = time.monotonic() - begun + 107.0
+    assert process.wait() == 0, (tmp_path / "e1" / "log.txt").read_text()
+    report = decode(lines[-1]).report  # type: ignore[union-attr]
+    phases = report.timing.phases
+    assert {"resolving", "preparing", "pruning", "saving", "verifying", "reporting"} <= set(phases)
+    assert phases["earlier_attempts"] == 100.0
+    assert phases["resolving"] > 7.0
+    assert abs(sum(phases.values()) - wall) < max(0.5, 0.02 * wall)
+    spent = (report.finished_at - report.started_at).total_seconds()
+    assert abs(spent - sum(phases.values())) < 0.1
 
 
 @pytest.mark.parametrize(

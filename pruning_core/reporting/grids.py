@@ -1,0 +1,121 @@
+"""Figures of single matrices and units as a table of blocks by kinds, shaded so that hundreds are read at a glance."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+
+from pruning_core.reporting import units, words
+from pruning_core.reporting.elements import NOT_MEASURED, Folded, Table
+from pruning_core.reporting.plots import kind_of
+from pruning_core.spec.report import MatrixReport, Report
+
+SHADES = 5
+LARGEST = 5
+"""Matrices that are named for their errors."""
+Cells = dict[str, dict[int, list[float]]]
+"""Values by kind and block; more than one are experts."""
+
+
+def matrix_grids(report: Report) -> Iterator[Folded]:
+    """Yield the errors of all matrices, and what was removed of them where that differs."""
+    errors = _matrices(report, lambda matrix: matrix.error)
+    yield from _folded("Relative output error of every matrix", errors, words.short)
+    removed = _matrices(report, lambda matrix: matrix.sparsity)
+    shares = {
+        words.short(value) for line in removed.values() for one in line.values() for value in one
+    }
+    if len(shares) > 1:
+        yield from _folded("Share removed of every matrix", removed, words.about)
+
+
+def unit_grids(report: Report) -> Iterator[Folded]:
+    """Yield the errors of what reads the units, and what they were before the fit."""
+    errors: Cells = {}
+    for block in report.blocks:
+        for unit in block.units:
+            name = units.NAMES[unit.kind]
+            for kind, value in (
+                (name, unit.error),
+                (f"{name}, before the fit", unit.error_before_refit),
+            ):
+                if value is not None:
+                    errors.setdefault(kind, {}).setdefault(block.block, []).append(value)
+    yield from _folded("Relative output error of the units of every block", errors, words.short)
+
+
+def largest_errors(report: Report) -> Iterator[Table]:
+    """Yield the matrices whose outputs changed most, where there are more than that."""
+    found = [
+        (matrix.error, matrix)
+        for block in report.blocks
+        for matrix in block.matrices
+        if matrix.error is not None
+    ]
+    if len(found) <= LARGEST:
+        return
+    found.sort(key=lambda pair: -pair[0])
+    rows = tuple(
+        (
+            matrix.name,
+            " x ".join(map(str, matrix.shape)),
+            words.percent(matrix.sparsity),
+            words.number(error),
+        )
+        for error, matrix in found[:LARGEST]
+    )
+    columns = ("Matrix", "Outputs x inputs", "Removed", "Relative output error")
+    yield Table("The largest errors", columns, rows)
+
+
+def _matrices(report: Report, value: Callable[[MatrixReport], float | None]) -> Cells:
+    found: Cells = {}
+    for block in report.blocks:
+        for matrix in block.matrices:
+            measured = value(matrix)
+            if measured is not None:
+                found.setdefault(kind_of(matrix.name), {}).setdefault(block.block, []).append(
+                    measured
+                )
+    return found
+
+
+def _folded(caption: str, cells: Cells, shown: Callable[[float], str]) -> Iterator[Folded]:
+    count = sum(len(one) for line in cells.values() for one in line.values())
+    if count <= 1:
+        return
+    several = any(len(one) > 1 for line in cells.values() for one in line.values())
+    note = ": of experts the mean, and the largest in brackets" if several else ""
+    blocks = sorted({block for line in cells.values() for block in line})
+    rows = tuple(
+        (f"block {block}", *(_cell(line.get(block, ()), shown) for line in cells.values()))
+        for block in blocks
+    )
+    shade = _shading([value for line in cells.values() for one in line.values() for value in one])
+    shades = tuple(
+        (0, *(shade(max(line[block])) if block in line else 0 for line in cells.values()))
+        for block in blocks
+    )
+    yield Folded(
+        f"{caption} ({count:,})", Table(f"{caption}{note}", ("", *cells), rows, shades=shades)
+    )
+
+
+def _cell(values: list[float] | tuple[()], shown: Callable[[float], str]) -> str:
+    if not values:
+        return NOT_MEASURED
+    mean = shown(sum(values) / len(values))
+    return mean if len(values) == 1 else f"{mean} ({shown(max(values))})"
+
+
+def _shading(values: list[float]) -> Callable[[float], int]:
+    """Return what gives a value its shade, 1 to 5 from the smallest to the largest; 0 where they hardly differ."""
+    logs = [math.log(value) for value in values if value > 0]
+    low, high = (min(logs), max(logs)) if logs else (0.0, 0.0)
+    if high - low < math.log(1.05):
+        return lambda _value: 0
+    return lambda value: (
+        1 + min(SHADES - 1, int(SHADES * (math.log(value) - low) / (high - low)))
+        if value > 0
+        else 0
+    )
