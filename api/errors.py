@@ -10,6 +10,8 @@ from fastapi.responses import JSONResponse
 from pydantic import BaseModel, Field
 from starlette.requests import Request
 
+from pruning_core.text import MESSAGE, shown_document
+
 PROBLEM_JSON = "application/problem+json"
 RETRY_SECONDS = 5
 
@@ -106,4 +108,5 @@ def problem_response(request: Request, problem: Problem) -> JSONResponse:
     headers = problem.headers
     if problem.status == HTTPStatus.SERVICE_UNAVAILABLE:
         headers.setdefault("Retry-After", str(RETRY_SECONDS))
-    return JSONResponse(body, problem.status, headers, media_type=PROBLEM_JSON)
+    told = shown_document(body, MESSAGE)
+    return JSONResponse(told, problem.status, headers, media_type=PROBLEM_JSON)

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 
-from pruning_core.spec.model import ModelRef
+from pruning_core.spec.model import REVISION, ModelRef
 
 
 class InspectionQuery(BaseModel):
@@ -14,7 +14,7 @@ class InspectionQuery(BaseModel):
 
     model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True)
 
-    revision: str | None = Field(default=None, pattern=r"^[\w.\-/]{1,128}$")
+    revision: str | None = Field(default=None, pattern=f"^{REVISION}$")
     """Branch, tag or commit on the hub; `hf://org/name@revision` says the same."""
     ref: str = Field(max_length=4096, examples=["hf://Qwen/Qwen3-0.6B@main"])
     """As a job names its model: `hf://org/name[@revision]` or `file:///path`."""

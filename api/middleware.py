@@ -98,11 +98,11 @@ class BodyLimit:
 
 def _request_id(headers: Headers) -> str:
     given = headers.get("x-request-id", "")
-    return given if _REQUEST_ID.match(given) else f"req_{ULID()}"
+    return given if _REQUEST_ID.fullmatch(given) else f"req_{ULID()}"
 
 
 def _log_fields(request: Request) -> dict[str, str]:
-    trace = _TRACE.match(request.headers.get("traceparent", ""))
+    trace = _TRACE.fullmatch(request.headers.get("traceparent", ""))
     return {
         "request_id": request.state.request_id,
         "method": request.method,

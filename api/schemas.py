@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 from typing import Annotated, Any, Literal
 
 from pydantic import (
+    AfterValidator,
     AwareDatetime,
     BaseModel,
     ConfigDict,
@@ -20,11 +21,12 @@ from pruning_core.intake.userfiles import Use
 from pruning_core.spec.base import Frozen
 from pruning_core.spec.model import ModelRef
 from pruning_core.spec.prune import PruneSpec
+from pruning_core.text import VISIBLE, plain
 
-_PRINTABLE = r"^[^\x00-\x1f\x7f-\x9f]*$"
-Name = Annotated[str, StringConstraints(min_length=1, max_length=200, pattern=_PRINTABLE)]
+Plain = Annotated[str, StringConstraints(pattern=VISIBLE), AfterValidator(plain)]
+Name = Annotated[Plain, StringConstraints(min_length=1, max_length=200)]
 LabelKey = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_./\-]{0,62}$")]
-LabelValue = Annotated[str, StringConstraints(max_length=256, pattern=_PRINTABLE)]
+LabelValue = Annotated[Plain, StringConstraints(max_length=256)]
 LabelFilter = Annotated[
     str,
     StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_./\-]{0,62}:[^\x00-\x1f\x7f-\x9f]{0,256}$"),
@@ -67,7 +69,7 @@ class JobFilters(BaseModel):
 
     status: Status | None = None
     method: MethodName | None = None
-    model: Annotated[str, StringConstraints(max_length=4096, pattern=_PRINTABLE)] | None = None
+    model: Annotated[Plain, StringConstraints(max_length=4096)] | None = None
     """The model's `ref`, as the job shows it."""
     label: list[LabelFilter] = Field(default=[], max_length=16)
     """`key:value`; several must all match."""

@@ -1,8 +1,9 @@
-"""JSON as RFC 8259 has it: no duplicate keys, no NaN, no lone surrogates, a declared content type."""
+"""JSON as RFC 8259 has it: bounded, no duplicate keys, no NaN, no lone surrogates, a declared content type."""
 
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Coroutine
 from typing import Any, NoReturn
 
@@ -11,6 +12,10 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from api.errors import Problem
+
+MAX_VALUES = 5_000
+"""Keys and values of a body: more than any sound one has, few enough to check and explain each."""
+_MARKS = (b"{", b"[", b",", b":")
 
 
 class StrictRequest(Request):
@@ -29,9 +34,11 @@ class StrictRoute(APIRoute):
         handler = super().get_route_handler()
 
         async def strict(request: Request) -> Response:
+            request = StrictRequest(request.scope, request.receive)
             if self.body_field is not None:
                 _require_json(request)
-            return await handler(StrictRequest(request.scope, request.receive))
+                _require_few(await request.body())
+            return await handler(request)
 
         return strict
 
@@ -43,8 +50,12 @@ def parse(body: bytes) -> Any:
         json.JSONDecodeError: it is none, or one that readers understand differently.
     """
     try:
-        text = body.decode("utf-8")
-        document = json.loads(text, object_pairs_hook=_unique, parse_constant=_refuse)
+        document = json.loads(
+            body.decode("utf-8"),
+            object_pairs_hook=_unique,
+            parse_constant=_refuse,
+            parse_float=_finite,
+        )
         json.dumps(document, ensure_ascii=False).encode("utf-8")
     except json.JSONDecodeError:
         raise
@@ -57,6 +68,13 @@ def parse(body: bytes) -> Any:
     return document
 
 
+def _finite(text: str) -> float:
+    number = float(text)
+    if not math.isfinite(number):
+        raise ValueError(f"{text[:40]} is beyond every number that is stored")
+    return number
+
+
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     result = dict(pairs)
     if len(result) < len(pairs):
@@ -66,6 +84,16 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def _refuse(constant: str) -> NoReturn:
     raise ValueError(f"{constant} is not JSON")
+
+
+def _require_few(body: bytes) -> None:
+    """Bound what parsing, checking and explaining can cost: every value but the first follows a mark."""
+    values = sum(map(body.count, _MARKS))
+    if values > MAX_VALUES:
+        raise Problem(
+            "VALIDATION_FAILED",
+            f"The body has some {values} keys and values; {MAX_VALUES} are allowed.",
+        )
 
 
 def _require_json(request: Request) -> None:

@@ -25,14 +25,14 @@ def validation_problem(exception: RequestValidationError) -> Problem:
     if errors and errors[0]["type"] == "json_invalid":
         return Problem("MALFORMED_JSON", f"The body is not valid JSON: {errors[0]['ctx']['error']}")
     fields = tuple(_field_error(error, exception.body) for error in errors[:MAX_ERRORS])
-    suggestions = tuple(dict.fromkeys(hint for error in errors for hint in _hints(error)))
+    hints = (hint for error in errors[:MAX_ERRORS] for hint in _hints(error))
     where = fields[0].pointer or fields[0].parameter or "the body"
-    more = f" ({len(errors) - 1} more in `errors`)" if len(errors) > 1 else ""
+    more = f" ({len(errors) - 1} more)" if len(errors) > 1 else ""
     return Problem(
         "VALIDATION_FAILED",
         f"{where}: {fields[0].detail}{more}",
         errors=fields,
-        suggestions=suggestions[:MAX_ERRORS],
+        suggestions=tuple(dict.fromkeys(hints)),
     )
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any, ClassVar, Literal
 
+from pruning_core.text import MESSAGE, shown
+
 ErrorClass = Literal["user", "system"]
 
 
@@ -11,7 +13,7 @@ class PruningError(Exception):
     """The root of the tree; `code` is stable, messages may change.
 
     Args:
-        message: What is wrong and how to mend it, in one or two sentences.
+        message: What is wrong and how to mend it, in one or two sentences. Strangers' text in it is bounded and made visible.
         suggestions: Things the user can do instead, shortest first.
         pointer: JSON pointer to the field of the request that is at fault.
     """
@@ -23,9 +25,9 @@ class PruningError(Exception):
     def __init__(
         self, message: str, *, suggestions: tuple[str, ...] = (), pointer: str | None = None
     ) -> None:
-        super().__init__(message)
-        self.message = message
-        self.suggestions = suggestions
+        self.message = shown(message, MESSAGE)
+        super().__init__(self.message)
+        self.suggestions = tuple(shown(one, MESSAGE) for one in suggestions)
         self.pointer = pointer
 
     def payload(self) -> dict[str, Any]:

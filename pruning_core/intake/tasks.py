@@ -238,7 +238,7 @@ def _names(tasks_dir: Path | None) -> list[str]:
     if tasks_dir is not None and tasks_dir.is_dir():
         names |= {path.stem for path in tasks_dir.glob("*.toml") if path.is_file()}
         names |= {path.name for path in tasks_dir.iterdir() if _has_data(path)}
-    return sorted(name for name in names if re.match(TASK_NAME, name))
+    return sorted(name for name in names if re.fullmatch(TASK_NAME, name))
 
 
 @cache

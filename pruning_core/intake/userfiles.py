@@ -7,6 +7,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Literal
 
+from pydantic import Field
+
 from pruning_core.errors import DatasetInvalid, DatasetNotFound, DatasetTooSmall
 from pruning_core.intake import file_formats, items
 from pruning_core.intake.file_formats import Format
@@ -39,7 +41,7 @@ class SplitSize(Frozen):
 class UserFile(Frozen):
     """An uploaded file that was found sound."""
 
-    path: Path
+    path: Path = Field(strict=False)
     """In UTF-8."""
     name: str = ""
     """What its sender called it; empty where nobody said."""

@@ -85,7 +85,7 @@ class Evaluation(Frozen):
                 raise ValueError("harness lm_eval reads no uploaded files")
             return self
         for name in self.tasks or ():
-            if not re.match(DATA_NAME, name):
+            if not re.fullmatch(DATA_NAME, name):
                 raise ValueError(f"{name!r} is no task name (lower case) and no `file:<id>`")
         if self.tasks and len(set(self.tasks)) < len(self.tasks):
             raise ValueError("a task is named twice")

@@ -30,9 +30,9 @@ LARGEST_RATIO = 0.95
 class Budget(Frozen):
     """How large the result may be: for methods that remove units."""
 
-    parameters: int | None = Field(default=None, ge=1)
+    parameters: int | None = Field(default=None, ge=1, le=10**15)
     """Parameters of the whole model."""
-    bytes: int | None = Field(default=None, ge=1)
+    bytes: int | None = Field(default=None, ge=1, le=10**16)
     """Bytes of its tensors, in the type that `output.dtype` gives them."""
 
     @model_validator(mode="after")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -308,3 +309,88 @@ def test_crash_is_a_problem_that_tells_nothing(service: Service) -> None:
     problem = assert_problem(response, 500, "INTERNAL")
     assert "secret" not in response.text
     assert problem["class"] == "system"
+
+
+MANY = 90_000
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {**BODY, **{f"k{i}": 1 for i in range(MANY)}},
+        {**BODY, "labels": {f"k{i}": 1 for i in range(MANY)}},
+        {**BODY, "prune": {**BODY["prune"], "calibration": [{}] * MANY}},
+        {**BODY, "prune": {**BODY["prune"], "gates": [{"x": 1}] * MANY}},
+        {**BODY, "prune": {**BODY["prune"], "refinement": [[]] * MANY}},
+        {**BODY, "model": [{"a": {}}] * (MANY // 4)},
+        [{}] * MANY,
+    ],
+    ids=["fields", "labels", "tasks", "gates", "refinements", "model", "list"],
+)
+def test_a_large_body_costs_no_more_than_reading_it(client: TestClient, body: Any) -> None:
+    content = json.dumps(body, separators=(",", ":")).encode()
+    assert len(content) < 1_000_000
+    began = time.process_time()
+    response = client.post("/v1/jobs", content=content, headers=JSON)
+    assert time.process_time() - began < 0.5  # 7 to 13 s where each item is checked and explained
+    assert_problem(response, 422, "VALIDATION_FAILED")
+    assert len(response.content) < 20_000
+
+
+def test_many_faults_are_counted_and_some_explained(client: TestClient) -> None:
+    body = {**BODY, **{f"sparsity{i}": 1 for i in range(90)}}
+    problem = assert_problem(client.post("/v1/jobs", json=body), 422, "VALIDATION_FAILED")
+    assert len(problem["errors"]) == 20
+    assert problem["detail"].endswith("(89 more)")
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"model": "hf://org/name\n"},
+        {"model": "hf://org/name@main\n"},
+        {"model": {"ref": "hf://org/name", "revision": "a/../../b"}},
+        {"model": "file:///models/%0a"},
+        {"model": "file:///models/\u202ebarger"},
+        {"model": "hf://örg/name"},
+        {"name": "abc\u202edef"},
+        {"name": "zero\u200bwidth"},
+        {"name": "\u2028"},
+        {"name": "\U000e0041"},
+        {"name": "\x1b[31m"},
+        {"labels": {"a": "b\u2066c"}},
+        {"labels": {"a": "\x9b"}},
+        {"prune": {**BODY["prune"], "sparsity": "0.5"}},
+        {"prune": {**BODY["prune"], "sparsity": True}},
+        {"prune": {**BODY["prune"], "true_sequential": "yes"}},
+        {"prune": {**BODY["prune"], "true_sequential": 1}},
+        {"prune": {**BODY["prune"], "calibration": {"samples": "8"}}},
+        {"prune": {**BODY["prune"], "calibration": {"seed": True}}},
+        {"prune": {**BODY["prune"], "calibration": ["python_docs\n"]}},
+        {"prune": {**BODY["prune"], "evaluation": {"tasks": ["python_docs\n"]}}},
+        {"prune": {"method": "flap", "budget": {"parameters": 10**399}}},
+        {"prune": {"method": "flap", "budget": {"bytes": 10**17}}},
+        {"prune": {"method": "goa", "sparsity": 0.2, "evaluation": {"windows": 10**300}}},
+        {"prune": {**BODY["prune"], "gates": [{"metric": "python_docs.ppl", "max": 10**399}]}},
+    ],
+    ids=lambda changes: repr(changes)[:60],
+)
+def test_what_is_not_what_it_looks_like_is_refused(
+    client: TestClient, changes: dict[str, Any]
+) -> None:
+    response = client.post("/v1/jobs", json={**BODY, **changes})
+    assert_problem(response, 422, "VALIDATION_FAILED")
+
+
+@pytest.mark.parametrize("number", ["1e400", "-1e999", "9" * 4400, "Infinity"])
+def test_numbers_beyond_every_bound_are_no_json(client: TestClient, number: str) -> None:
+    content = json.dumps(BODY).replace("0.5", number).encode()
+    response = client.post("/v1/jobs", content=content, headers=JSON)
+    assert_problem(response, 400, "MALFORMED_JSON")
+
+
+@pytest.mark.parametrize("path", ["/v1/%e2%80%ae", "/v1/%0b", "/v1/%1b[2J", "/%ed%a0%80"])
+def test_hidden_characters_of_a_path_are_shown(client: TestClient, path: str) -> None:
+    problem = client.get(path).json()
+    assert (problem["code"], "\ufffd" in problem["instance"]) == ("NOT_FOUND", True)
+    assert not set("\u202e\v\x1b") & set(problem["instance"] + problem["detail"])
