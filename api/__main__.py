@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 
 import structlog
@@ -12,7 +13,7 @@ from api import logs
 from api.app import create_app
 from api.deps import Parts
 from store.migrate import is_current
-from store.settings import Settings
+from store.settings import PRIVATE, Settings
 
 SHUTDOWN_SECONDS = 3
 """Open streams are cut after this; clients resume them elsewhere."""
@@ -22,6 +23,7 @@ log = structlog.get_logger()
 
 def main() -> int:
     """Serve until SIGTERM; return 1 where the database is not fit to be served from."""
+    os.umask(PRIVATE)
     logs.configure()
     settings = Settings()
     for root in settings.model_roots:

@@ -27,6 +27,9 @@ MAX_WATCHING_THREADS = 8
 MAX_INSPECTING_THREADS = 4
 """Threads that read local models for those who inspect them."""
 
+MAX_EXAMINING_PROCESSES = 2
+"""Uploads that are looked at together; further ones wait."""
+
 bearer = HTTPBearer(auto_error=False, description="An API key: `Authorization: Bearer pk_live_...`")
 
 
@@ -46,6 +49,9 @@ class Parts:
     )
     inspecting: anyio.CapacityLimiter = field(
         default_factory=lambda: anyio.CapacityLimiter(MAX_INSPECTING_THREADS)
+    )
+    examining: anyio.CapacityLimiter = field(
+        default_factory=lambda: anyio.CapacityLimiter(MAX_EXAMINING_PROCESSES)
     )
 
 

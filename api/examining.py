@@ -1,4 +1,4 @@
-"""Examining an upload in a process of its own: what a file costs is bounded, and nobody else waits for it."""
+"""Examining an upload: a large one in a process of its own, so that its cost is bounded and nobody else waits for it."""
 
 from __future__ import annotations
 
@@ -7,14 +7,17 @@ from contextlib import suppress
 from pathlib import Path
 
 import anyio
-from anyio import BrokenWorkerProcess, to_process
+from anyio import BrokenWorkerProcess, to_process, to_thread
 
 from api.deps import Parts
 from api.errors import Problem
 from pruning_core.errors import DatasetInvalid
 from pruning_core.intake import userfiles
-from pruning_core.intake.userfiles import Format, Kind
+from pruning_core.intake.file_formats import Format
+from pruning_core.intake.userfiles import Examined
 
+SMALL = 1 << 18
+"""Bytes that are read faster than a process starts."""
 MAX_MEMORY = 1 << 30
 """Bytes that the process may allocate: the longest line takes a part of them."""
 
@@ -23,21 +26,28 @@ async def examine(
     parts: Parts,
     path: Path,
     *,
-    format: Format | None,
-    name: str,  # noqa: A002
-) -> tuple[Format, Kind, int]:
-    """Return a file's format, its kind and its number of items.
+    declared: Format | None,
+    name: str,
+) -> Examined:
+    """Return what a file holds, whose format may be declared.
 
     Raises:
         DatasetInvalid: it is no data; the message names its line.
         Problem: CHECK_TIMED_OUT, where looking at every line takes longer than the service allows.
     """
+    if path.stat().st_size <= SMALL:
+        return await to_thread.run_sync(_read, path, declared, name)
     seconds = parts.settings.examine_seconds
     async with parts.examining:
         try:
             with anyio.fail_after(seconds):
                 return await to_process.run_sync(
-                    _examine, path, format, name, cancellable=True, limiter=anyio.CapacityLimiter(1)
+                    _examine,
+                    path,
+                    declared,
+                    name,
+                    cancellable=True,
+                    limiter=anyio.CapacityLimiter(1),
                 )
         except TimeoutError:
             raise _too_slow(name, seconds) from None
@@ -45,13 +55,17 @@ async def examine(
             raise _too_large(name) from None
 
 
-def _examine(path: Path, format: Format | None, name: str) -> tuple[Format, Kind, int]:  # noqa: A002
+def _examine(path: Path, declared: Format | None, name: str) -> Examined:
     with suppress(ValueError, OSError):  # a lower limit is there already
         resource.setrlimit(resource.RLIMIT_DATA, (MAX_MEMORY, MAX_MEMORY))
     try:
-        return userfiles.examine(path, format=format, name=name)
+        return _read(path, declared, name)
     except MemoryError:
         raise _too_large(name) from None
+
+
+def _read(path: Path, declared: Format | None, name: str) -> Examined:
+    return userfiles.survey(path, format=declared, name=name)
 
 
 def _too_large(name: str) -> DatasetInvalid:

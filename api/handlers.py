@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
+import errno
 from http import HTTPStatus
 
 import structlog
 from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
-from sqlalchemy.exc import InterfaceError, OperationalError
+from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 
-from api.errors import FieldError, Problem, problem_response
+from api.errors import STATUS_OF_CODE, FieldError, Problem, problem_response
 from api.validation import validation_problem
-from pruning_core.errors import PruningError
+from pruning_core.errors import NO_SPACE, PruningError
 from store.errors import StoreError
 
 log = structlog.get_logger()
@@ -35,6 +36,7 @@ def install(app: FastAPI) -> None:
     app.exception_handler(RequestValidationError)(_validation)
     app.exception_handler(PruningError)(_refused)
     app.exception_handler(StoreError)(_store)
+    app.exception_handler(OSError)(_disk_full)
     for error in (OperationalError, InterfaceError, PoolTimeout):
         app.exception_handler(error)(_database_away)
 
@@ -60,7 +62,8 @@ async def _validation(request: Request, error: RequestValidationError) -> Respon
 
 async def _refused(request: Request, error: PruningError) -> Response:
     pointer = [FieldError(pointer=error.pointer, detail=error.message)] if error.pointer else []
-    status = None if error.error_class == "user" or error.retryable else 500
+    known = error.error_class == "user" or error.code in STATUS_OF_CODE
+    status = None if known else HTTPStatus.INTERNAL_SERVER_ERROR
     problem = Problem(
         error.code,
         error.message,
@@ -75,7 +78,26 @@ async def _store(request: Request, error: StoreError) -> Response:
     return problem_response(request, Problem(error.code, str(error)))
 
 
-async def _database_away(request: Request, error: Exception) -> Response:
+async def _disk_full(request: Request, error: OSError) -> Response:
+    if error.errno not in NO_SPACE:
+        raise error
+    log.error("disk.full", error=str(error))
+    problem = Problem(
+        "DISK_FULL",
+        "The service's disk is full: nothing was stored.",
+        suggestions=("try again later", "ask the operator for more space"),
+    )
+    return problem_response(request, problem)
+
+
+async def _database_away(request: Request, error: DBAPIError | PoolTimeout) -> Response:
+    if isinstance(error, DBAPIError) and _is_full(error):
+        return await _disk_full(request, OSError(errno.ENOSPC, str(error.orig)))
     log.warning("database.unavailable", error=type(error).__name__)
     problem = Problem("SERVICE_UNAVAILABLE", "The database does not answer; try again shortly.")
     return problem_response(request, problem)
+
+
+def _is_full(error: DBAPIError) -> bool:
+    """Tell whether the database's disk is: SQLite says it, PostgreSQL has a code for it."""
+    return "disk is full" in str(error.orig) or getattr(error.orig, "sqlstate", None) == "53100"

@@ -24,6 +24,7 @@ from api.errors import FieldError, Problem
 from api.resources import upload_resource
 from pruning_core.intake import userfiles
 from pruning_core.intake.file_formats import Format
+from pruning_core.intake.userfiles import Examined
 from store import files
 from store.tables import new_id
 
@@ -88,14 +89,13 @@ async def receive(
 
 
 def keep(
-    parts: Parts, caller: Caller, draft: Path, received: Received
+    parts: Parts,
+    caller: Caller,
+    draft: Path,
+    received: Received,
+    found: Examined,
 ) -> tuple[bool, schemas.File]:
-    """Examine the file and store it; return whether it is new to the project, and its resource.
-
-    Raises:
-        DatasetInvalid: it is no data; the message names its line.
-    """
-    found = userfiles.survey(draft, format=received.format, name=received.name)
+    """Store a file that was found sound; return whether it is new to the project, and its resource."""
     file_id = new_id("file")
     key = files.key_of(file_id)
     # A commit whose answer is lost may have been made: bytes without a row do no harm, a row without bytes does.
@@ -189,11 +189,22 @@ async def _pieces(file: UploadFile) -> AsyncIterator[bytes]:
         yield piece
 
 
+async def _gathered(pieces: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    """Yield larger pieces: each costs a hop to a thread, and a sender may send single bytes."""
+    waiting = bytearray()
+    async for piece in pieces:
+        waiting += piece
+        if len(waiting) >= _PIECE:
+            yield bytes(waiting)
+            waiting.clear()
+    yield bytes(waiting)
+
+
 async def _save(pieces: AsyncIterator[bytes], draft: Path, limit: int) -> tuple[int, str]:
     digest = hashlib.sha256()
     size = 0
     with draft.open("wb") as file:
-        async for piece in pieces:
+        async for piece in _gathered(pieces):
             size += len(piece)
             if size > limit:
                 raise Problem(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 from collections.abc import Sequence
 
@@ -12,7 +13,7 @@ from sqlalchemy.exc import DBAPIError
 from store import keys, migrate
 from store.errors import StoreError
 from store.session import Database
-from store.settings import Settings
+from store.settings import PRIVATE, Settings
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -67,4 +68,5 @@ def _complain(text: str) -> int:
 
 
 if __name__ == "__main__":
+    os.umask(PRIVATE)
     sys.exit(main())

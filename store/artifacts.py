@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import os
 import shutil
+import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from uuid import uuid4
@@ -20,6 +22,10 @@ from store.tables import Artifact
 REPORT_PAGE = "report.html"
 _CHUNK = 1 << 20
 _DRAFTS = "drafts"
+DRAFT_SECONDS = 10
+"""A younger draft may not be held yet."""
+_OWN_FILE, _OWN_FOLDER = 0o600, 0o700
+"""What users sent and what their models became is the service's alone, whatever the umask."""
 
 
 @dataclass(frozen=True)
@@ -98,10 +104,11 @@ class LocalArtifacts:
         if source.is_symlink() or not source.is_file():
             raise ArtifactNotFound(f"{source.name} is not a regular file")
         _make_folder(target.parent)
-        temporary = target.with_name(f".{uuid4().hex}.tmp")
+        temporary = self._new_draft()
         try:
             _link_or_copy(source, temporary)
-            size, digest = _sync_and_hash(temporary, told)
+            with _kept(temporary):
+                size, digest = _sync_and_hash(temporary, told)
             temporary.replace(target)
         finally:
             temporary.unlink(missing_ok=True)
@@ -111,14 +118,27 @@ class LocalArtifacts:
     @contextmanager
     def draft(self) -> Iterator[Path]:
         """Lend a new empty file on the store's own file system; it is gone afterwards."""
-        folder = self._root / _DRAFTS
-        _make_folder(folder)
-        path = folder / uuid4().hex
-        path.touch()
+        path = self._new_draft()
+        path.touch(mode=_OWN_FILE)
         try:
-            yield path
+            with _kept(path):
+                yield path
         finally:
             path.unlink(missing_ok=True)
+
+    def sweep_drafts(self, *, older_than: float = DRAFT_SECONDS) -> None:
+        """Remove the drafts of processes that were killed: nothing holds them any more."""
+        for path in (self._root / _DRAFTS).glob("*"):
+            with suppress(OSError):  # gone, held, or on a file system without locks
+                if time.time() - path.stat().st_ctime >= older_than:
+                    with path.open("rb") as file:
+                        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                        path.unlink()
+
+    def _new_draft(self) -> Path:
+        folder = self._root / _DRAFTS
+        _make_folder(folder)
+        return folder / uuid4().hex
 
     def delete(self, key: str) -> None:
         """Remove one file; none there is fine."""
@@ -131,11 +151,21 @@ class LocalArtifacts:
             shutil.rmtree(target)
 
 
+@contextmanager
+def _kept(draft: Path) -> Iterator[None]:
+    """Hold a draft, so that no sweep takes it; a process that dies lets it go."""
+    with draft.open("rb") as file:
+        with suppress(OSError):  # not every file system has locks
+            fcntl.flock(file, fcntl.LOCK_SH)
+        yield
+
+
 def _link_or_copy(source: Path, target: Path) -> None:
     try:
         os.link(source, target)
     except OSError:
         shutil.copyfile(source, target)
+    target.chmod(_OWN_FILE)
 
 
 def _sync_and_hash(path: Path, told: Callable[[int], None]) -> tuple[int, str]:
@@ -159,7 +189,7 @@ def _make_folder(folder: Path) -> None:
     if folder.is_dir():
         return
     _make_folder(folder.parent)
-    folder.mkdir(exist_ok=True)
+    folder.mkdir(mode=_OWN_FOLDER, exist_ok=True)
     _sync_folder(folder.parent)
 
 

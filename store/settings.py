@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Final, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+PRIVATE: Final = 0o077
+"""The umask of every process of the service: models, uploads and keys are for its own user alone."""
 Seconds = Annotated[float, Field(gt=0)]
 
 
@@ -42,6 +44,8 @@ class Settings(BaseSettings):
     max_body_bytes: int = Field(default=1_000_000, ge=1)
     max_file_bytes: int = Field(default=100_000_000, ge=1)
     """Of one upload."""
+    examine_seconds: Seconds = 25
+    """How long checking every line of an upload may take; the client waits for 30."""
 
     device: Literal["cpu", "gpu"] | None = None
     """What the workers prune on, where it is known: on a CPU jobs take less text by default."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import threading
 from collections.abc import Sequence
@@ -9,7 +10,7 @@ from collections.abc import Sequence
 import structlog
 
 from store.session import Database
-from store.settings import Settings
+from store.settings import PRIVATE, Settings
 from worker.doorbell import DoorbellListener
 from worker.logs import configure_logging
 from worker.reconcile import Reconciler
@@ -21,6 +22,7 @@ log = structlog.get_logger()
 
 def run(settings: Settings, *, command: Sequence[str] = RUNNER) -> None:
     """Claim and run jobs until SIGTERM or SIGINT; `command` starts the child."""
+    os.umask(PRIVATE)
     database = Database(settings.database_url)
     slots = Slots(database, settings, Supervisor(database, settings, command=command))
     for number in (signal.SIGTERM, signal.SIGINT):

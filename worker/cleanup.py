@@ -25,7 +25,8 @@ class Janitor:
         self._artifacts = LocalArtifacts(settings.artifacts_dir)
 
     def sweep(self) -> None:
-        """Clean up after every job that has a folder here, such as those of a worker that was killed."""
+        """Clean up after every job that has a folder here, such as those of a worker that was killed, and after front ends."""
+        self._artifacts.sweep_drafts()
         if not self._work_dir.is_dir():
             return
         for folder in self._work_dir.iterdir():

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, Field, TypeAdapter, ValidationError
 
-from pruning_core.intake.userfiles import UserFile
+from pruning_core.intake.userfiles import LocalPath, UserFile
 from pruning_core.spec.base import Frozen
 from pruning_core.spec.model import ModelRef
 from pruning_core.spec.prune import PruneSpec
@@ -43,9 +42,9 @@ class Attempt(Frozen):
     """From the job's first claim to this one."""
     model: ModelRef
     prune: PruneSpec
-    model_roots: tuple[Path, ...]
-    cache_dir: Path
-    tasks_dir: Path | None
+    model_roots: tuple[LocalPath, ...]
+    cache_dir: LocalPath
+    tasks_dir: LocalPath | None
     files: dict[str, UserFile] = Field(default_factory=dict)
     """The uploaded files that `prune` names, as it names them; one that was deleted meanwhile is missing."""
 

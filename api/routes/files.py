@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Response
@@ -10,6 +11,7 @@ from starlette.requests import Request
 
 from api import ranged, schemas, uploads
 from api.deps import Downloader, PartsDep, Reader, Writer
+from api.examining import examine
 from api.ids import FileId
 from api.resources import upload_resource
 from store import files
@@ -62,7 +64,9 @@ async def upload(
     with parts.artifacts.draft() as draft:
         limit = parts.settings.max_file_bytes
         received = await uploads.receive(request, options, draft, limit=limit)
-        is_new, resource = await run_in_threadpool(uploads.keep, parts, caller, draft, received)
+        found = await examine(parts, draft, declared=received.format, name=received.name)
+        keep = partial(uploads.keep, parts, caller, draft, received, found)
+        is_new, resource = await run_in_threadpool(keep)
     response.status_code = 201 if is_new else 200
     response.headers["Location"] = f"/v1/files/{resource.id}"
     return resource

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import fcntl
 import hashlib
 import json
@@ -12,12 +11,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from pruning_core.errors import DiskFull, FolderInUse
+from pruning_core.errors import NO_SPACE, DiskFull, FolderInUse
 
 LOCK = ".lock"
 """Empty file that is left in a folder: to remove it would let two in that opened it before and after."""
 _CHUNK = 1 << 20
-_NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 @contextmanager
@@ -107,6 +105,6 @@ def disk_errors(folder: Path) -> Iterator[None]:
 def is_disk_full(error: BaseException) -> bool:
     """Tell whether a disk, a quota or a limit is exhausted, whoever noticed."""
     if isinstance(error, OSError):
-        return error.errno in _NO_SPACE
+        return error.errno in NO_SPACE
     # safetensors raises a class of its own and leaves the number in the text
-    return any(f"(os error {number})" in str(error) for number in _NO_SPACE)
+    return any(f"(os error {number})" in str(error) for number in NO_SPACE)

@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Strict
 
 from pruning_core.errors import DatasetInvalid, DatasetNotFound, DatasetTooSmall
 from pruning_core.intake import file_formats, items
@@ -30,6 +30,10 @@ _BINARY = re.compile(
 """How gzip, zip, zstd, bzip2, xz, parquet, SQLite and PDF files begin."""
 
 
+LocalPath = Annotated[Path, Strict(strict=False)]
+"""JSON has texts for it."""
+
+
 class SplitSize(Frozen):
     """How much of a file one split has."""
 
@@ -41,7 +45,7 @@ class SplitSize(Frozen):
 class UserFile(Frozen):
     """An uploaded file that was found sound."""
 
-    path: Path = Field(strict=False)
+    path: LocalPath
     """In UTF-8."""
     name: str = ""
     """What its sender called it; empty where nobody said."""

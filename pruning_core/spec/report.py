@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, Strict
 
 from pruning_core.spec.base import Frozen
 from pruning_core.spec.output import RoundedDtype
@@ -31,6 +31,10 @@ Phase = Literal[
     "reporting",
     "uploading",
 ]
+
+
+Moment = Annotated[datetime, Strict(strict=False)]
+"""JSON has texts for it."""
 
 
 class Origin(Frozen):
@@ -371,9 +375,9 @@ class Report(Frozen):
     summary: str = ""
     """One sentence on what was won and lost."""
     origin: Origin
-    started_at: datetime
+    started_at: Moment
     """When the job was first taken up."""
-    finished_at: datetime
+    finished_at: Moment
     """When this was written."""
     spec: PruneSpec
     spec_digest: str

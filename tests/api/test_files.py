@@ -6,7 +6,9 @@ import base64
 import gzip
 import hashlib
 import json
+import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,6 +16,7 @@ from fastapi.testclient import TestClient
 from httpx2 import Response
 
 from api import schemas
+from pruning_core.intake.userfiles import examine
 from tests.api.jobs import Service
 from tests.api.test_problems import assert_problem
 
@@ -450,3 +453,52 @@ def test_openapi_shows_both_forms(client: TestClient) -> None:
         "multipart/form-data",
     }
     assert {"200", "201", "400", "401", "403", "413", "415", "422"} <= set(upload["responses"])
+
+
+def lines(count: int) -> bytes:
+    return b'{"text":"a"}\n' * count
+
+
+def test_many_lines_cost_another_process(client: TestClient, tmp_path: Path) -> None:
+    """The interpreter that answers others does next to nothing while a large upload is checked."""
+    content = lines(150_000)
+    (tmp_path / "same").write_bytes(content)
+    began = time.process_time()
+    assert examine(tmp_path / "same", name="same")[2] == 150_000
+    cost, began = time.process_time() - began, time.process_time()
+    assert post(client, content).json()["items"] == 150_000
+    assert time.process_time() - began < cost / 2
+
+
+def test_a_check_that_takes_too_long_is_refused_and_leaves_nothing(
+    sqlite_database_url: str, tmp_path: Path
+) -> None:
+    service = Service.over(sqlite_database_url, tmp_path, examine_seconds=0.01)
+    with TestClient(service.app()) as client:
+        client.headers["Authorization"] = f"Bearer {service.secret}"
+        problem = post(client, lines(100_000)).json()
+        assert (problem["status"], problem["code"]) == (422, "CHECK_TIMED_OUT")
+        assert "longer than 0.01 s" in problem["detail"]
+        assert client.get("/v1/files").json()["data"] == []
+        assert post(client, ITEMS).status_code == 201
+    assert len(stored(service)) == 1
+    service.database.dispose()
+
+
+def test_large_and_small_uploads_meet_the_same_check(client: TestClient) -> None:
+    for content in (lines(3) + b"{}\n", lines(30_000) + b"{}\n"):
+        problem = post(client, content).json()
+        assert problem["code"] == "DATASET_INVALID"
+        assert f"line {content.count(b'text') + 1}: " in problem["detail"]
+
+
+def test_single_bytes_are_gathered(client: TestClient) -> None:
+    """A hop to a thread for every byte that a sender sends by itself would cost a thousand times its writing."""
+
+    def bytes_of() -> Iterator[bytes]:
+        for number in range(20_000):
+            yield ITEMS[number : number + 1]
+
+    began = time.process_time()
+    assert post(client, bytes_of()).status_code in (201, 422)
+    assert time.process_time() - began < 2

@@ -76,7 +76,7 @@ def test_bad_values_are_refused_with_the_reason(changes: dict[str, Any], says: s
         ({"allocation": {"name": "owl", "delta": 0.2}}, "Extra inputs"),
         ({"refinement": ["sandpaper"]}, "does not match any of the expected tags"),
         ({"refinement": "polish"}, "valid tuple"),
-        ({"refinement": ["polish"] * 9}, "at most 8"),
+        ({"refinement": ["polish"] * 9}, "9 items; 8 are allowed"),
         ({"refinement": [{"name": "polish", "steps": 0}]}, "greater than or equal to 1"),
         ({"refinement": [{"name": "polish", "damp": -1}]}, "greater than or equal to 0"),
         ({"reconstruction": {"held_out": 1}}, "less than or equal to 0.5"),

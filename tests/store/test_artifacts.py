@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import hashlib
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -112,3 +114,35 @@ def test_rows_of_an_unfinished_job(database: Database):
         assert artifacts.rows(session, job_id) == []
         with pytest.raises(ArtifactNotFound, match="manifest"):
             artifacts.row(session, job_id, "model.safetensors")
+
+
+def test_what_is_stored_is_the_service_s_alone(tmp_path: Path):
+    store, source = LocalArtifacts(tmp_path / "root"), tmp_path / "source"
+    before = os.umask(0)
+    try:
+        source.write_bytes(b"x")
+        store.put(source, "jobs/job_1/e1/a/b")
+        with store.draft() as draft:
+            assert draft.stat().st_mode & 0o777 == 0o600
+    finally:
+        os.umask(before)
+    for path in (tmp_path / "root").rglob("*"):
+        assert path.stat().st_mode & 0o077 == 0, path
+
+
+def test_drafts_of_the_dead_are_swept_and_those_in_use_stay(tmp_path: Path):
+    store = LocalArtifacts(tmp_path)
+    code = (
+        "import os, sys; from pathlib import Path; from store.artifacts import LocalArtifacts\n"
+        "with LocalArtifacts(Path(sys.argv[1])).draft() as draft:\n"
+        "    draft.write_bytes(b'half'); print(draft, flush=True); os.kill(os.getpid(), 9)"
+    )
+    told = subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True)
+    dead = Path(told.stdout.decode().strip())
+    assert dead.read_bytes() == b"half"
+    with store.draft() as alive:
+        store.sweep_drafts()
+        assert dead.exists()  # a young one might not be held yet
+        store.sweep_drafts(older_than=0)
+        assert alive.exists()
+        assert not dead.exists()

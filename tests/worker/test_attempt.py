@@ -112,3 +112,13 @@ def test_a_worker_that_cannot_make_folders_says_so(rig: Rig) -> None:
     assert job.error is not None
     assert job.error["cause"] == "INTERNAL"
     assert str(rig.folder) not in str(job.error)
+
+
+def test_what_a_job_writes_is_the_service_s_alone(rig: Rig) -> None:
+    worker = rig.worker(rig.child(blocks=20, seconds=0.1))
+    job_id = rig.submit()
+    rig.wait_block(job_id, 1)
+    written = list((rig.settings.work_dir / job_id).rglob("*"))
+    assert written
+    assert [path for path in written if path.stat().st_mode & 0o077] == []
+    worker.kill()
