@@ -37,7 +37,7 @@ from pruning_core.spec.composition import Uniform
 from pruning_core.spec.prune import PruneSpec
 from pruning_core.spec.recovery import Recovery, RecoveryReport
 from pruning_core.spec.report import Origin, RoundingReport, SearchReport
-from pruning_core.spec.unit_methods import UnitMethod
+from pruning_core.spec.unit_methods import Contextual, UnitMethod
 
 _PRUNE_COST = 1.9
 _FIXED_COST = 0.04
@@ -60,6 +60,8 @@ class Run:
     yardsticks: Yardsticks
     model_digest: str
     tracker: Tracker
+    texts: Texts | None = None
+    """The model's tokenizer over the calibration data; None where the caller gave tokens."""
     dense: Measured | None = None
     harness_dense: list[harness.Row] | None = None
     search: SearchReport | None = None
@@ -84,6 +86,14 @@ class Run:
             return None
         groups, alive = self.windows.groups, self.tracker.alive
         return Activations(model, groups, batch_tokens=batch_tokens, alive=alive)
+
+    @property
+    def counted(self) -> tuple[str, ...]:
+        """The digests of all text whose tokens are counted to choose a vocabulary."""
+        method = self.spec.method
+        if not isinstance(method, Contextual) or "embedding" not in method.parts or not self.texts:
+            return ()
+        return tuple(one.digest for one in self.sources.reports() if one.split == "calibration")
 
     @property
     def work(self) -> Path:
@@ -160,6 +170,7 @@ def prepare(
         model_digest=model_digest,
         tracker=tracker,
         training=training,
+        texts=texts if tokens is None else None,
     )
 
 
@@ -273,6 +284,7 @@ def fingerprint_of(run: Run) -> str:
         "tokens": run.windows.digest if run.windows else None,
         "search_text": run.search_text.digest if run.search_text else None,
         "training": Windows((run.training,), {}).digest if run.training is not None else None,
+        "counted": run.counted,
         "versions": versions(),
         "device": run.device.type,
     }

@@ -5,16 +5,20 @@ from __future__ import annotations
 import json
 import shutil
 import tempfile
+from collections.abc import Iterator
 from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 
-from pruning_core.engine import vocabulary
+from pruning_core.engine import token_counts, vocabulary
+from pruning_core.engine.calibration import Texts
 from pruning_core.engine.matrix import input_groups
 from pruning_core.engine.quiet import Masks, quiet
 from pruning_core.engine.registry import unit_score
+from pruning_core.engine.tokenizing import load_tokenizer
 from pruning_core.engine.unit_observe import Scored, dense_scores
 from pruning_core.engine.unit_plan import UnitPlan
 from pruning_core.engine.walk import forward
@@ -22,6 +26,8 @@ from pruning_core.families.layout import Sizes
 from pruning_core.intake.companions import companions
 from pruning_core.intake.sizes import SLACK, inner
 from pruning_core.methods import contextual
+from pruning_core.run import Run
+from pruning_core.spec.calibration import SELF_TASK
 from pruning_core.spec.unit_methods import Contextual, InnerKind
 
 if TYPE_CHECKING:
@@ -115,18 +121,39 @@ def _reached(decision: UnitDecision, sizes: Sizes) -> bool:
 
 def _tokens(decision: UnitDecision, params: Contextual) -> tuple[int, ...]:
     """Return the token ids that stay: the frequent ones and what must; more where less is to go."""
-    counts = torch.zeros(decision.run.facts.vocab_size, dtype=torch.int64)
-    for group in decision.windows().groups:
-        counts += torch.bincount(group.flatten(), minlength=len(counts))
-    wanted = contextual.tokens_to_keep(counts, params)
-    folder = decision.run.source
-    tokens = vocabulary.kept_ids(folder, wanted.nonzero().flatten().tolist())
+    counts, folder = _counts(decision), decision.run.source
+    frequent = contextual.tokens_to_keep(counts, params).nonzero().flatten().tolist()
+    spoken = token_counts.template_ids(load_tokenizer(folder))
+    tokens = vocabulary.kept_ids(folder, [*frequent, *spoken])
     room = _token_room(decision)
     if room is not None and len(tokens) < room:
         there = set(tokens)
         rest = [one for one in _by_frequency(counts) if one not in there]
         tokens = vocabulary.kept_ids(folder, [*tokens, *rest[: room - len(tokens)]])
     return tokens
+
+
+def _counts(decision: UnitDecision) -> torch.Tensor:
+    """Return how often each token occurs in all calibration text that was read, and in the samples at least."""
+    run, size = decision.run, decision.run.facts.vocab_size
+    sampled = token_counts.counted(
+        (row for group in decision.windows().groups for row in group.tolist()), size
+    )
+    if run.texts is None:
+        return sampled
+    return torch.maximum(sampled, token_counts.counted(_every_item(run, run.texts), size))
+
+
+def _every_item(run: Run, texts: Texts) -> Iterator[list[int]]:
+    """Yield the tokens of every item of the tasks that calibrate, and tell how many are done."""
+    spec = run.spec.calibration
+    names = [task.name for task in spec.tasks if task.name != SELF_TASK]
+    total = sum(len(run.sources.data(name, "calibration").items) for name in names)
+    run.tracker.begin("calibrating", total, unit="item", key="counting")
+    rows = chain.from_iterable(texts.every_item(name, spec) for name in names)
+    for done, row in enumerate(rows, start=1):
+        yield row
+        run.tracker.step(done)
 
 
 def _token_room(decision: UnitDecision) -> int | None:

@@ -171,6 +171,8 @@ def _before_and_after(content: Mapping[str, Any]) -> Iterator[tuple[str, ...]]:
     yield from _sizes(content)
     for line in content["perplexity"]:
         yield from _perplexity(line)
+    for line in content.get("vocabulary", ()):
+        yield f"tokens kept, {line['task']}", "-", f"{100 * line['kept']:.4g} %"
     for line in content.get("accuracy", ()):
         for measure in ("acc", "acc_norm"):
             p_value = line[measure]["p_value"]

@@ -169,6 +169,15 @@ class Texts:
             found += list(self._cut(parts, length, spec.bos, f"Task {task!r}").tokens)
         return torch.stack(found)
 
+    def every_item(self, task: str, spec: Calibration) -> Iterator[list[int]]:
+        """Yield the tokens of every item of a task's calibration split that was read, whatever samples were drawn of it."""
+        data = self._sources.data(task, "calibration")
+        if spec.layout == "rows":
+            yield from self._rows(data, spec)
+        else:
+            for text in self._texts(data, answers=spec.answers):
+                yield self._encode(text + SEPARATOR)
+
     def windows(self, task: str, spec: Evaluation) -> Windows:
         """Return the first windows of a text task's evaluation split."""
         length = self._length(spec.seq_len)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Sequence
 
-from pruning_core.reporting import units, words
+from pruning_core.reporting import naming, units, words
 from pruning_core.reporting.elements import Folded, Section, Table, filled, table_of
 from pruning_core.reporting.grids import largest_errors, matrix_grids, unit_grids
 from pruning_core.reporting.plots import by_kind, recovery, units_by_kind
@@ -188,7 +188,7 @@ def _reconstructed(report: Report) -> Iterator[Folded]:
 
 def units_section(report: Report) -> Section:
     """Return what was removed whole, kind by kind, and which blocks went."""
-    tables = (*_units_of_blocks(report), *_whole_blocks(report))
+    tables = (*_units_of_blocks(report), *_whole_blocks(report), *_coverage(report))
     notes = (DENSE_TARGET_NOTE,) if _against_dense(report) else ()
     return Section("units", "Units", notes, tables, folded=(*unit_grids(report),))
 
@@ -240,6 +240,21 @@ def _whole_blocks(report: Report) -> Iterator[Table]:
         runs = ", ".join(_runs(report.removed_blocks))
         rows = ((f"Blocks {done}, counted from 0", runs),)
         yield from table_of(f"Whole blocks {done}", ("", ""), rows, is_text=True)
+
+
+def _coverage(report: Report) -> Iterator[Table]:
+    """Yield how much of the evaluated text is in the tokens that stay."""
+    rows = [
+        (
+            naming.file_name(report, one.task),
+            f"{one.tokens:,}",
+            words.percent(one.kept),
+            "" if one.tokens_after is None else f"{one.tokens_after:,}",
+        )
+        for one in report.vocabulary
+    ]
+    columns = ("Task", "Tokens", "Of them in the vocabulary", "Tokens of the same text now")
+    yield from table_of("Evaluated text and the tokens that stay", columns, rows)
 
 
 def _runs(numbers: Sequence[int]) -> Iterator[str]:

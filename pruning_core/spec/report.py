@@ -319,6 +319,18 @@ class SizeReport(Frozen):
     """What cutting this kind alone, in every block, would take from the model."""
 
 
+class VocabularyCoverage(Frozen):
+    """What tokens that went from the vocabulary mean for text that did not choose them: one task's evaluation split."""
+
+    task: str
+    tokens: int
+    """Of that text, as the dense model's tokenizer reads it."""
+    kept: float
+    """Share of them that stay in the vocabulary; the others are spelled with smaller tokens."""
+    tokens_after: int | None
+    """Of the same text, as the reduced tokenizer reads it; None where tokens were zeroed and the tokenizer stays."""
+
+
 class FileEntry(Frozen):
     """One file of the checkpoint."""
 
@@ -404,6 +416,8 @@ class Report(Frozen):
     """Share of zeros among all parameters, or of parameters that went."""
     sizes: tuple[SizeReport, ...] = ()
     """What was cut, where units were removed."""
+    vocabulary: tuple[VocabularyCoverage, ...] = ()
+    """Where tokens went: what share of the evaluated text is in those that stay."""
     removed_blocks: tuple[int, ...] = ()
     """Blocks that went whole, by their numbers in the dense model."""
     calibration: CalibrationReport | None

@@ -34,6 +34,7 @@ from pruning_core.spec.report import (
     TrialReport,
     UnitReport,
     Verification,
+    VocabularyCoverage,
 )
 
 KINDS = (
@@ -375,6 +376,9 @@ def without_tokens(**changes: Any) -> Report:
         "sizes": (
             SizeReport(kind="neurons", before=1536, after=1528, parameters_removed=414_720),
             SizeReport(kind="vocabulary", before=49152, after=18152, parameters_removed=17_856_000),
+        ),
+        "vocabulary": (
+            VocabularyCoverage(task="python_docs", tokens=32752, kept=0.9832, tokens_after=33811),
         ),
         "blocks": unit_blocks(30, {"neurons": (8, 1536)}),
         "recovery": fine_tuned(best_step=0),

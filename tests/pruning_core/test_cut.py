@@ -26,7 +26,7 @@ from pruning_core.intake.sizes import layout_of
 from pruning_core.intake.sources import Sources
 from pruning_core.spec.patterns import Units
 from pruning_core.spec.prune import PruneSpec
-from pruning_core.spec.report import Progress
+from pruning_core.spec.report import Origin, Progress
 from pruning_core.spec.unit_methods import Diet
 from pruning_core.unit_decide import UnitDecision
 from tests import tiny
@@ -118,7 +118,8 @@ def decision(
     source: Path, out: Path, method: Any, text: torch.Tensor, **others: Any
 ) -> UnitDecision:
     spec = PruneSpec.model_validate({"method": method, "evaluation": {"tasks": []}} | others)
-    run = runs.prepare(source, spec, out, text, Watcher(), Sources(), None)
+    tracker, origin = Tracker(Watcher()), Origin(model="m")
+    run = runs.prepare(source, spec, out, text, tracker, Sources(), None, origin)
     return UnitDecision(StreamedModel(source, run.facts, CPU), run)
 
 

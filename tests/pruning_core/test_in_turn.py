@@ -205,14 +205,15 @@ def test_models_that_do_not_fit_together_are_taken_one_by_one(
 def test_a_machine_that_ends_the_process_is_asked_again(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[tuple[str, ...]] = []
 
-    def run(*arguments: str, alive: Callable[[], None]) -> str:
+    def run(*arguments: str, **_told: Callable[..., None]) -> str:
         asked.append(arguments)
         if "apart" not in arguments:
             raise HostOutOfMemory("ended with status -9")
         return '{"speed": null}'
 
     monkeypatch.setattr(verify.helper, "run", run)
-    assert verify._asked(("a",), Path("dense"), lambda: None) == {"speed": None}
+    silent = (lambda *_told: None, lambda: None)
+    assert verify._asked(("a",), Path("dense"), *silent) == {"speed": None}
     assert [one[-1] for one in asked] == ["dense", "apart"]
     with pytest.raises(HostOutOfMemory):
-        verify._asked(("a",), None, lambda: None)
+        verify._asked(("a",), None, *silent)

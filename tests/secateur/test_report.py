@@ -82,6 +82,12 @@ def test_what_chance_may_have_decided_is_said() -> None:
     assert "gate a.ppl: 11.5, at most 12 was asked for: passed, within chance" in text
 
 
+def test_how_much_of_the_text_the_kept_tokens_cover_is_shown() -> None:
+    text = shown(reports.without_tokens())
+    assert "tokens kept, python_docs" in text
+    assert "98.32 %" in text
+
+
 def test_a_speed_in_doubt_is_called_so() -> None:
     sure = shown(reports.refitted())
     assert "decode, pruned over dense" in sure
