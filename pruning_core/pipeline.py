@@ -17,7 +17,7 @@ from pruning_core.engine.decide import Decision
 from pruning_core.engine.export import UNCHANGED
 from pruning_core.engine.files import alone_in, disk_errors, flush
 from pruning_core.engine.model import StreamedModel
-from pruning_core.engine.progress import Observer, Silent, Tracker, counting
+from pruning_core.engine.progress import Observer, Silent, Tracker
 from pruning_core.engine.prune_elements import element_walk
 from pruning_core.engine.walk import Walk
 from pruning_core.errors import DiskFull
@@ -168,7 +168,7 @@ def _prune_and_save(run: Run, fingerprint: str) -> tuple[Walk, verify.Examined, 
         tokens = verify.probe_tokens(run.facts.vocab_size, run.facts.max_positions)
         walk = _walk(run, model, fingerprint, tokens)
     _prune_blocks(run, walk)
-    run.tracker.begin("saving", run.facts.bytes, unit="byte")
+    run.tracker.begin("saving", unit="byte")
     logits = model.logits(tokens, walk.probe.hidden[0], torch.arange(tokens.shape[1]))
     walk.release()
     unverified = run.work / "checkpoint"
@@ -283,5 +283,5 @@ def _save(run: Run, walk: Walk, units: UnitWalk | None, target: Path) -> int:
         target,
         shard_bytes=run.spec.output.shard_bytes,
         changes=changes,
-        told=counting(run.tracker.step),
+        told=lambda done, total: run.tracker.part(done, total, "byte"),
     )

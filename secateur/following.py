@@ -10,12 +10,14 @@ from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any
 
+from rich.filesize import decimal
 from rich.progress import BarColumn, Progress, ProgressColumn, SpinnerColumn, Task, TextColumn
 from rich.text import Text
 
 from secateur import render
 from secateur.errors import Interrupted
 from secateur.models import Job
+from secateur.models import Progress as JobProgress
 
 QUIET_SECONDS = 25.0
 """Without a terminal, at most so long between two lines."""
@@ -150,9 +152,19 @@ def _bar_fields(job: Job) -> dict[str, Any]:
     return {
         "description": job.status if job.status != "running" else now.phase,
         "completed": now.percent,
-        "steps": f"{now.unit} {now.step}/{now.total_steps}" if now.total_steps else "",
+        "steps": _steps(now),
         "seconds": now.seconds_remaining,
     }
+
+
+def _steps(now: JobProgress) -> str:
+    """Return `block 3/30`, `2.1 GB of 4.8 GB`, or how much of how much is not known."""
+    if now.unit == "byte":
+        done, total = map(decimal, (now.step, now.total_steps))
+        return f"{done} of {total}" if now.total_steps else done if now.step else ""
+    if not now.total_steps:
+        return f"{now.unit} {now.step:,}" if now.step else ""
+    return f"{now.unit} {now.step:,}/{now.total_steps:,}"
 
 
 def _left(seconds: float | None) -> str:

@@ -27,6 +27,7 @@ class Progress(Answer):
     unit: str = "block"
     percent: float = 0
     seconds_remaining: float | None = None
+    phase_seconds_remaining: float | None = None
 
 
 class Job(Answer):

@@ -138,6 +138,9 @@ def _units_asked(prune: Mapping[str, Any]) -> str:
 
 def report(content: Mapping[str, Any]) -> None:
     """Show before and after, what fine-tuning gained, how the gates went, and every warning."""
+    content = _with_names(content)
+    if content.get("summary"):
+        out.print(Text(content["summary"], style="bold"))
     table = Table(*(Column(name, overflow="fold") for name in ("", "before", "after", "p-value")))
     for line in _before_and_after(content):
         table.add_row(*map(Text, line))
@@ -156,6 +159,22 @@ def report(content: Mapping[str, Any]) -> None:
         out.print(Text(told + _by_chance(gate), style=style))
     for warning in content["warnings"]:
         out.print(Text(f"note: {warning}", style="yellow"))
+
+
+def _with_names(content: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return the report with uploaded files called by their senders' names too; reports of old know none."""
+    names = {one["task"]: one["file"] for one in content.get("data", ()) if one.get("file")}
+
+    def named(line: Mapping[str, Any]) -> dict[str, Any]:
+        task = line["task"]
+        return {**line, "task": f"{names[task]} ({task})" if task in names else task}
+
+    def gate(line: Mapping[str, Any]) -> dict[str, Any]:
+        task, _, figure = line["metric"].rpartition(".")
+        return {**line, "metric": f"{names[task]}.{figure}" if task in names else line["metric"]}
+
+    shown = {kind: [*map(named, content.get(kind, ()))] for kind in ("perplexity", "accuracy")}
+    return {**content, **shown, "gates": [*map(gate, content.get("gates", ()))]}
 
 
 def _by_chance(gate: Mapping[str, Any]) -> str:

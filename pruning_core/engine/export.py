@@ -14,6 +14,7 @@ from safetensors import safe_open
 from pruning_core.engine.checkpoint import ORDER_PREFIX, UNITS_PREFIX
 from pruning_core.engine.cut import Cut
 from pruning_core.engine.files import flush, sha256, write_json
+from pruning_core.engine.progress import counting
 from pruning_core.engine.tensors import DTYPES
 from pruning_core.intake.checkpoint import CheckpointFacts
 from pruning_core.intake.companions import companions
@@ -75,7 +76,7 @@ def write(
     *,
     shard_bytes: int,
     changes: Changes = UNCHANGED,
-    told: Callable[[int], None] = lambda _bytes: None,
+    told: Callable[[int, int], None] = lambda _done, _total: None,
 ) -> int:
     """Write a complete Hugging Face folder and return the bytes of its tensors.
 
@@ -86,7 +87,7 @@ def write(
         target: Folder to make.
         shard_bytes: Largest weight file, unless one tensor is larger.
         changes: What becomes smaller.
-        told: Called with the bytes of every piece that was written.
+        told: Called with the bytes of tensors that are written, and how many there are to write.
     """
     pieces = {
         name: _Piece(name, tensor, source / facts.files[name])
@@ -102,9 +103,11 @@ def write(
     if changes.cut is not None:
         pieces = dict(_cut_pieces(pieces.values(), changes.cut))
     target.mkdir(parents=True)
+    size = sum(piece.facts.bytes for piece in pieces.values())
+    add = counting(lambda done: told(done, size))
     if orders:
-        _write_safetensors(target / CHANNEL_ORDER, orders, told)
-    _write_shards(_shards(list(pieces.values()), shard_bytes), target, told)
+        _write_safetensors(target / CHANNEL_ORDER, orders, lambda _bytes: None)
+    _write_shards(_shards(list(pieces.values()), shard_bytes), target, add)
     folder = source if changes.companions is None else changes.companions
     for name in companions(folder, embedder=changes.keeps_width):
         (target / name).parent.mkdir(exist_ok=True)
@@ -117,7 +120,7 @@ def write(
     for path in target.rglob("*"):
         flush(path)
     flush(target)
-    return sum(piece.facts.bytes for piece in pieces.values())
+    return size
 
 
 def manifest(

@@ -71,6 +71,7 @@ class Tracker:
         self._key = "resolving"
         self._done = self._total = 0
         self._unit = "block"
+        self._last = (0, 0, "")
         self._part_began = self._created
         self._batches = self._batches_per_step = 0
 
@@ -147,13 +148,15 @@ class Tracker:
         self._worked[self._key] = max(done, self._worked.get(self._key, 0.0))
 
     def _tell_soon(self, block: BlockReport | None) -> None:
-        finished = self._total and self._done >= self._total and not self._batches
+        state = (self._done, self._total, self._unit)
+        finished = self._total and self._done >= self._total and state != self._last
         due = time.perf_counter() - self._told >= TOLD_SECONDS
         if block is not None or finished or due:
             self._tell(block)
 
     def _tell(self, block: BlockReport | None = None) -> None:
         self._told = time.perf_counter()
+        self._last = (self._done, self._total, self._unit)
         total = sum(self._costs.values())
         self._observer.progress(
             Progress(

@@ -57,8 +57,8 @@ def _perplexity(report: Report, measured: Sequence[Perplexity]) -> Iterator[str]
     if len(measured) <= MOST_NAMED:
         yield from (_of_text(report, one) for one in measured)
     elif ratios:
-        spread = f"{min(ratios):.3g} to {_times(max(ratios))}"
-        yield f"perplexity {spread} on {len(ratios)} texts"
+        spread = _spread([f"{one:.3g}" for one in (min(ratios), max(ratios))])
+        yield f"perplexity {words.tied(f'{spread} x')} on {len(ratios)} texts"
     else:
         yield f"perplexity on {len(measured)} texts without the dense model's to compare with"
 
@@ -82,10 +82,14 @@ def _accuracy(report: Report, measured: Sequence[Accuracy]) -> Iterator[str]:
     if len(measured) <= MOST_NAMED:
         yield from (_of_questions(report, one) for one in measured)
     elif changes:
-        spread = f"{min(changes):+.1f} to {max(changes):+.1f} points"
-        yield f"accuracy {words.tied(spread)} on {len(changes)} tasks"
+        spread = _spread([f"{one:+.1f}" for one in (min(changes), max(changes))])
+        yield f"accuracy {words.tied(f'{spread} points')} on {len(changes)} tasks"
     else:
         yield f"accuracy on {len(measured)} tasks without the dense model's to compare with"
+
+
+def _spread(ends: Sequence[str]) -> str:
+    return " to ".join(dict.fromkeys(ends))
 
 
 def _of_questions(report: Report, one: Accuracy) -> str:

@@ -36,6 +36,7 @@ def _facts(report: Report) -> Iterator[tuple[str, str]]:
     if origin.job_id:
         yield "Job", f"{origin.job_id}{f' ({origin.job_name})' if origin.job_name else ''}"
     yield "Finished", words.moment(report.finished_at)
+    yield "Took", words.seconds((report.finished_at - report.started_at).total_seconds())
 
 
 def _verdict(report: Report) -> str:
