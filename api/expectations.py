@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
 from api import presets, schemas, userfiles
 from api.deps import Caller, Parts
 from api.errors import Problem
-from pruning_core.errors import PruningError
-from pruning_core.intake import admission, estimate
+from pruning_core.errors import HubUnavailable, PruningError
+from pruning_core.intake import admission, estimate, hub_model
+from pruning_core.spec.model import ModelRef
 from pruning_core.spec.prune import PruneSpec
 from store.settings import Settings
+
+HUB_SECONDS = 3.0
 
 
 @dataclass(frozen=True)
@@ -31,6 +35,7 @@ def admit(body: schemas.JobSubmission, caller: Caller, parts: Parts) -> Admissio
     try:
         prune = presets.resolve(prune, caller, parts)
         files = userfiles.resolve(prune, caller, parts)
+        _ask_hub(body.model, parts)
         facts = admission.check(
             body.model, prune, roots=settings.model_roots, tasks_dir=settings.tasks_dir, files=files
         )
@@ -47,6 +52,15 @@ def admit(body: schemas.JobSubmission, caller: Caller, parts: Parts) -> Admissio
     except (PruningError, Problem) as error:
         return Admission(prune, error)
     return Admission(prune, None, notes, expected)
+
+
+def _ask_hub(model: ModelRef, parts: Parts) -> None:
+    """Refuse a model or revision that the hub says it does not have, where it says so soon; else the worker asks."""
+    if model.repo is None or not parts.hub.answers():
+        return
+    repo, revision = model.repo, model.revision
+    with suppress(HubUnavailable):
+        parts.hub_calls.within(HUB_SECONDS, lambda: hub_model.resolve(repo, revision, HUB_SECONDS))
 
 
 def _machine(settings: Settings) -> estimate.Machine | None:

@@ -124,6 +124,10 @@ class DatasetUnreachable(UserError):
     retryable = True
 
 
+class DatasetAway(DatasetUnreachable):
+    """The hub that holds the task's data does not answer; it may later."""
+
+
 class DataLeakage(UserError):
     """The same items would calibrate and be evaluated."""
 

@@ -62,6 +62,8 @@ class Settings(BaseSettings):
     """Between asking a child to stop and killing it."""
     stall_seconds: Seconds = 900
     """Without progress for so long a child is killed."""
+    hub_patience_seconds: Seconds = 3600
+    """How long a job waits for a hub that is away."""
     max_crashes: int = Field(default=3, ge=1)
 
     @field_validator("data_dir", "artifacts_dir", "work_dir", "cache_dir", "tasks_dir")

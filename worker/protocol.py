@@ -45,6 +45,8 @@ class Attempt(Frozen):
     model_roots: tuple[LocalPath, ...]
     cache_dir: LocalPath
     tasks_dir: LocalPath | None
+    hub_patience_seconds: float = 3600.0
+    """How long a hub that is away is waited for."""
     files: dict[str, UserFile] = Field(default_factory=dict)
     """The uploaded files that `prune` names, as it names them; one that was deleted meanwhile is missing."""
 

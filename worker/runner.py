@@ -23,6 +23,7 @@ from worker import BEGUN
 from worker.failures import explain
 from worker.logs import configure_logging
 from worker.orphan import die_with
+from worker.patience import patiently
 from worker.protocol import (
     ATTEMPT_FILE,
     EXIT_DRAINED,
@@ -70,6 +71,16 @@ class Conversation:
         """Repeat the last step, so that a long one is no stall."""
         if self._last is not None:
             self.say(Progressed(progress=self._last))
+
+    def waiting(self) -> None:
+        """Say that a hub is waited for.
+
+        Raises:
+            Drained: the supervisor wants the child to stop.
+        """
+        self.alive()
+        if self._stop.is_set():
+            raise Drained
 
     def say(self, message: BaseModel) -> None:
         """Write one line."""
@@ -120,9 +131,13 @@ def run(attempt: Attempt, folder: Path, conversation: Conversation) -> Report:
     )
     from worker import sources  # here, because it imports torch
 
-    source = sources.fetch(
-        attempt.model, roots=attempt.model_roots, cache_dir=attempt.cache_dir, tracker=tracker
-    )
+    def fetch() -> Source:
+        return sources.fetch(
+            attempt.model, roots=attempt.model_roots, cache_dir=attempt.cache_dir, tracker=tracker
+        )
+
+    seconds, waiting = attempt.hub_patience_seconds, conversation.waiting
+    source = patiently(fetch, seconds=seconds, waiting=waiting)
     resolved = {
         "core_version": version("secateur"),
         "model_commit": source.commit,
@@ -136,7 +151,11 @@ def run(attempt: Attempt, folder: Path, conversation: Conversation) -> Report:
         job_id=attempt.job_id,
         job_name=attempt.job_name,
     )
-    return prune(source, attempt, origin, folder, tracker)
+
+    def go_on() -> Report:
+        return prune(source, attempt, origin, folder, tracker)
+
+    return patiently(go_on, seconds=seconds, waiting=waiting)
 
 
 def _spent(attempt: Attempt) -> dict[str, float]:

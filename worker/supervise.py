@@ -103,8 +103,7 @@ class Supervisor:
         verdict = listener.verdict
         if stop in (None, Stop.DRAINED) and status == 0 and isinstance(verdict, Succeeded):
             return self._publish(claim, folder, verdict.report, lease, listener)
-        may_retry = claim.attempt < self._settings.max_crashes
-        outcome = _judge(stop, status, verdict, may_retry=may_retry)
+        outcome = _judge(stop, status, verdict)
         if isinstance(outcome, Refused | Crashed):
             log.warning("child.failed", status=status, log=_tail(folder), job_id=claim.job_id)
         return outcome
@@ -140,6 +139,7 @@ class Supervisor:
             "model_roots": [str(root) for root in self._settings.model_roots],
             "cache_dir": str(self._settings.cache_dir),
             "tasks_dir": str(self._settings.tasks_dir) if self._settings.tasks_dir else None,
+            "hub_patience_seconds": self._settings.hub_patience_seconds,
             "files": files,
         }
         (folder / ATTEMPT_FILE).write_text(json.dumps(attempt))
@@ -188,9 +188,7 @@ class Supervisor:
         return True
 
 
-def _judge(
-    stop: Stop | None, status: int, verdict: Succeeded | Failed | None, *, may_retry: bool
-) -> Outcome:
+def _judge(stop: Stop | None, status: int, verdict: Succeeded | Failed | None) -> Outcome:
     """Say how a child ended that did not plainly succeed."""
     match stop:
         case Stop.LOST:
@@ -202,8 +200,7 @@ def _judge(
         case Stop.STALLED:
             return Crashed(Stalled("The job made no progress for too long.").payload())
     if isinstance(verdict, Failed):
-        transient = verdict.error["retryable"] and may_retry
-        return Crashed(verdict.error) if transient else Refused(verdict.error)
+        return Refused(verdict.error)  # the child itself has waited for what may come back
     if stop is Stop.DRAINED or status == EXIT_DRAINED:
         return GivenBack(Stop.DRAINED.value)
     return Crashed(WorkerLost(f"The pruning process ended with status {status}.").payload())

@@ -17,6 +17,7 @@ from typing import Any, Literal
 
 from pruning_core import settings
 from pruning_core.errors import (
+    DatasetAway,
     DatasetInvalid,
     DatasetNotFound,
     DatasetUnreachable,
@@ -239,8 +240,8 @@ def _hub_errors(hub: Hub) -> Iterator[None]:
         raise _unreachable(hub, error) from error
 
 
-def _unreachable(hub: Hub, error: Exception) -> DatasetUnreachable:
-    return DatasetUnreachable(
+def _unreachable(hub: Hub, error: Exception) -> DatasetAway:
+    return DatasetAway(
         f"The hub cannot be reached for {hub.dataset}: {error}",
         suggestions=("try again later", "upload the data with POST /v1/files", "name a local task"),
     )

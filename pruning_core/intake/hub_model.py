@@ -56,6 +56,17 @@ def inspect(repo: str, revision: str | None) -> tuple[CheckpointFacts, str]:
         return repository.facts(), found.commit
 
 
+def resolve(repo: str, revision: str | None, seconds: float) -> str:
+    """Return the commit that the revision means, by the hub's answer within so many seconds.
+
+    Raises:
+        ModelNotFound, ModelGated: the hub says so.
+        HubUnavailable: it does not answer in time.
+    """
+    with hub_errors(repo, revision), no_other_error():
+        return describe("models", repo, revision, deadline=time.monotonic() + seconds).commit
+
+
 @dataclass(frozen=True)
 class _Repository:
     """One commit of a model.

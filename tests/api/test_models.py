@@ -317,6 +317,26 @@ def test_what_is_fetched_is_bounded(
     assert problem["code"] == code
 
 
+@pytest.mark.parametrize(
+    ("ref", "code"),
+    [
+        ("hf://org/llama@nope", "MODEL_NOT_FOUND"),
+        ("hf://org/nowhere", "MODEL_NOT_FOUND"),
+        ("hf://org/gated", "MODEL_GATED"),
+    ],
+)
+def test_what_the_hub_does_not_have_is_refused_at_submit(
+    ref: str, code: str, client: TestClient, hub: Hub
+) -> None:
+    told = client.app.state.parts.hub  # type: ignore[attr-defined]
+    job = {"model": ref, "prune": {"method": "magnitude", "sparsity": 0.5}}
+    told.address = "http://127.0.0.1:9"
+    assert client.post("/v1/jobs", json=job).status_code == 202
+    told.address, told._asked_at = hub.url, float("-inf")
+    assert_problem(client.post("/v1/jobs", json=job), 422, code)
+    assert client.post("/v1/jobs", json=job | {"model": "hf://org/llama@v1"}).status_code == 202
+
+
 def test_a_truncated_file_of_the_hub_is_refused(
     client: TestClient, hub: Hub, tmp_path: Path
 ) -> None:

@@ -122,6 +122,11 @@ def test_phases_sum_to_the_time_that_the_process_took(
         ({"model_roots": []}, "MODEL_NOT_ALLOWED", "SECATEUR_MODEL_ROOTS"),
         ({"model": {"ref": "file://{models}/none"}}, "MODEL_NOT_FOUND", "none"),
         ({"model": {"ref": "file://{models}/panics"}}, "MODEL_INVALID", "charsmap"),
+        (
+            {"model": {"ref": "hf://org/name"}, "hub_patience_seconds": 1},
+            "HUB_UNAVAILABLE",
+            "It was tried for 1 s",
+        ),
         ({"prune": {"method": "nonsense"}}, "INTERNAL", "unexpected"),
     ],
 )
@@ -132,7 +137,9 @@ def test_an_error_has_a_code_and_no_trace(
     changes: dict[str, Any],
     code: str,
     words: str,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
     changes = json.loads(json.dumps(changes).replace("{models}", str(models)))
     status, messages = finish(start(tmp_path / "e1", attempt | changes))
     assert status == 1
