@@ -22,6 +22,7 @@ from pruning_core.engine.unit_plan import UnitPlan
 from pruning_core.engine.walk import Walk
 from pruning_core.families.further import told
 from pruning_core.intake.checkpoint import inspect
+from pruning_core.intake.config import omitted
 from pruning_core.intake.origin import NOTE
 from pruning_core.intake.sizes import NAMES, layout_of
 from pruning_core.intake.weights import INDEX
@@ -50,6 +51,10 @@ LEAST_KEPT = 0.99
 """Share of a held-out text's tokens that should stay: one that went costs some 5 to 10 nats, since the model seldom saw
 the pieces in its place, so that 1 % of them raises perplexity by 5 to 10 %."""
 ZEROED_UNITS = "Units were zeroed and not removed: the files are as large and as slow as before. Use the pattern's `mode: remove`."
+OMITTED = (
+    "config.json of the result leaves out {}: they name code that is not carried over, or say how the source's weights "
+    "are stored."
+)
 PERMUTED_MASK = (
     "The zeros are n:m only in the channel order of channel_order.safetensors: for any kernel these files are an "
     "unstructured sparse model. Use `permute: fold` for files that are n:m as stored."
@@ -287,6 +292,9 @@ def _warnings(
         if not run.units.removing:
             yield ZEROED_UNITS
     yield from told(layout_of(run.facts).further, run.units.cut if run.units else ())
+    left_out = omitted(run.source)
+    if left_out:
+        yield OMITTED.format(", ".join(left_out))
     if isinstance(run.spec.pattern, NofM) and run.spec.pattern.permute == "mask":
         yield PERMUTED_MASK
     if run.rounding is not None and run.rounding.underflows:

@@ -9,6 +9,7 @@ from pruning_core.errors import ModelInvalid, UnsupportedModel
 from pruning_core.families import family_of
 from pruning_core.families.settings import completed
 from pruning_core.intake.bounded_json import MAX_DEPTH, is_deep, parse
+from pruning_core.intake.compression import STATEMENTS, require_plain
 
 MAX_CONFIG_BYTES = 5_000_000
 _MARKS = 200_000
@@ -51,23 +52,31 @@ def parse_config(raw: bytes) -> dict[str, Any]:
         raise ModelInvalid(f"config.json is nested more than {MAX_DEPTH} levels deep")
     _check_architecture(config)
     check_sizes(config)
-    return {key: value for key, value in config.items() if _is_safe(key, value)}
+    return {key: value for key, value in config.items() if _stays(key, value)}
 
 
-def _is_safe(key: str, value: Any) -> bool:
-    """Tell whether a setting can name no code; an underscore reaches into transformers' internals, a number harms none."""
+def omitted(folder: Path) -> tuple[str, ...]:
+    """Return the settings of a folder's `config.json` that are left out when it is read."""
+    cleaned = read_config(folder)
+    with (folder / "config.json").open("rb") as file:
+        whole = parse("config.json", file.read(), marks=_MARKS)
+    return tuple(key for key, value in whole.items() if value is not None and key not in cleaned)
+
+
+def _stays(key: str, value: Any) -> bool:
+    """Tell whether a setting can name no code, and is true of the result too.
+
+    An underscore reaches into transformers' internals; a number does no harm there.
+    """
     if not key.startswith("_"):
-        return key not in _NAMES_CODE
+        return key not in _NAMES_CODE and key not in STATEMENTS
     return key == "_name_or_path" or value is None or isinstance(value, bool | int | float)
 
 
 def _check_architecture(config: dict[str, Any]) -> None:
     model_type = config.get("model_type")
     family = family_of(str(model_type))
-    if config.get("quantization_config"):
-        raise UnsupportedModel(
-            "The weights are quantised; pruning needs the float checkpoint that they were made from."
-        )
+    require_plain(config)
     for key, alike in family.uniform.items():
         if config.get(key) not in (alike, None):
             raise UnsupportedModel(
