@@ -10,12 +10,13 @@ import torch
 from pydantic import ValidationError
 
 from pruning_core import results, settings
-from pruning_core.engine import export, finetune, rounding, verify
+from pruning_core.engine import export, finetune, gguf_write, rounding, verify
 from pruning_core.engine.activations import Activations
 from pruning_core.engine.checkpoint import Ledger
 from pruning_core.engine.decide import Decision
 from pruning_core.engine.export import UNCHANGED
 from pruning_core.engine.files import alone_in, disk_errors, flush
+from pruning_core.engine.gguf_vocabulary import check_vocabulary
 from pruning_core.engine.model import StreamedModel
 from pruning_core.engine.progress import Observer, Silent, Tracker
 from pruning_core.engine.prune_elements import element_walk
@@ -23,6 +24,7 @@ from pruning_core.engine.walk import Walk
 from pruning_core.errors import DiskFull
 from pruning_core.intake import presets
 from pruning_core.intake.companions import offered
+from pruning_core.intake.gguf_output import names_of, table_of
 from pruning_core.intake.private import view
 from pruning_core.intake.sources import Sources
 from pruning_core.intake.tasks import NO_FILES, Files
@@ -99,6 +101,8 @@ def prune(
         _check_space(run)
         if (dtype := _dtype(run)) is not None:
             rounding.check_range(run.source, run.facts, dtype, run.tracker.alive)
+        if run.spec.output.gguf is not None:
+            _check_gguf(run)
         results.evaluate_dense(run)
         walk, examined, total_bytes = _prune_and_save(run, fingerprint)
         return results.report(run, fingerprint, walk, examined, total_bytes)
@@ -122,7 +126,9 @@ def _finished(run: Run, fingerprint: str) -> Report | None:
 def _check_space(run: Run) -> None:
     """Block files and the checkpoint each take about the model's size; finished blocks are there already."""
     there = sum(path.stat().st_size for path in run.work.glob("block-*.safetensors"))
-    rounded = run.facts.bytes if _dtype(run) is not None else 0
+    rounded = run.facts.bytes * (_dtype(run) is not None) + run.facts.bytes * (
+        run.spec.output.gguf is not None
+    )
     needed = int(2.1 * run.facts.bytes) + rounded - there + _recovery_space(run)
     free = shutil.disk_usage(run.out).free
     if free < needed:
@@ -186,8 +192,34 @@ def _prune_and_save(run: Run, fingerprint: str) -> tuple[Walk, verify.Examined, 
     dtype = _dtype(run)
     if dtype is not None:
         unverified, size = _rounded(run, unverified, dtype, tokens, logits)
+    made = _gguf(run, unverified)
     _publish(run, unverified)
+    if made is not None:
+        made.rename(run.checkpoint / made.name)
     return walk, examined, size
+
+
+def _gguf(run: Run, verified: Path) -> Path | None:
+    """Write a verified checkpoint as GGUF too, where that is asked for, and return the file."""
+    kind = run.spec.output.gguf
+    if kind is None:
+        return None
+    run.tracker.begin("saving", key="gguf")
+    path = run.work / gguf_write.file_name(kind)
+    run.gguf = gguf_write.write(verified, path, kind, _pre(run), run.tracker.alive)
+    flush(path)
+    return path
+
+
+def _pre(run: Run) -> str | None:
+    return run.facts.gguf.pre if run.facts.gguf else None
+
+
+def _check_gguf(run: Run) -> None:
+    """Refuse a model that cannot be written as GGUF, before any work is done."""
+    table = table_of(run.facts.config)
+    names_of(run.facts.config, table, run.facts.tensors)
+    check_vocabulary(run.source, _pre(run))
 
 
 def _dtype(run: Run) -> RoundedDtype | None:

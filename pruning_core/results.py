@@ -141,6 +141,7 @@ def report(
         peak_memory_bytes=devices.peak_memory(run.device),
         verification=examined.verification,
         rounding=run.rounding,
+        gguf=run.gguf,
         files=(),
         versions=versions(),
         device=devices.describe(run.device),

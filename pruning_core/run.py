@@ -36,7 +36,7 @@ from pruning_core.spec.calibration import DEFAULT_SAMPLES
 from pruning_core.spec.composition import Uniform
 from pruning_core.spec.prune import PruneSpec
 from pruning_core.spec.recovery import Recovery, RecoveryReport
-from pruning_core.spec.report import Origin, RoundingReport, SearchReport
+from pruning_core.spec.report import GgufReport, Origin, RoundingReport, SearchReport
 from pruning_core.spec.unit_methods import Contextual, UnitMethod
 
 _PRUNE_COST = 1.9
@@ -70,6 +70,7 @@ class Run:
     training: torch.Tensor | None = None
     recovery: RecoveryReport | None = None
     rounding: RoundingReport | None = None
+    gguf: GgufReport | None = None
     offered: tuple[str, ...] = ()
     """What lies in the dense model's folder, read or not."""
 

@@ -230,6 +230,8 @@ def _sizes(content: Mapping[str, Any]) -> Iterator[tuple[str, ...]]:
     else:
         yield "bytes", f"{bytes_before:,}", _fewer(bytes_before, content["bytes_after"])
         yield "parameters", f"{before:,}", _fewer(before, content["parameters_after"])
+    if gguf := content.get("gguf"):
+        yield f"bytes of {gguf['file']}", "", f"{gguf['bytes']:,}"
     for size in content.get("sizes", ()):
         after = f"{size['after']:,}" + ("" if _shrinks(content) else " not zeroed")
         yield UNITS.get(size["kind"], size["kind"]), f"{size['before']:,}", after

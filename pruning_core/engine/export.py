@@ -24,7 +24,11 @@ from pruning_core.spec.report import FileEntry
 
 CHANNEL_ORDER = "channel_order.safetensors"
 """int32 [in] per matrix: `weight[:, order]` is n:m. Written where the stored order is not."""
-_MEDIA_TYPES = {".json": "application/json", ".safetensors": "application/octet-stream"}
+_MEDIA_TYPES = {
+    ".json": "application/json",
+    ".safetensors": "application/octet-stream",
+    ".gguf": "application/octet-stream",
+}
 _COPY_BYTES = 1 << 24
 
 

@@ -30,7 +30,7 @@ from pruning_core.intake.origin import record
 from pruning_core.intake.weights import SINGLE
 from pruning_core.spec.report import FileEntry
 
-VERSION = 3
+VERSION = 4
 """Of what this module makes: folders of another one are not used."""
 _LISTING = TypeAdapter(tuple[FileEntry, ...])
 _ID_KEYS = ("bos_token_id", "eos_token_id", "pad_token_id")

@@ -25,6 +25,7 @@ from pruning_core.intake.checkpoint import (
 )
 from pruning_core.intake.gates import check_gate
 from pruning_core.intake.gguf import GgufModel, read_model
+from pruning_core.intake.gguf_output import names_of, table_of
 from pruning_core.intake.private import view
 from pruning_core.intake.sizes import check_units, layout_of
 from pruning_core.intake.source import allowed_path
@@ -188,6 +189,8 @@ def _check_local(path: Path, prune: PruneSpec, roots: Sequence[Path]) -> Checkpo
         else:
             facts = inspect(model)
             _check_tokenizer(model, prune)
+    if prune.output.gguf is not None:
+        names_of(facts.config, table_of(facts.config), facts.tensors)
     layout = layout_of(facts, prune.output)
     if isinstance(prune.method, UnitMethod):
         check_units(prune, layout)

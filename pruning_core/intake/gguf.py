@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from pruning_core.errors import ModelInvalid, UnsupportedModel
-from pruning_core.families.gguf import GGUF_TABLES, GgufTable, GgufTensorName
+from pruning_core.families.gguf import GgufTable, GgufTensorName
+from pruning_core.families.gguf_tables import GGUF_TABLES
 from pruning_core.intake import config as configs
 from pruning_core.intake.checkpoint import CheckpointFacts, facts_of
 from pruning_core.intake.gguf_header import GgufHeader, GgufTensor
@@ -56,6 +57,7 @@ class GgufModel:
         wanted: Every tensor of the checkpoint, by name.
         bytes: Of the files.
         has_tokenizer: Whether it holds a vocabulary.
+        pre: How its tokenizer splits text, in llama.cpp's words.
     """
 
     parts: tuple[Path, ...]
@@ -63,6 +65,7 @@ class GgufModel:
     wanted: dict[str, Wanted]
     bytes: int
     has_tokenizer: bool
+    pre: str | None
 
     @property
     def facts(self) -> CheckpointFacts:
@@ -76,7 +79,7 @@ class GgufModel:
         sizes: Counter[str] = Counter()
         for one in self.wanted.values():
             sizes[one.stored.kind] += one.stored.bytes
-        return Gguf(self.bytes, sizes.most_common(1)[0][0])
+        return Gguf(self.bytes, sizes.most_common(1)[0][0], self.pre)
 
 
 def read_model(path: Path) -> GgufModel:
@@ -95,7 +98,9 @@ def read_model(path: Path) -> GgufModel:
     for name in groups:
         config |= table.groups.get(name, {})
     tokens = "tokenizer.ggml.model" in header.values
-    return GgufModel(parts, config, wanted, header.bytes, tokens)
+    pre = header.values.get("tokenizer.ggml.pre")
+    said = pre if isinstance(pre, str) else None
+    return GgufModel(parts, config, wanted, header.bytes, has_tokenizer=tokens, pre=said)
 
 
 def _table(file: str, header: GgufHeader) -> GgufTable:

@@ -17,15 +17,17 @@ class Gguf:
     Attributes:
         bytes: Of all its parts.
         type: Tensor type of most of them.
+        pre: `tokenizer.ggml.pre`, how its tokenizer splits text.
     """
 
     bytes: int
     type: str
+    pre: str | None = None
 
 
 def record(folder: Path, gguf: Gguf) -> None:
     """Note in a converted folder what it was made from."""
-    said = {"format": "gguf", "bytes": gguf.bytes, "type": gguf.type}
+    said = {"format": "gguf", "bytes": gguf.bytes, "type": gguf.type, "pre": gguf.pre}
     (folder / NOTE).write_text(json.dumps(said), encoding="utf-8")
 
 
@@ -34,7 +36,7 @@ def recorded(folder: Path) -> Gguf | None:
     try:
         said = json.loads((folder / NOTE).read_bytes()[:1024])
         if said["format"] == "gguf":
-            return Gguf(int(said["bytes"]), str(said["type"]))
+            return Gguf(int(said["bytes"]), str(said["type"]), said["pre"])
     except (OSError, ValueError, LookupError, TypeError):
         return None
     return None

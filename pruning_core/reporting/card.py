@@ -137,6 +137,8 @@ def _facts(report: Report) -> Iterator[tuple[str, str]]:
         yield "zeros among all parameters", words.percent(report.sparsity_model)
     if report.rounding is not None:
         yield "weights", f"rounded to {report.rounding.dtype} when written"
+    if report.gguf is not None:
+        yield "GGUF", plain(f"{report.gguf.file}, made from these weights")
     if report.calibration is not None:
         yield "calibration", _calibration(report, report.calibration)
     if report.recovery is not None:

@@ -9,7 +9,14 @@ from pruning_core.reporting.elements import Folded, Section, Table, filled, tabl
 from pruning_core.reporting.grids import largest_errors, matrix_grids, unit_grids
 from pruning_core.reporting.plots import by_kind, recovery, units_by_kind
 from pruning_core.spec.recovery import RecoveryReport
-from pruning_core.spec.report import Report, RoundingReport, SizeReport, SpeedReport, UnitReport
+from pruning_core.spec.report import (
+    GgufReport,
+    Report,
+    RoundingReport,
+    SizeReport,
+    SpeedReport,
+    UnitReport,
+)
 from pruning_core.spec.unit_methods import GOA
 
 DENSE_TARGET_NOTE = (
@@ -25,7 +32,8 @@ STOPPED = {
 def size_and_speed_section(report: Report) -> Section:
     """Return sizes before and after, and tokens per second."""
     sized = _shrunk(report) if units.shrinks(report.spec) else _with_zeros(report)
-    tables = (*sized, *_rounding(report.rounding), *_cut(report), *_speed(report.speed))
+    written = (*_rounding(report.rounding), *_gguf(report.gguf))
+    tables = (*sized, *written, *_cut(report), *_speed(report.speed))
     return Section("size-and-speed", "Size and speed", tables=tables)
 
 
@@ -89,6 +97,20 @@ def _rounding(found: RoundingReport | None) -> Iterator[Table]:
         ("Change of the logits of a probe, relative", words.number(found.max_logit_difference)),
     )
     yield from table_of(f"Rounded to {found.dtype} when written", ("", ""), rows)
+
+
+def _gguf(found: GgufReport | None) -> Iterator[Table]:
+    """Yield what the GGUF file holds of the checkpoint."""
+    if found is None:
+        return
+    rows = (
+        ("Size", words.size(found.bytes)),
+        ("Weights that became zero", f"{found.underflows:,}"),
+        ("Change of all weights, relative", words.number(found.relative_error)),
+        ("Change of the worst tensor, relative", words.number(found.largest_relative_error)),
+    )
+    caption = f"{found.file}, matrices in {found.type}, read back and compared with the checkpoint"
+    yield from table_of(caption, ("", ""), rows)
 
 
 def _counted(number: float) -> str:

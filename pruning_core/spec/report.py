@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 from pydantic import Field, Strict
 
 from pruning_core.spec.base import Frozen
-from pruning_core.spec.output import RoundedDtype
+from pruning_core.spec.output import GgufType, RoundedDtype
 from pruning_core.spec.prune import PruneSpec
 from pruning_core.spec.recovery import RecoveryReport
 from pruning_core.spec.unit_methods import UnitKind
@@ -370,6 +370,20 @@ class RoundingReport(Frozen):
     """Largest absolute difference of the logits of a short probe to those before rounding, over the largest absolute logit."""
 
 
+class GgufReport(Frozen):
+    """The GGUF file, read back and compared with the checkpoint tensor by tensor; zeros stay zero."""
+
+    file: str
+    type: GgufType
+    bytes: int
+    underflows: int
+    """Weights that were not zero and became zero."""
+    relative_error: float
+    """Norm of the change of all weights over the norm of all weights."""
+    largest_relative_error: float
+    """Of one tensor: norm of its change over its norm."""
+
+
 class Timing(Frozen):
     """Seconds per phase, and the one figure that compares across machines."""
 
@@ -446,6 +460,7 @@ class Report(Frozen):
     """Of the checkpoint before its weights were rounded, where they were."""
     rounding: RoundingReport | None = None
     """Where `output.dtype` is not the source's."""
+    gguf: GgufReport | None = None
     files: tuple[FileEntry, ...]
     versions: dict[str, str]
     device: str

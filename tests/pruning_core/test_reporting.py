@@ -330,10 +330,22 @@ def test_page_says_what_rounding_did_and_that_a_file_grew() -> None:
         "dtype": "bfloat16", "weights": 1_000_000, "changed": 900_001, "underflows": 3, "relative_error": 0.0016,
         "largest_relative_error": 0.0019, "max_logit_difference": 0.0123,
     }  # fmt: skip
+    gguf = {
+        "file": "model-q8_0.gguf", "type": "q8_0", "bytes": 1_500_000, "underflows": 7, "relative_error": 0.0047,
+        "largest_relative_error": 0.0051,
+    }  # fmt: skip
     spec = {"method": "goa", "sparsity": 0.2}
     sizes = {"source_format": "gguf", "bytes_before": 98_000_000, "bytes_after": 215_000_000}
-    shown = page.html(reports.report(spec, rounding=rounding, **sizes))
-    for told in ("Rounded to bfloat16", "900,001", "0.0123", "dense: GGUF", "none: 112 MiB more"):
+    shown = page.html(reports.report(spec, rounding=rounding, gguf=gguf, **sizes))
+    for told in (
+        "Rounded to bfloat16",
+        "900,001",
+        "0.0123",
+        "dense: GGUF",
+        "none: 112 MiB more",
+        "model-q8_0.gguf",
+        "0.0047",
+    ):
         assert told in shown.replace("\u00a0", " "), told
 
 
