@@ -176,6 +176,8 @@ class Tracker:
         return _left(self._told - self._planned_at, self._work - self._free, total - self._work)
 
     def _of_part(self) -> float | None:
+        if not self._total:
+            return None
         return _left(self._told - self._part_began, self._done, self._total - self._done)
 
     def _spent(self) -> float:

@@ -88,7 +88,7 @@ def _folded(caption: str, cells: Cells, shown: Callable[[float], str]) -> Iterat
     note = ": of experts the mean, and the largest in brackets" if several else ""
     blocks = sorted({block for line in cells.values() for block in line})
     rows = tuple(
-        (f"block {block}", *(_cell(line.get(block, ()), shown) for line in cells.values()))
+        (str(block), *(_cell(line.get(block, ()), shown) for line in cells.values()))
         for block in blocks
     )
     shade = _shading([value for line in cells.values() for one in line.values() for value in one])
@@ -97,7 +97,7 @@ def _folded(caption: str, cells: Cells, shown: Callable[[float], str]) -> Iterat
         for block in blocks
     )
     yield Folded(
-        f"{caption} ({count:,})", Table(f"{caption}{note}", ("", *cells), rows, shades=shades)
+        f"{caption} ({count:,})", Table(f"{caption}{note}", ("Block", *cells), rows, shades=shades)
     )
 
 

@@ -9,6 +9,7 @@ from statistics import fmean
 from typing import Any
 
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
 from pruning_core.reporting import naming, units, words
@@ -256,9 +257,7 @@ def _bars(
     def paint(axes: Axes) -> None:
         if logarithmic:
             axes.set_xscale("log")
-            axes.xaxis.set_major_locator(LogLocator(numticks=5))
-            axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: words.given(value)))
-            axes.xaxis.set_minor_formatter(NullFormatter())
+            _logarithmic(axes.xaxis, values)
         for number, row in enumerate(rows):
             _pair(axes, number, row, points=logarithmic)
             _chance(axes, number, row)
@@ -275,6 +274,14 @@ def _bars(
     said = "; ".join(_said_of_row(row) for row in rows)
     alternative = f"{label.capitalize()} of the dense and the pruned model, with 95 % intervals where there are any. {said}."
     return draw(name, title, alternative, 1.3 + 0.5 * len(rows), paint)
+
+
+def _logarithmic(axis: Axis, values: Sequence[float]) -> None:
+    """Give an axis few ticks, with numbers as they are read, and several within a decade where there are few decades."""
+    few = max(values) < 100 * min(values)
+    axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0) if few else (1.0,), numticks=5))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: words.given(value)))
+    axis.set_minor_formatter(NullFormatter())
 
 
 def _pair(axes: Axes, number: int, row: Row, *, points: bool) -> None:
@@ -333,6 +340,7 @@ def _trials(search: SearchReport | None) -> Plot | None:
         axes.step(numbers, best, where="post", color=SERIES[1], linewidth=1.6, label="best so far")
         if max(values) > WIDEST_LINEAR_SPREAD * min(values) > 0:
             axes.set_yscale("log")
+            _logarithmic(axes.yaxis, values)
         axes.set_xlabel("candidate, in the order tried")
         axes.set_ylabel("minimised value")
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))

@@ -275,7 +275,9 @@ def _reproducibility(report: Report) -> Section:
 
 
 def _durations_of(report: Report) -> list[tuple[str, str]]:
-    return [(phase, words.seconds(spent)) for phase, spent in report.timing.phases.items()]
+    phases = report.timing.phases
+    rows = [(phase.replace("_", " "), words.seconds(spent)) for phase, spent in phases.items()]
+    return [*rows, ("all phases", words.seconds(sum(phases.values())))] if rows else []
 
 
 def _peaks(report: Report) -> list[tuple[str, str]]:
@@ -286,7 +288,7 @@ def _files(report: Report) -> Section:
     rows = [(file.path, words.size(file.bytes), file.sha256) for file in report.files]
     columns = ("Path", "Size", "sha256")
     folded = [
-        Folded(f"{len(rows):,} files", table)
+        Folded(words.counted(len(rows), "file"), table)
         for table in table_of("Files of the checkpoint", columns, rows, is_text=True)
     ]
     return Section("files", "Files", folded=tuple(folded))

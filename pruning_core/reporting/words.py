@@ -41,20 +41,20 @@ def tied(text: str) -> str:
     return text.replace(" ", "\N{NO-BREAK SPACE}")
 
 
-def number(value: float) -> str:
-    """Return four significant digits, thousands apart; powers of ten only where digits would mislead."""
+def number(value: float, digits: int = DIGITS) -> str:
+    """Return some significant digits, thousands apart; powers of ten only where digits would mislead."""
     size = abs(value)
     if size == 0:
         return "0"
     if not _SMALLEST <= size < _LARGEST:
-        return f"{value:.{DIGITS - 1}e}"
-    decimals = max(0, DIGITS - 1 - math.floor(math.log10(size)))
+        return f"{value:.{digits - 1}e}"
+    decimals = max(0, digits - 1 - math.floor(math.log10(size)))
     return f"{value:,.{decimals}f}"
 
 
 def short(value: float) -> str:
     """Return three significant digits, for a cell among many."""
-    return f"{value:.3g}"
+    return number(value, 3)
 
 
 def given(value: float | None) -> str:

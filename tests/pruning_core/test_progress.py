@@ -116,6 +116,7 @@ def test_units_may_change_within_a_phase_and_its_time_left_is_theirs(
     tracker.part(5, 10, "step", 0.5)
     tracker.part(10, 10, "step", 1.0)
     last = {one.unit: one for one in seen.steps}
+    assert seen.steps[0].phase_seconds_remaining is None  # nobody knows how many there are
     assert (last["tensor"].step, last["tensor"].total_steps) == (3, 4)
     assert last["tensor"].phase_seconds_remaining is not None
     assert last["tensor"].percent == 0

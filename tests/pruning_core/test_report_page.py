@@ -13,6 +13,7 @@ from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Page, sync_playwright
 
 from pruning_core.reporting import page as report_page
+from pruning_core.spec.report import TrialReport
 from tests.conftest import REPOSITORY
 from tests.pruning_core import reports
 
@@ -47,6 +48,23 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         "hostile": hostile,
         "wide": wide,
         "units": reports.refitted(),
+        "long": reports.full(2, perplexity=(reports.perplexity("a", 123456.5, 1234567.25),)),
+        "close": reports.full(
+            4,
+            perplexity=(reports.perplexity("a", 12.0, 300.0),),
+            search=reports.search().model_copy(
+                update={
+                    "trials": (*reports.search().trials, TrialReport(g=0, b=0, kernel=3, value=61))
+                }
+            ),
+        ),
+        "far": reports.full(
+            1,
+            perplexity=(
+                reports.perplexity("a", 1.5, 2e14),
+                reports.perplexity("b", 3e-5, 12.0),
+            ),
+        ),
     }
     for name, report in made.items():
         (folder / f"{name}.html").write_text(report_page.html(report), encoding="utf-8")
@@ -102,6 +120,25 @@ def test_page_in_a_browser(
         ARTIFACTS.mkdir(exist_ok=True)
         page.screenshot(path=ARTIFACTS / f"report-{name}-{theme}-{width}.png", full_page=True)
         page.context.close()
+
+
+OVERLAPS = """[...document.querySelectorAll('svg')].flatMap((svg) => {
+  const all = [...svg.querySelectorAll('text')].map((one) => [one.textContent, one.getBoundingClientRect()]);
+  const meet = (a, b) => Math.min(a.right, b.right) - Math.max(a.left, b.left) > 1
+    && Math.min(a.bottom, b.bottom) - Math.max(a.top, b.top) > 2;
+  return all.flatMap(([text, box], at) => all.slice(at + 1)
+    .filter(([, other]) => meet(box, other)).map(([other]) => `${text} over ${other}`));
+})"""
+
+
+@pytest.mark.parametrize("name", ["full", "hostile", "wide", "units", "long", "close", "far"])
+def test_no_text_of_a_plot_lies_over_another(
+    browser: Browser, files: dict[str, Path], name: str
+) -> None:
+    page, _ = opened(browser, files[name], "light", PHONE)
+    assert page.locator("svg text").count() > 5
+    assert page.evaluate(OVERLAPS) == []
+    page.context.close()
 
 
 def test_plots_change_with_the_theme(browser: Browser, files: dict[str, Path]) -> None:

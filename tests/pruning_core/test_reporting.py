@@ -153,6 +153,65 @@ def test_page_is_sound_small_and_needs_nothing_else(shape: str) -> None:
     assert "@import" not in text
 
 
+def test_errors_of_all_matrices_are_on_the_page_shaded_by_size() -> None:
+    """210 matrices: every error in its block's row, the largest in the darkest shade, five named outside."""
+    report = SHAPES["full"]
+    tables = {
+        text_of(found(table, "caption")[0]): table
+        for table in found(parsed(shown("full")), "table")
+    }
+    grid = tables["Relative output error of every matrix"]
+    rows = [[text_of(cell) for cell in found(row, "td")] for row in found(grid, "tr")][1:]
+    expected = [[words.short(m.error or 0) for m in block.matrices] for block in report.blocks]
+    assert rows == expected
+    shades = {cell.get("class") for cell in found(grid, "td")}
+    assert {f"shade-{number}" for number in range(1, 6)} <= shades
+    largest = max(m.error or 0 for block in report.blocks for m in block.matrices)
+    darkest = [text_of(c) for c in found(grid, "td") if c.get("class") == "shade-5"]
+    assert words.short(largest) in darkest
+    assert len(found(tables["The largest errors"], "tr")) == 1 + 5
+
+
+def test_errors_of_experts_are_their_mean_and_the_largest() -> None:
+    block = reports.blocks(1)[0]
+    (first, *_) = block.matrices
+    experts = tuple(
+        first.model_copy(
+            update={"name": f"model.layers.0.mlp.experts.{n}.w1.weight", "error": 0.1 * n}
+        )
+        for n in (1, 2, 6)
+    )
+    made = block.model_copy(update={"matrices": experts})
+    text = text_of(parsed(page.html(reports.report(blocks=(made,)))))
+    assert "0.300 (0.600)" in text
+
+
+@pytest.mark.parametrize(
+    ("report", "absent"),
+    [
+        (reports.report(blocks=reports.blocks(1)), "Sparsity by block"),
+        (reports.full(ratios=(0.5,) * 30), "Ratio per block"),
+        (
+            reports.full(perplexity=(reports.perplexity("a", 12.0, 12.0),)),
+            "Perplexity before and after",
+        ),
+        (
+            reports.refitted(recovery=reports.fine_tuned().model_copy(update={"history": ()})),
+            "Loss while fine-tuning",
+        ),
+    ],
+)
+def test_plots_that_show_nothing_are_left_out(report: Report, absent: str) -> None:
+    titles = [text_of(one) for one in found(parsed(page.html(report)), "figcaption")]
+    assert absent not in titles
+
+
+def test_accuracy_plots_show_what_guessing_reaches() -> None:
+    plot = next(one for one in plots(SHAPES["full"]) if one.title == "Accuracy before and after")
+    assert "guessing 25.00" in plot.alternative
+    assert ">guessing<" in plot.svg
+
+
 @pytest.mark.parametrize("shape", ["least", "full", "hostile"])
 def test_page_is_the_same_twice(shape: str) -> None:
     assert page.html(SHAPES[shape]) == shown(shape)
