@@ -133,7 +133,7 @@ def prepare(
         PruningError: something of it is missing, malformed or too small.
     """
     facts, device = inspect(model_dir), devices.pick()
-    preflight.check_decoding(model_dir)
+    preflight.check(model_dir, facts)
     if spec.evaluation.harness == "lm_eval":
         harness.require()
     out.mkdir(parents=True, exist_ok=True)

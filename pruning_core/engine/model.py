@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -10,12 +9,13 @@ from typing import Any
 
 import torch
 from torch import nn
-from transformers import CONFIG_MAPPING, AutoModelForCausalLM
+from transformers import AutoModelForCausalLM
 
 from pruning_core.engine import stock
 from pruning_core.engine.blocks import Call, Recorder, replaced_forward
 from pruning_core.engine.device import compute_dtype
 from pruning_core.engine.experts import unfuse
+from pruning_core.engine.preflight import configuration
 from pruning_core.engine.tensors import TensorFiles, main_dtype
 from pruning_core.errors import ModelInvalid
 from pruning_core.families import family_of
@@ -155,14 +155,11 @@ def _skeleton(
     facts: CheckpointFacts, dtype: torch.dtype, device: torch.device, *, eager: bool
 ) -> Any:
     """Build the model without memory for parameters; buffers that no checkpoint stores are computed."""
-    with blamed_on("transformers refuses config.json"):
-        # transformers writes into what it is given
-        settings = copy.deepcopy(facts.config) | {"_name_or_path": ""}
-        config = CONFIG_MAPPING[facts.model_type].from_dict(settings)
-        stock.quieten(config)
-        with torch.device("meta"):
-            chosen = {"attn_implementation": "eager"} if eager else {}
-            model: Any = AutoModelForCausalLM.from_config(config, dtype=dtype, **chosen)  # type: ignore[no-untyped-call]
+    config = configuration(facts)
+    stock.quieten(config)
+    chosen = {"attn_implementation": "eager"} if eager else {}
+    with blamed_on("transformers refuses config.json"), torch.device("meta"):
+        model: Any = AutoModelForCausalLM.from_config(config, dtype=dtype, **chosen)  # type: ignore[no-untyped-call]
     for name, buffer in list(model.named_non_persistent_buffers()):
         path, _, leaf = name.rpartition(".")
         model.get_submodule(path).register_buffer(

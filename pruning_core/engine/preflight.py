@@ -1,20 +1,37 @@
-"""What stock transformers would refuse of the finished folder, found before any work is done."""
+"""What stock transformers makes of the files beside the weights, or refuses of them, found before any work is done."""
 
 from __future__ import annotations
 
+import copy
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
-from transformers import GenerationConfig
+from transformers import CONFIG_MAPPING, GenerationConfig
 
 from pruning_core.intake.blame import blamed_on
+from pruning_core.intake.checkpoint import CheckpointFacts
 
 
-def check_decoding(folder: Path) -> None:
-    """Read how the model decodes, as loading it does; a file that is no JSON counts as absent there.
+def check(folder: Path, facts: CheckpointFacts) -> None:
+    """Refuse settings with which no result of this model could be opened.
 
     Raises:
-        ModelInvalid: no result with this file could be opened.
+        ModelInvalid: which file, and why.
     """
+    configuration(facts)
+    # A file that is no JSON counts as absent
     with blamed_on("stock transformers refuses generation_config.json"), suppress(OSError):
         GenerationConfig.from_pretrained(folder)
+
+
+def configuration(facts: CheckpointFacts) -> Any:
+    """Return the settings of a model as stock transformers reads them.
+
+    Raises:
+        ModelInvalid: it refuses them.
+    """
+    # transformers writes into what it is given
+    settings = copy.deepcopy(facts.config) | {"_name_or_path": ""}
+    with blamed_on("transformers refuses config.json"):
+        return CONFIG_MAPPING[facts.model_type].from_dict(settings)

@@ -106,6 +106,14 @@ class FixedWhen:
         return bool(found)
 
 
+_NUMBERED = FixedWhen(
+    ("per_layer_config",),
+    ("layers",),
+    "`per_layer_config` gives blocks settings of their own by their numbers, which would change",
+)
+"""In every architecture."""
+
+
 @dataclass(frozen=True)
 class Family:
     """Where an architecture keeps its blocks and its matrices, and which units can be cut from them.
@@ -171,9 +179,8 @@ class Family:
 
     def fixed_in(self, config: Mapping[str, Any]) -> Mapping[UnitKind, str]:
         """Return the kinds of units that cannot go from a model of this configuration, with the reason."""
-        found = {
-            kind: one.reason for one in self.fixed_when if one.holds(config) for kind in one.kinds
-        }
+        conditions = (*self.fixed_when, _NUMBERED)
+        found = {kind: one.reason for one in conditions if one.holds(config) for kind in one.kinds}
         return found | dict(self.fixed)
 
     def place(self, matrix: str) -> Place:

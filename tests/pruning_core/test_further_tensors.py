@@ -17,7 +17,7 @@ from pruning_core.families.further import noted
 from pruning_core.intake.checkpoint import inspect
 from pruning_core.intake.sizes import layout_of
 from tests import tiny
-from tests.pruning_core.test_units import Result, fewer, finished, save, spec
+from tests.pruning_core.test_units import ZERO, Result, fewer, finished, save, spec
 
 CPU = torch.device("cpu")
 WEIGHTS = "model.safetensors"
@@ -239,6 +239,26 @@ def test_a_mask_leaves_further_tensors_as_they_are(method: str, tmp_path: Path) 
     found = load_file(result.checkpoint / WEIGHTS)
     assert all(torch.equal(found[name], tensor) for name, tensor in tensors.items())
     assert any("stay as they are" in one for one in result.report.warnings)
+
+
+@pytest.mark.parametrize("method", ["diet", "contextual", "flap"])
+def test_zeroed_units_leave_further_tensors_as_they_are(method: str, tmp_path: Path) -> None:
+    tensors = made(VALUE | HEADS["prediction"] | HEADS["vectors"])
+    folder = beside(save(tmp_path / "m", "llama"), tensors)
+    amount = {} if method == "contextual" else {"sparsity": 0.1}
+    result = finished(folder, spec(METHODS[method][1], pattern=ZERO, **amount), tmp_path / "out")
+    found = load_file(result.checkpoint / WEIGHTS)
+    assert all(torch.equal(found[name], tensor) for name, tensor in tensors.items())
+    torch.testing.assert_close(stock_logits(result), result.logits, rtol=1e-4, atol=1e-4)
+
+
+def test_another_type_of_the_result_rounds_further_tensors_too(tmp_path: Path) -> None:
+    tensors = made(HEADS["vectors"]) | {"steps": torch.tensor(7)}
+    folder = beside(save(tmp_path / "m", "llama"), tensors)
+    wanted = spec("magnitude", sparsity=0.5, output={"dtype": "bfloat16"})
+    found = load_file(finished(folder, wanted, tmp_path / "out").checkpoint / WEIGHTS)
+    assert found["steps"] == 7
+    assert torch.equal(found["logit_scale"], tensors["logit_scale"].bfloat16())
 
 
 @pytest.fixture

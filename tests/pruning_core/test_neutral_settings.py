@@ -100,7 +100,7 @@ def test_how_a_model_is_set_to_decode_does_not_count(
 ) -> None:
     plain, ids = dense("llama"), tiny.tokens(1, 8)
     folder = changed(plain, tmp_path / "m", "generation_config.json", DECODING[kind])
-    preflight.check_decoding(folder)
+    preflight.check(folder, inspect(folder))
     found, usual = (examined(one, answers(plain, ids), ids, tmp_path) for one in (folder, plain))
     assert found["sample"] == usual["sample"]
     assert len(found["sample"]) > len(verify.PROMPT)
@@ -122,14 +122,22 @@ def test_a_result_is_examined_within_its_positions(
 
 
 def test_a_run_leaves_the_settings_as_they_were(dense: Dense, tmp_path: Path) -> None:
-    folder = changed(dense("llama"), tmp_path / "m", "config.json", {"return_dict": False})
+    rope = {"rope_theta": 10_000.0, "rope_scaling": {"type": "linear", "factor": 2.0}}
+    own = {"return_dict": False, "torch_dtype": "float32", "_name_or_path": "someone/model"}
+    folder = changed(dense("llama"), tmp_path / "m", "config.json", rope | own)
+    content = json.loads((folder / "config.json").read_text())
+    written = {
+        key: value for key, value in content.items() if key not in ("rope_parameters", "dtype")
+    }
+    (folder / "config.json").write_text(json.dumps(written))
     decoding = json.dumps(DECODING["contrastive"] | {"eos_token_id": 2})
     (folder / "generation_config.json").write_text(decoding)
     spec = {"method": "magnitude", "sparsity": 0.5, "evaluation": {"tasks": []}}
     prune(folder, PruneSpec.model_validate(spec), tmp_path / "out")
     result = tmp_path / "out" / "checkpoint"
     assert (result / "generation_config.json").read_text() == decoding
-    assert json.loads((result / "config.json").read_text())["return_dict"] is False
+    found = json.loads((result / "config.json").read_text())
+    assert list(found.items()) == list(written.items())
 
 
 def test_text_of_its_own_is_sampled_whatever_the_model_is_set_to(
@@ -156,7 +164,24 @@ def test_a_decoding_that_stock_transformers_refuses_to_open_is_refused_first(
     folder = Path(shutil.copytree(dense("llama"), tmp_path / "m"))
     (folder / "generation_config.json").write_text(content)
     with pytest.raises(ModelInvalid, match=rf"generation_config.json: .*{told}"):
-        preflight.check_decoding(folder)
+        preflight.check(folder, inspect(folder))
+
+
+@pytest.mark.parametrize(
+    ("values", "told"),
+    [
+        ({"use_cache": "yes"}, "use_cache"),
+        ({"use_return_dict": False}, "use_return_dict"),
+        ({"problem_type": "single_label_classification", "num_labels": 1}, "problem_type"),
+    ],
+)
+def test_settings_that_stock_transformers_refuses_are_refused_first(
+    values: dict[str, Any], told: str, dense: Dense, tmp_path: Path
+) -> None:
+    folder = changed(dense("llama"), tmp_path / "m", "config.json", values)
+    spec = PruneSpec.model_validate({"method": "magnitude", "sparsity": 0.5})
+    with pytest.raises(ModelInvalid, match=rf"refuses config.json: (.|\n)*{told}"):
+        prune(folder, spec, tmp_path / "out")
 
 
 def test_a_decoding_that_is_no_json_is_absent_as_to_stock_transformers(
@@ -164,4 +189,4 @@ def test_a_decoding_that_is_no_json_is_absent_as_to_stock_transformers(
 ) -> None:
     folder = Path(shutil.copytree(dense("llama"), tmp_path / "m"))
     (folder / "generation_config.json").write_text("{")
-    preflight.check_decoding(folder)
+    preflight.check(folder, inspect(folder))

@@ -409,6 +409,14 @@ def test_how_many_tokens_go_is_left_to_the_text(smollm2: Layout) -> None:
     assert isinstance(error, SizeUnreachable)
 
 
+@pytest.mark.parametrize("model_type", ["mistral", "gpt2"])
+def test_blocks_with_settings_of_their_own_numbers_stay(model_type: str, tmp_path: Path) -> None:
+    facts = facts_of(tmp_path, model_type)
+    assert "layers" not in layout_of(facts).fixed
+    own = facts.config | {"per_layer_config": {"1": {"sliding_window": 4}}}
+    assert "by their numbers" in layout_of(replace(facts, config=own)).fixed["layers"]
+
+
 @pytest.mark.parametrize(
     ("model_type", "change"),
     [
