@@ -124,12 +124,10 @@ def _finished(run: Run, fingerprint: str) -> Report | None:
 
 
 def _check_space(run: Run) -> None:
-    """Block files and the checkpoint each take about the model's size; finished blocks are there already."""
+    """Block files, the checkpoint and each further form of it take about the model's size; finished blocks are there already."""
     there = sum(path.stat().st_size for path in run.work.glob("block-*.safetensors"))
-    rounded = run.facts.bytes * (_dtype(run) is not None) + run.facts.bytes * (
-        run.spec.output.gguf is not None
-    )
-    needed = int(2.1 * run.facts.bytes) + rounded - there + _recovery_space(run)
+    copies = (_dtype(run) is not None) + (run.spec.output.gguf is not None)
+    needed = int((2.1 + copies) * run.facts.bytes) - there + _recovery_space(run)
     free = shutil.disk_usage(run.out).free
     if free < needed:
         raise DiskFull(
