@@ -72,11 +72,11 @@ def _facts(model: ModelRef, settings: Settings) -> tuple[CheckpointFacts, str | 
 
 
 def _dtype(facts: CheckpointFacts) -> str:
-    """Return the type that most bytes have."""
+    """Return the type that most bytes of the parameters have."""
     if facts.gguf is not None:
         return facts.gguf.type
     found: Counter[str] = Counter()
-    for tensor in facts.tensors.values():
+    for tensor in (facts.tensors[name] for name in facts.parameter_names):
         found[tensor.dtype] += tensor.bytes
     return found.most_common(1)[0][0]
 

@@ -18,6 +18,7 @@ from pruning_core.engine.export import UNCHANGED
 from pruning_core.engine.files import alone_in, disk_errors, flush
 from pruning_core.engine.gguf_vocabulary import check_vocabulary
 from pruning_core.engine.model import StreamedModel
+from pruning_core.engine.plain_names import plainly_named
 from pruning_core.engine.progress import Observer, Silent, Tracker
 from pruning_core.engine.prune_elements import element_walk
 from pruning_core.engine.walk import Walk
@@ -38,6 +39,8 @@ from pruning_core.unit_walk import UnitWalk
 
 VIEW = "source"
 """Folder in the run's that holds the private view of the dense model while the run lasts."""
+RENAMED = "renamed"
+"""Folder in the run's for weights whose names carry the wrappers of training, while the run lasts."""
 _STATE_BYTES = {"full": 12, "lora": 1}
 """Of training's state per parameter, beside the best weights: what is trained and AdamW's moments, in float32."""
 
@@ -78,7 +81,8 @@ def prune(
     with (
         disk_errors(out_dir),
         alone_in(out_dir),
-        view(model_dir, out_dir / VIEW, root=root) as model,
+        view(model_dir, out_dir / VIEW, root=root) as viewed,
+        plainly_named(viewed, out_dir / RENAMED) as model,
         torch.no_grad(),
     ):
         sources = Sources(settings.tasks_dir(), files, cache_dir)

@@ -13,6 +13,7 @@ from safetensors import safe_open
 from pruning_core.engine.numerics import all_finite
 from pruning_core.errors import ModelInvalid, ModelNotFinite
 from pruning_core.families.base import Family
+from pruning_core.families.parameters import stored_name
 from pruning_core.intake.blame import blamed_on
 from pruning_core.intake.checkpoint import CheckpointFacts, inspect
 
@@ -22,9 +23,9 @@ DTYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF1
 def main_dtype(facts: CheckpointFacts) -> torch.dtype:
     """Return the dtype that holds most of the weights."""
     counts: dict[str, int] = {}
-    for tensor in facts.tensors.values():
+    for tensor in (facts.tensors[name] for name in facts.parameter_names):
         counts[tensor.dtype] = counts.get(tensor.dtype, 0) + tensor.count
-    return DTYPES[max((name for name in counts if name in DTYPES), key=counts.__getitem__)]
+    return DTYPES[max(counts, key=counts.__getitem__)]
 
 
 class TensorFiles:
@@ -36,14 +37,8 @@ class TensorFiles:
         self._family = family
 
     def stored_name(self, name: str) -> str | None:
-        """Return the name in the files of a parameter of the model, or None.
-
-        Checkpoints of a base model lack its prefix (`h.0...` for `transformer.h.0...`).
-        """
-        for inside, stored in self._family.file_names:
-            name = name.replace(inside, stored)
-        candidates = (name, name.partition(".")[2])
-        return next((candidate for candidate in candidates if candidate in self._facts.files), None)
+        """Return the name in the files of a parameter of the model, or None."""
+        return stored_name(self._family, name, self._facts.files)
 
     def dtype(self, stored: str) -> torch.dtype:
         """Return the dtype that the checkpoint stores a tensor in."""
@@ -86,7 +81,7 @@ def _opened(path: Path) -> Any:
 
 
 def new_zeros(before: Path, after: Path, alive: Callable[[], None] = lambda: None) -> int:
-    """Return how many more zeros the floating-point tensors of a checkpoint hold than those of another.
+    """Return how many more zeros the parameters of a checkpoint hold than those of another.
 
     Args:
         before: Folder of the other.
@@ -98,14 +93,14 @@ def new_zeros(before: Path, after: Path, alive: Callable[[], None] = lambda: Non
 
 def _zeros(folder: Path, alive: Callable[[], None]) -> int:
     by_file: dict[str, list[str]] = defaultdict(list)
-    for name, file in inspect(folder).files.items():
-        by_file[file].append(name)
+    facts = inspect(folder)
+    for name in facts.parameter_names:
+        by_file[facts.files[name]].append(name)
     found = 0
     for file, names in by_file.items():
         with safe_open(folder / file, framework="pt") as opened:
             for name in names:
                 tensor = opened.get_tensor(name)
-                if tensor.is_floating_point():
-                    found += tensor.numel() - int(tensor.count_nonzero())
+                found += tensor.numel() - int(tensor.count_nonzero())
                 alive()
     return found

@@ -14,6 +14,11 @@ from pruning_core.families.phi import PHI, PHI3
 FAMILIES: tuple[Family, ...] = (LLAMA, GEMMA, OPT, GPT2, PHI, PHI3, MIXTRAL, QWEN3_MOE, GPT_OSS)
 
 
+def is_known(model_type: object) -> bool:
+    """Tell whether a table describes a `model_type`."""
+    return any(model_type in family.model_types for family in FAMILIES)
+
+
 def family_of(model_type: str) -> Family:
     """Return the table of a `model_type`.
 

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from pruning_core.families.shapes import Shapes
 from pruning_core.spec.unit_methods import UnitKind
 
 EXPERT = re.compile(r"(?<=\.experts\.)\d+(?=\.)")
@@ -129,6 +130,7 @@ class Family:
         norms: Norms of a block that are as wide as the residual stream.
         outside: Parameters outside the blocks that units are cut from, with what their axes are made of. An axis
             counts as hidden only where it is as long as the residual stream is wide.
+        parameters: From the settings as stock transformers reads them, the shapes of the parameters outside the blocks and of one block's.
         norm: How its norms scale.
         fused: For modules that hold several matrices, the parts (from the config).
         transposed: Weights of the matrices are stored [in, out].
@@ -154,6 +156,7 @@ class Family:
     feedforward: FeedForward
     norms: tuple[str, ...]
     outside: Mapping[str, tuple[Axis, ...]]
+    parameters: Callable[[Any], tuple[Shapes, Shapes]]
     norm: NormKind = "rms"
     fused: Mapping[str, Callable[[Any], Parts]] = field(default_factory=dict)
     transposed: bool = False

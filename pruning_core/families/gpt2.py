@@ -13,6 +13,29 @@ from pruning_core.families.base import (
     FixedWhen,
     Parts,
 )
+from pruning_core.families.shapes import Shapes, norm
+
+
+def _parameters(c: Any) -> tuple[Shapes, Shapes]:
+    width, wide = c.n_embd, c.n_inner
+    table = (c.vocab_size, width)
+    outside = {
+        "transformer.wte.weight": table,
+        "transformer.wpe.weight": (c.n_positions, width),
+        "lm_head.weight": table,
+    }
+    block = (
+        _conv("attn.c_attn", width, 3 * width)
+        | _conv("attn.c_proj", width, width)
+        | _conv("mlp.c_fc", width, wide)
+        | _conv("mlp.c_proj", wide, width)
+    )
+    block |= norm("ln_1", width, bias=True) | norm("ln_2", width, bias=True)
+    return outside | norm("transformer.ln_f", width, bias=True), block
+
+
+def _conv(path: str, inputs: int, outputs: int) -> Shapes:
+    return {f"{path}.weight": (inputs, outputs), f"{path}.bias": (outputs,)}
 
 
 def _qkv(config: Any) -> Parts:
@@ -34,6 +57,7 @@ GPT2 = Family(
         "transformer.ln_f.bias": ("hidden",),
         "lm_head.weight": ("vocabulary", "hidden"),
     },
+    parameters=_parameters,
     norm="layer",
     fused={"attn.c_attn": _qkv},
     transposed=True,

@@ -12,6 +12,7 @@ from typing import Any, Literal
 from pruning_core.errors import ModelInvalid
 from pruning_core.families.base import EXPERT, Axis, Family
 from pruning_core.families.further import Further, Head, further
+from pruning_core.families.parameters import HEAD, embedding, named, stored_name
 from pruning_core.families.settings import completed
 from pruning_core.intake.headers import DTYPE_BYTES, TensorFacts
 from pruning_core.spec.unit_methods import UnitKind
@@ -68,6 +69,23 @@ class TensorLayout:
     further: Further | None = None
 
 
+@dataclass(frozen=True)
+class _Alike:
+    """What tensors that are counted together have in common.
+
+    Attributes:
+        parameter: Whether stock transformers counts them.
+        in_block: Whether they lie in a block.
+        lengths: Of each axis, what cannot be cut and the runs of what can.
+        width: Bytes per element.
+    """
+
+    parameter: bool
+    in_block: bool
+    lengths: tuple[tuple[int, Spans], ...]
+    width: int
+
+
 class Layout:
     """The units of one checkpoint.
 
@@ -98,7 +116,6 @@ class Layout:
             layers=self._width("layers", config),
             vocabulary=self._width("vocabulary", config),
         )
-        self._check_settings(config)
         self._matrices = dict(self._matrix_axes(config))
         self._stacks = self._stacked_axes()
         self.further = self._beside(tensors)
@@ -108,8 +125,14 @@ class Layout:
             else self._layout(self.module_name(stored), facts.shape)
             for stored, facts in tensors.items()
         }
+        parameters = self._parameters(config, tensors)
         self._counted = Counter(
-            (one.block is not None, self._lengths(stored), DTYPE_BYTES[tensors[stored].dtype])
+            _Alike(
+                stored in parameters,
+                one.block is not None,
+                self._lengths(stored),
+                DTYPE_BYTES[tensors[stored].dtype],
+            )
             for stored, one in self.tensors.items()
         )
 
@@ -125,11 +148,11 @@ class Layout:
 
     def parameters(self, sizes: Sizes) -> int:
         """Return the parameters of the model cut to these sizes."""
-        return sum(count for count, _ in self._counts(sizes))
+        return sum(count for one, count in self._counts(sizes) if one.parameter)
 
     def bytes(self, sizes: Sizes) -> int:
         """Return the bytes of its tensors."""
-        return sum(count * width for count, width in self._counts(sizes))
+        return sum(count * one.width for one, count in self._counts(sizes))
 
     def module_name(self, stored: str) -> str:
         """Return the parameter's name in the causal model; checkpoints of a base model lack its prefix."""
@@ -144,16 +167,25 @@ class Layout:
         inside = name.startswith(f"{self.family.blocks}.") and head.isdigit()
         return (int(head), rest) if inside else None
 
-    def _counts(self, sizes: Sizes) -> list[tuple[int, int]]:
-        """Return elements and bytes per element of every kind of tensor, all of one kind together."""
+    def _counts(self, sizes: Sizes) -> list[tuple[_Alike, int]]:
+        """Return the elements of every kind of tensor, all of one kind together."""
         found = []
-        for (in_block, lengths, width), count in self._counted.items():
+        for one, count in self._counted.items():
             elements = math.prod(
                 fixed + sum(span.each * sizes.of(span.kind) for span in spans)
-                for fixed, spans in lengths
+                for fixed, spans in one.lengths
             )
-            share = count * sizes.layers // self.sizes.layers if in_block else count
-            found.append((elements * share, width))
+            share = count * sizes.layers // self.sizes.layers if one.in_block else count
+            found.append((one, elements * share))
+        return found
+
+    def _parameters(
+        self, config: Mapping[str, Any], tensors: Mapping[str, TensorFacts]
+    ) -> set[str | None]:
+        """Return the stored names of what stock transformers counts; of a tied pair one."""
+        found = {stored_name(self.family, name, tensors) for name, _ in named(self.family, config)}
+        if stored_name(self.family, embedding(self.family), tensors) is None:
+            found.add(HEAD)
         return found
 
     def _lengths(self, stored: str) -> tuple[tuple[int, Spans], ...]:
@@ -194,21 +226,6 @@ class Layout:
         if shape is None:
             raise ModelInvalid(f"the files lack {self.family.feedforward.output} of block 0")
         return shape[1]
-
-    def _check_settings(self, config: Mapping[str, Any]) -> None:
-        """Refuse matrices of other sizes than the configuration gives them, said or left out."""
-        heads, each = self.heads, self.sizes.hidden // self.heads
-        free = {} if "kv_groups" in self.family.fixed else config
-        wanted = {
-            "channels per head": (free.get("head_dim", each), self.head_dim),
-            "key-value heads": (free.get("num_key_value_heads", heads), self.kv_heads),
-            "neurons": (config[self.family.width_keys["neurons"]], self.sizes.neurons),
-        }
-        for name, (setting, found) in wanted.items():
-            if setting != found:
-                raise ModelInvalid(
-                    f"config.json calls for {setting} {name}; the files hold {found}"
-                )
 
     def _matrix_axes(self, config: Mapping[str, Any]) -> list[tuple[str, tuple[Spans, Spans]]]:
         """Return rows and columns of every module that holds matrices."""

@@ -2,7 +2,17 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from pruning_core.families.base import OUTSIDE, Attention, Family, FeedForward
+from pruning_core.families.shapes import (
+    Shapes,
+    around,
+    gated,
+    grouped_attention,
+    head_norms,
+    norms,
+)
 
 ATTENTION_INPUTS = (
     ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"),
@@ -15,6 +25,15 @@ ATTENTION = Attention(
 MLP = FeedForward(("mlp.gate_proj", "mlp.up_proj"), "mlp.down_proj")
 NORMS = ("input_layernorm", "post_attention_layernorm")
 
+
+def _parameters(c: Any) -> tuple[Shapes, Shapes]:
+    bias = c.model_type in ("llama", "qwen3") and c.attention_bias
+    attention = grouped_attention(c, bias=bias or c.model_type == "qwen2", output_bias=bias)
+    wide_bias = c.model_type == "llama" and c.mlp_bias
+    block = attention | gated(c, bias=wide_bias) | norms(c, *NORMS)
+    return around(c), block | (head_norms(c) if c.model_type == "qwen3" else {})
+
+
 LLAMA = Family(
     name="llama",
     model_types=("llama", "mistral", "qwen2", "qwen3"),
@@ -24,5 +43,6 @@ LLAMA = Family(
     feedforward=MLP,
     norms=NORMS,
     outside=OUTSIDE,
+    parameters=_parameters,
     heads_divide_width=frozenset({"llama"}),
 )

@@ -14,6 +14,22 @@ from pruning_core.families.base import (
     Parts,
 )
 from pruning_core.families.llama import NORMS
+from pruning_core.families.shapes import Shapes, around, grouped_attention, linear, norm, norms
+
+
+def _phi(c: Any) -> tuple[Shapes, Shapes]:
+    width, wide = c.hidden_size, c.intermediate_size
+    table = (c.vocab_size, width)
+    outside: Shapes = {"model.embed_tokens.weight": table, "lm_head.weight": table}
+    outside |= norm("model.final_layernorm", width, bias=True) | {"lm_head.bias": (c.vocab_size,)}
+    block = grouped_attention(c, bias=True, output_bias=True, output="self_attn.dense")
+    block |= linear("mlp.fc1", width, wide, bias=True) | linear("mlp.fc2", wide, width, bias=True)
+    if c.qk_layernorm:
+        head = width // c.num_attention_heads
+        block |= norm("self_attn.q_layernorm", head, bias=True)
+        block |= norm("self_attn.k_layernorm", head, bias=True)
+    return outside, block | norm("input_layernorm", width, bias=True)
+
 
 PHI = Family(
     name="phi",
@@ -36,6 +52,7 @@ PHI = Family(
         "lm_head.weight": ("vocabulary", "hidden"),
         "lm_head.bias": ("vocabulary",),
     },
+    parameters=_phi,
     norm="layer",
     fixed={"hidden": LAYER_NORM},
     fixed_when=(
@@ -65,6 +82,18 @@ def _gate_up(config: Any) -> Parts:
     return (("gate", config.intermediate_size), ("up", config.intermediate_size))
 
 
+def _phi3(c: Any) -> tuple[Shapes, Shapes]:
+    width, wide = c.hidden_size, c.intermediate_size
+    queries, keys = c.num_attention_heads * c.head_dim, c.num_key_value_heads * c.head_dim
+    block = (
+        linear("self_attn.qkv_proj", width, queries + 2 * keys, bias=False)
+        | linear("self_attn.o_proj", queries, width, bias=False)
+        | linear("mlp.gate_up_proj", width, 2 * wide, bias=False)
+        | linear("mlp.down_proj", wide, width, bias=False)
+    )
+    return around(c), block | norms(c, *NORMS)
+
+
 PHI3 = Family(
     name="phi3",
     model_types=("phi3",),
@@ -84,6 +113,7 @@ PHI3 = Family(
     feedforward=FeedForward(("mlp.gate_up_proj[gate]", "mlp.gate_up_proj[up]"), "mlp.down_proj"),
     norms=NORMS,
     outside=OUTSIDE,
+    parameters=_phi3,
     fused={"self_attn.qkv_proj": _qkv, "mlp.gate_up_proj": _gate_up},
     fixed_when=tuple(
         FixedWhen((rope, factor), ("hidden", "kv_groups"), _LONG_ROPE)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+_EXPERTS = {"num_experts": "num_local_experts"}
 SPELLINGS: Mapping[str, Mapping[str, str]] = {
     "gpt2": {
         "hidden_size": "n_embd",
@@ -12,6 +13,9 @@ SPELLINGS: Mapping[str, Mapping[str, str]] = {
         "num_attention_heads": "n_head",
         "num_hidden_layers": "n_layer",
     },
+    "mixtral": _EXPERTS,
+    "qwen3_moe": _EXPERTS,
+    "gpt_oss": _EXPERTS,
 }
 """Of sizes, by model type: another name, and the setting's own."""
 
@@ -32,21 +36,29 @@ def _sizes(
 
 _MISTRAL = _sizes(32_000, 4_096, 14_336, 32, 32, 131_072) | {"num_key_value_heads": 8}
 _QWEN = _sizes(151_936, 4_096, 22_016, 32, 32, 32_768) | {"num_key_value_heads": 32}
-_GEMMA = {"num_key_value_heads": 4, "head_dim": 256, "tie_word_embeddings": True}
+_GEMMA = _sizes(256_000, 2_304, 9_216, 26, 8, 8_192) | {
+    "num_key_value_heads": 4,
+    "head_dim": 256,
+    "tie_word_embeddings": True,
+    "attention_bias": False,
+}
 
 DEFAULTS: Mapping[str, Mapping[str, Any]] = {
-    "llama": _sizes(32_000, 4_096, 11_008, 32, 32, 2_048),
+    "llama": _sizes(32_000, 4_096, 11_008, 32, 32, 2_048)
+    | {"attention_bias": False, "mlp_bias": False},
     "mistral": _MISTRAL,
-    "mixtral": _MISTRAL,
+    "mixtral": _MISTRAL | {"num_local_experts": 8},
     "qwen2": _QWEN,
-    "qwen3": _QWEN | {"head_dim": 128},
+    "qwen3": _QWEN | {"head_dim": 128, "attention_bias": False},
     "qwen3_moe": _sizes(151_936, 2_048, 6_144, 24, 32, 32_768)
-    | {"moe_intermediate_size": 768, "num_key_value_heads": 4},
+    | {"moe_intermediate_size": 768, "num_key_value_heads": 4}
+    | {"num_local_experts": 128, "attention_bias": False},
     "gpt_oss": _sizes(201_088, 2_880, 2_880, 36, 64, 131_072)
-    | {"num_key_value_heads": 8, "head_dim": 64},
-    "gemma2": _sizes(256_000, 2_304, 9_216, 26, 8, 8_192) | _GEMMA,
-    "gemma3_text": _sizes(262_208, 2_304, 9_216, 26, 8, 131_072) | _GEMMA,
-    "phi": _sizes(51_200, 2_048, 8_192, 24, 32, 2_048),
+    | {"num_key_value_heads": 8, "head_dim": 64}
+    | {"num_local_experts": 128, "attention_bias": True},
+    "gemma2": _GEMMA,
+    "gemma3_text": _GEMMA | {"vocab_size": 262_208, "max_position_embeddings": 131_072},
+    "phi": _sizes(51_200, 2_048, 8_192, 24, 32, 2_048) | {"qk_layernorm": False},
     "phi3": _sizes(32_064, 3_072, 8_192, 32, 32, 4_096),
     "opt": {
         "vocab_size": 50_272,
@@ -56,6 +68,10 @@ DEFAULTS: Mapping[str, Mapping[str, Any]] = {
         "num_attention_heads": 12,
         "max_position_embeddings": 2_048,
         "tie_word_embeddings": True,
+        "enable_bias": True,
+        "layer_norm_elementwise_affine": True,
+        "do_layer_norm_before": True,
+        "_remove_final_layer_norm": False,
     },
     "gpt2": {
         "vocab_size": 50_257,
@@ -72,16 +88,29 @@ DEFAULTS: Mapping[str, Mapping[str, Any]] = {
 def completed(config: Mapping[str, Any]) -> dict[str, Any]:
     """Return the settings of a configuration under their own names, with what stock transformers takes for those left out.
 
-    Null counts as left out. Where a setting has two spellings the other name wins, as it does there.
+    Null stands for what other settings decide, or counts as left out. Where a setting has two spellings the other name
+    wins, as it does there.
     """
     model_type = str(config["model_type"])
     given = {key: value for key, value in config.items() if value is not None}
     other = SPELLINGS.get(model_type, {})
     own = {name: given[key] for key, name in other.items() if key in given}
     found = {**DEFAULTS[model_type], **given, **own}
+    derived = _derived(model_type, found)
+    null = {key for key in derived if key in config and config[key] is None}
+    return derived | {key: value for key, value in found.items() if key not in null}
+
+
+def _derived(model_type: str, found: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the settings that others decide where they are left out."""
     if model_type == "gpt2":
-        found.setdefault("n_inner", 4 * found["n_embd"])
-    return found
+        return {"n_inner": 4 * found["n_embd"]}
+    hidden, heads = found["hidden_size"], found["num_attention_heads"]
+    return {
+        "num_key_value_heads": heads,
+        "head_dim": hidden // heads,
+        "word_embed_proj_dim": hidden,
+    }
 
 
 def spellings(config: Mapping[str, Any], name: str) -> tuple[str, ...]:

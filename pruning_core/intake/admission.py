@@ -23,6 +23,7 @@ from pruning_core.intake.checkpoint import (
     inspect,
     is_gguf,
 )
+from pruning_core.intake.complete import wrappers
 from pruning_core.intake.gates import check_gate
 from pruning_core.intake.gguf import GgufModel, read_model
 from pruning_core.intake.gguf_output import names_of, table_of
@@ -188,6 +189,7 @@ def _check_local(path: Path, prune: PruneSpec, roots: Sequence[Path]) -> Checkpo
             _check_vocabulary(path.name, read, prune)
         else:
             facts = inspect(model)
+            _check_names(facts)
             _check_tokenizer(model, prune)
     if prune.output.gguf is not None:
         names_of(facts.config, table_of(facts.config), facts.tensors)
@@ -207,6 +209,20 @@ def _check_vocabulary(name: str, model: GgufModel, prune: PruneSpec) -> None:
         raise ModelInvalid(
             f"{name} holds no tokenizer, which calibration, recovery and perplexity need",
             suggestions=("convert the model to GGUF again, with its tokenizer",),
+        )
+
+
+def _check_names(facts: CheckpointFacts) -> None:
+    """Refuse names that stock transformers does not know, while they are easily mended; a run reads them without."""
+    found = wrappers(facts.wrapped)
+    if found:
+        raise ModelInvalid(
+            f"The names of the tensors carry {' and '.join(map(repr, found))}, which training put there: stock "
+            "transformers would fill such a model at random.",
+            suggestions=(
+                "strip it from the names, or save the model from within: model.module or model._orig_mod, "
+                "save_pretrained()",
+            ),
         )
 
 

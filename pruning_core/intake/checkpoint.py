@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from pruning_core.errors import ModelInvalid, UnsupportedModel
+from pruning_core.errors import ModelInvalid
+from pruning_core.families import family_of
 from pruning_core.intake import config as configs
+from pruning_core.intake.complete import FLOAT_DTYPES, require_all, unwrap
 from pruning_core.intake.gguf_header import starts_as_gguf
 from pruning_core.intake.headers import TensorFacts, read_headers
 from pruning_core.intake.origin import Gguf, recorded
 from pruning_core.intake.weights import (
     CONFIG,
     MAX_INDEX_BYTES,
+    Stored,
     chosen,
     is_index,
     merged,
@@ -24,14 +26,21 @@ from pruning_core.intake.weights import (
 )
 from pruning_core.spec.output import RoundedDtype
 
-FLOAT_DTYPES = {"F64", "F32", "F16", "BF16"}
 SAFETENSORS_NAMES: Mapping[RoundedDtype, str] = {"bfloat16": "BF16", "float16": "F16"}
-_BLOCK = re.compile(r"(?:^|\.)(?:layers|h)\.(\d{1,5})\.")
 
 
 @dataclass(frozen=True)
 class CheckpointFacts:
-    """Facts of one checkpoint; `files` maps each tensor to the file that holds it (empty for GGUF)."""
+    """Facts of one checkpoint.
+
+    Attributes:
+        parameters: As stock transformers counts them: no buffers, nothing that it leaves aside, a tied pair once.
+        bytes: Of all tensors.
+        tensors: What headers say of every tensor that the files hold.
+        files: The file that holds a tensor.
+        parameter_names: Those of the tensors that are parameters.
+        wrapped: Names in the files that differ, by the names here.
+    """
 
     model_type: str
     architecture: str
@@ -43,6 +52,8 @@ class CheckpointFacts:
     config: dict[str, Any]
     tensors: dict[str, TensorFacts]
     files: dict[str, str]
+    parameter_names: frozenset[str]
+    wrapped: Mapping[str, str]
     gguf: Gguf | None = None
     """The file that the user gave, where it was GGUF."""
 
@@ -80,32 +91,29 @@ def inspect(folder: Path) -> CheckpointFacts:
     names = _names(folder)
     require_config(folder.name, names)
     config = configs.read_config(folder)
-    return facts_of(config, *_tensors(folder, names, config), gguf=recorded(folder))
+    return facts_of(config, _tensors(folder, names, config), gguf=recorded(folder))
 
 
 def facts_of(
-    config: dict[str, Any],
-    tensors: dict[str, TensorFacts],
-    files: dict[str, str],
-    *,
-    gguf: Gguf | None = None,
+    config: dict[str, Any], stored: Stored, *, gguf: Gguf | None = None
 ) -> CheckpointFacts:
     """Return the facts of a checkpoint of which configuration and headers are read.
 
     Args:
         config: Content of `config.json`.
-        tensors: By name.
-        files: The file of each.
+        stored: Its tensors.
         gguf: The file that they are, or will be, made from.
 
     Raises:
         ModelInvalid, UnsupportedModel: they contradict each other, or the weights are no floats.
     """
-    _check_against_config(config, tensors)
+    family, plain = family_of(config["model_type"]), unwrap(stored)
+    tensors, files = dict(plain.stored.tensors), dict(plain.stored.files)
+    names = require_all(family, config, plain.stored)
     return CheckpointFacts(
         model_type=config["model_type"],
         architecture=configs.architecture(config),
-        parameters=sum(tensor.count for tensor in tensors.values()),
+        parameters=sum(tensors[name].count for name in names),
         bytes=sum(tensor.bytes for tensor in tensors.values()),
         blocks=configs.block_count(config),
         max_positions=configs.max_positions(config),
@@ -113,6 +121,8 @@ def facts_of(
         config=config,
         tensors=tensors,
         files=files,
+        parameter_names=names,
+        wrapped=plain.wrapped,
         gguf=gguf,
     )
 
@@ -123,33 +133,11 @@ def _names(folder: Path) -> list[str]:
     return [*inner, *(path.name for path in folder.iterdir() if path.is_file())]
 
 
-def _tensors(
-    folder: Path, names: Sequence[str], config: Mapping[str, Any]
-) -> tuple[dict[str, TensorFacts], dict[str, str]]:
-    """Return facts and file of every tensor that stock transformers reads."""
+def _tensors(folder: Path, names: Sequence[str], config: Mapping[str, Any]) -> Stored:
+    """Return every tensor of the files that stock transformers reads."""
     first = chosen(folder.name, names, config)
     if not is_index(first):
         return merged(read_headers(folder, [first]))
     with (folder / first).open("rb") as file:
         index = parse_index(first, file.read(MAX_INDEX_BYTES + 1), names)
-    return merged(read_headers(folder, index.shards))
-
-
-def _check_against_config(config: dict[str, Any], tensors: dict[str, TensorFacts]) -> None:
-    blocks = {int(match[1]) for name in tensors if (match := _BLOCK.search(name))}
-    count = configs.block_count(config)
-    if not blocks.issuperset(range(count)):
-        raise ModelInvalid(f"config.json promises {count} blocks, the files hold {len(blocks)}")
-    embedding = (configs.vocabulary_size(config), configs.embedding_width(config))
-    if not any(tensor.shape == embedding for tensor in tensors.values()):
-        raise ModelInvalid(
-            f"config.json promises an embedding of shape {list(embedding)}; the files hold none"
-        )
-    odd = sorted(
-        {tensor.dtype for name, tensor in tensors.items() if name.endswith(".weight")}
-        - FLOAT_DTYPES
-    )
-    if odd:
-        raise UnsupportedModel(
-            f"Weights of type {', '.join(odd)} are not supported; convert them to BF16 or F32."
-        )
+    return merged(read_headers(folder, index.shards), index)

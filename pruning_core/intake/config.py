@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from pruning_core.errors import ModelInvalid, UnsupportedModel
-from pruning_core.families import family_of
+from pruning_core.families import family_of, is_known
+from pruning_core.families.base import Family
 from pruning_core.families.settings import completed
 from pruning_core.intake.bounded_json import MAX_DEPTH, is_deep, parse
 from pruning_core.intake.compression import STATEMENTS, require_plain
@@ -75,14 +77,50 @@ def _stays(key: str, value: Any) -> bool:
 
 def _check_architecture(config: dict[str, Any]) -> None:
     model_type = config.get("model_type")
-    family = family_of(str(model_type))
+    family = _family(config)
     require_plain(config)
+    if "configuration_files" in config:
+        raise UnsupportedModel(
+            "config.json sends stock transformers to other files by its version (configuration_files).",
+            suggestions=("save the model with save_pretrained(): it writes one config.json",),
+        )
     for key, alike in family.uniform.items():
         if config.get(key) not in (alike, None):
             raise UnsupportedModel(
                 f"config.json: {key} is {config[key]!r}; {model_type} models are supported whose blocks are all "
                 f"alike ({key} {alike!r})"
             )
+
+
+def _family(config: dict[str, Any]) -> Family:
+    """Return the table of an architecture; where there is none, name the text model within it."""
+    model_type = config.get("model_type")
+    if model_type is None:
+        raise UnsupportedModel(
+            "config.json has no model_type: stock transformers cannot tell which model this is.",
+            suggestions=("use the config.json that the model was published with",),
+        )
+    inner = next((one for one in _inner_types(config) if is_known(one[1])), None)
+    if inner is None or is_known(model_type):
+        return family_of(str(model_type))
+    path, text_type = inner
+    raise UnsupportedModel(
+        f"model_type {model_type!r} is a model around a text model of the type {text_type!r} ({path}), and only the "
+        "text model alone can be pruned.",
+        suggestions=(
+            "save it alone: load the model with stock transformers, call save_pretrained() of its `language_model` or "
+            f"of a causal model built from {path}, and submit that folder",
+        ),
+    )
+
+
+def _inner_types(config: dict[str, Any], path: str = "") -> Iterator[tuple[str, str]]:
+    """Yield where configurations lie within this one, and their model types."""
+    for key, value in config.items():
+        if isinstance(value, dict):
+            if isinstance(value.get("model_type"), str):
+                yield f"{path}{key}", value["model_type"]
+            yield from _inner_types(value, f"{path}{key}.")
 
 
 def check_sizes(config: dict[str, Any], source: str = "config.json") -> None:

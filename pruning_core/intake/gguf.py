@@ -20,6 +20,7 @@ from pruning_core.intake.gguf_parts import joined, parts_of
 from pruning_core.intake.gguf_rope import ROPE_TENSORS, rope_config
 from pruning_core.intake.headers import TensorFacts
 from pruning_core.intake.origin import Gguf
+from pruning_core.intake.weights import Stored
 
 _IGNORED = ("attn_rot_embd.weight",)
 """Tensors of old files that llama.cpp does not read."""
@@ -71,7 +72,7 @@ class GgufModel:
     def facts(self) -> CheckpointFacts:
         """The facts of the checkpoint that the file will become, with the size of the file."""
         tensors = {name: TensorFacts("F32", one.shape, 0) for name, one in self.wanted.items()}
-        return facts_of(self.config, tensors, {}, gguf=self.origin)
+        return facts_of(self.config, Stored(tensors, {}, {}), gguf=self.origin)
 
     @property
     def origin(self) -> Gguf:

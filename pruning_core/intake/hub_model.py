@@ -88,11 +88,11 @@ class _Repository:
         require_config(self.repo, self.names)
         config = parse_config(self._head(CONFIG, MAX_CONFIG_BYTES + 1)[0])
         first = chosen(self.repo, self.names, config)
-        files = [first]
-        if is_index(first):
-            raw, _ = self._head(first, MAX_INDEX_BYTES + 1)
-            files = parse_index(first, raw, self.names).shards
-        return facts_of(config, *merged(self._headers(files)))
+        if not is_index(first):
+            return facts_of(config, merged(self._headers([first])))
+        raw, _ = self._head(first, MAX_INDEX_BYTES + 1)
+        index = parse_index(first, raw, self.names)
+        return facts_of(config, merged(self._headers(index.shards), index))
 
     def _headers(self, files: Sequence[str]) -> dict[str, dict[str, TensorFacts]]:
         """Return the tensors of each file; all headers together are as long as one may be."""

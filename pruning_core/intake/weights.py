@@ -51,6 +51,21 @@ class Index:
         return sorted(set(self.files.values()))
 
 
+@dataclass(frozen=True)
+class Stored:
+    """The tensors of a checkpoint.
+
+    Attributes:
+        tensors: What headers say, by name.
+        files: The file that holds a tensor.
+        promised: The file that should, by the index; empty without one.
+    """
+
+    tensors: Mapping[str, TensorFacts]
+    files: Mapping[str, str]
+    promised: Mapping[str, str]
+
+
 def is_index(name: str) -> bool:
     """Tell whether a file that was chosen lists the files that hold the tensors."""
     return name.endswith(_INDEX_END)
@@ -144,20 +159,19 @@ def parse_index(name: str, raw: bytes, names: Collection[str]) -> Index:
     return index
 
 
-def merged(
-    headers: Mapping[str, Mapping[str, TensorFacts]],
-) -> tuple[dict[str, TensorFacts], dict[str, str]]:
-    """Return facts and file of every tensor.
+def merged(headers: Mapping[str, Mapping[str, TensorFacts]], index: Index | None = None) -> Stored:
+    """Return what the files hold.
 
     Args:
         headers: Tensors by name, by file, in the order in which the files are read.
+        index: That names the files; None for a single one.
     """
     tensors: dict[str, TensorFacts] = {}
     files: dict[str, str] = {}
     for file, header in headers.items():
         tensors |= header
         files |= dict.fromkeys(header, file)
-    return tensors, files
+    return Stored(tensors, files, index.files if index else {})
 
 
 def _refuse_additions(model: str, names: Collection[str]) -> None:

@@ -23,15 +23,19 @@ READ = {
     *("vocab_size", "hidden_size", "intermediate_size", "moe_intermediate_size", "ffn_dim"),
     *("num_hidden_layers", "num_attention_heads", "num_key_value_heads", "head_dim"),
     *("max_position_embeddings", "tie_word_embeddings"),
-    *("n_embd", "n_layer", "n_head", "n_positions"),
+    *("n_embd", "n_layer", "n_head", "n_positions", "num_local_experts"),
+    *("attention_bias", "mlp_bias", "qk_layernorm", "enable_bias", "do_layer_norm_before"),
+    *("layer_norm_elementwise_affine", "_remove_final_layer_norm"),
 }
-"""Sizes that stock configurations have a default of."""
+"""Sizes and switches that stock configurations have a default of."""
 
 
 @pytest.mark.parametrize("model_type", MODEL_TYPES)
 def test_defaults_are_those_of_stock_transformers(model_type: str) -> None:
+    names = CONFIG_MAPPING[model_type].attribute_map
     fields = dataclasses.fields(CONFIG_MAPPING[model_type])
-    stock = {one.name: one.default for one in fields if one.name in READ}
+    stock = {names.get(one.name, one.name): one.default for one in fields}
+    stock = {name: value for name, value in stock.items() if name in READ}
     assert DEFAULTS[model_type] == {k: v for k, v in stock.items() if v is not None}
 
 

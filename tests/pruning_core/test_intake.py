@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from pruning_core.engine.model import StreamedModel
 from pruning_core.errors import PruningError
@@ -179,6 +179,66 @@ def test_a_file_that_stands_for_another_is_called_so(name: str, file: str, folde
     assert error.message.startswith(f"{file} is a ")
     assert what in error.message
     assert error.suggestions
+
+
+@pytest.mark.parametrize(
+    ("prefix", "named"),
+    [
+        ("module.", ["'module.'"]),
+        ("_orig_mod.", ["'_orig_mod.'"]),
+        ("module._orig_mod.", ["'module.'", "'_orig_mod.'"]),
+    ],
+)
+def test_names_that_carry_the_wrappers_of_training_are_named(
+    prefix: str, named: list[str], folder: Path
+) -> None:
+    tensors = load_file(folder / WEIGHTS)
+    save_file({prefix + name: tensor for name, tensor in tensors.items()}, folder / WEIGHTS)
+    error = refusal(folder)
+    assert error.code == "MODEL_INVALID"
+    assert all(one in error.message for one in named)
+
+
+AROUND: dict[str, tuple[dict[str, Any], str]] = {
+    "gemma 3": (
+        {"model_type": "gemma3", "text_config": {"model_type": "gemma3_text"}},
+        "'gemma3_text' (text_config)",
+    ),
+    "two levels": (
+        {
+            "model_type": "qwen_omni",
+            "thinker_config": {"model_type": "t", "text_config": {"model_type": "qwen2"}},
+        },
+        "'qwen2' (thinker_config.text_config)",
+    ),
+    "another key": (
+        {"model_type": "internvl_chat", "llm_config": {"model_type": "llama"}},
+        "'llama' (llm_config)",
+    ),
+    "beside an encoder": (
+        {
+            "model_type": "llava",
+            "vision_config": {"model_type": "clip"},
+            "text_config": {"model_type": "mistral"},
+        },
+        "'mistral' (text_config)",
+    ),
+    "of no known type": (
+        {"model_type": "other", "text_config": {"model_type": "strange"}},
+        "model_type 'other' is not supported",
+    ),
+    "without a type": ({"model_type": None}, "no model_type"),
+    "other files by version": ({"configuration_files": ["config.4.0.0.json"]}, "by its version"),
+}
+
+
+@pytest.mark.parametrize("name", AROUND)
+def test_a_model_around_a_text_model_is_refused_with_its_name(name: str, folder: Path) -> None:
+    changes, said = AROUND[name]
+    edit_config(folder, **changes)
+    error = refusal(folder)
+    assert error.code == "MODEL_UNSUPPORTED"
+    assert said in error.message
 
 
 TOKENIZERS = {

@@ -13,9 +13,11 @@ from transformers import CONFIG_MAPPING, AutoModelForCausalLM
 from pruning_core.errors import ModelInvalid, PruningError, SizeUnreachable, UnitsUnsupported
 from pruning_core.families import FAMILIES, family_of
 from pruning_core.families.layout import Layout, Sizes
+from pruning_core.intake import checkpoint
 from pruning_core.intake.checkpoint import CheckpointFacts, inspect
 from pruning_core.intake.headers import TensorFacts
 from pruning_core.intake.sizes import NAMES, Cutter, Target, check_units, layout_of
+from pruning_core.intake.weights import Stored
 from pruning_core.spec.patterns import Units
 from pruning_core.spec.prune import Budget, PruneSpec
 from pruning_core.spec.unit_methods import UnitKind
@@ -432,7 +434,7 @@ def test_a_configuration_of_another_model_is_refused(
     facts = facts_of(tmp_path, model_type)
     config = {key: value for key, value in (facts.config | change).items() if value is not None}
     with pytest.raises(ModelInvalid):
-        layout_of(replace(facts, config=config))
+        checkpoint.facts_of(config, Stored(facts.tensors, facts.files, {}))
 
 
 @pytest.mark.parametrize("shape", [(0, 32), (4, 32)])
