@@ -324,7 +324,7 @@ def test_too_little_disk_is_an_error_before_any_work(
     watcher = Watcher()
     with pytest.raises(DiskFull, match="1000 are free"):
         prune(folder, spec(), tmp_path, tokens=tiny.tokens(), observer=watcher)
-    assert not watcher.seen
+    assert {step.phase for step in watcher.seen} == {"preparing"}
 
 
 def test_a_disk_that_fills_up_leaves_no_checkpoint(folder: Path, tmp_path: Path) -> None:
