@@ -8,6 +8,7 @@ from importlib.metadata import version
 
 from anyio import to_thread
 from fastapi import FastAPI
+from fastapi.routing import APIRoute
 from starlette.middleware import Middleware
 
 from api import handlers, openapi
@@ -57,8 +58,10 @@ def create_app(settings: Settings) -> FastAPI:
         ],
     )
     app.state.parts = parts
+    app.state.routes = []
     handlers.install(app)
     openapi.install(app)
     for module in (jobs, events, artifacts, files, methods, models, tasks, presets, health):
         app.include_router(module.router)
+        app.state.routes += [one for one in module.router.routes if isinstance(one, APIRoute)]
     return app

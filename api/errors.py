@@ -42,6 +42,13 @@ STATUS_OF_CODE = {
 """Codes of the service itself; a user error of the core that is not listed answers 422."""
 
 
+CONFLICT: dict[int | str, dict[str, Any]] = {
+    409: {"description": "Not in the state that the resource is in"}
+}
+RANGE: dict[int | str, dict[str, Any]] = {416: {"description": "No byte of the range is there"}}
+"""What some routes declare beside the problems that all of their kind can answer."""
+
+
 class FieldError(BaseModel):
     """One field at fault: `pointer` into the body, or the name of a query parameter or header."""
 

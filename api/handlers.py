@@ -52,8 +52,17 @@ async def _framework(request: Request, error: HTTPException) -> Response:
         HTTPStatus.NOT_FOUND: f"There is no {request.url.path}.",
         HTTPStatus.METHOD_NOT_ALLOWED: f"{request.method} is not possible here.",
     }.get(status, str(error.detail))
-    problem = Problem(code, detail, status=status, headers=error.headers)
+    headers = dict(error.headers or {})
+    if status == HTTPStatus.METHOD_NOT_ALLOWED:
+        headers["Allow"] = ", ".join(_allowed(request)) or headers.get("Allow", "")
+    problem = Problem(code, detail, status=status, headers=headers)
     return problem_response(request, problem)
+
+
+def _allowed(request: Request) -> list[str]:
+    """Return the methods of every route with this path: the framework's own answer knows the first route alone."""
+    routes = [one for one in request.app.state.routes if one.path_regex.match(request.url.path)]
+    return sorted({method for route in routes for method in route.methods})
 
 
 async def _validation(request: Request, error: RequestValidationError) -> Response:

@@ -17,6 +17,8 @@ from api.errors import Problem, problem_response
 
 log = structlog.get_logger()
 
+NO_PAGE = "default-src 'none'; frame-ancestors 'none'; sandbox"
+"""The policy of every answer that has none of its own: whatever a browser takes it for, it does nothing."""
 _REQUEST_ID = re.compile(r"^[A-Za-z0-9._\-]{1,128}$")
 _TRACE = re.compile(r"^[0-9a-f]{2}-(?P<trace>[0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}$")
 
@@ -44,6 +46,7 @@ class RequestContext:
                 headers["X-Request-Id"] = request.state.request_id
                 headers.setdefault("Cache-Control", "private, no-cache")
                 headers.setdefault("X-Content-Type-Options", "nosniff")
+                headers.setdefault("Content-Security-Policy", NO_PAGE)
             await send(message)
 
         with structlog.contextvars.bound_contextvars(**_log_fields(request)):

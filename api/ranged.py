@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import base64
+import re
 from pathlib import Path
 from typing import Any
 
+from starlette.datastructures import Headers
 from starlette.requests import Request
 from starlette.responses import FileResponse, Response
 from starlette.types import Message, Receive, Scope, Send
 
 from api.conditional import matches
 from api.errors import Problem, problem_response
+
+_ONE_RANGE = re.compile(
+    r"\s*bytes\s*=\s*(?:(?P<first>\d{1,18})-(?P<last>\d{0,18})|-\d{1,18})\s*", re.I | re.A
+)
 
 
 def respond(
@@ -36,6 +42,7 @@ class RangedFile(FileResponse):
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send the file, the range or the refusal."""
         refused = False
+        scope = _with_range_that_counts(scope)
 
         async def send_or_refuse(message: Message) -> None:
             nonlocal refused
@@ -46,6 +53,15 @@ class RangedFile(FileResponse):
                 await send(message)
 
         await super().__call__(scope, receive, send_or_refuse)
+
+
+def _with_range_that_counts(scope: Scope) -> Scope:
+    """Leave out a range of another unit, of several parts or of no sense, as RFC 9110 section 14.2 has it."""
+    found = _ONE_RANGE.fullmatch(Headers(scope=scope).get("range", ""))
+    in_order = found and not (found["last"] and int(found["first"]) > int(found["last"]))
+    if scope["method"] == "GET" and in_order:
+        return scope
+    return {**scope, "headers": [pair for pair in scope["headers"] if pair[0] != b"range"]}
 
 
 def _refusal(scope: Scope, path: Any) -> Response:

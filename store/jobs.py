@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal
 
 from sqlalchemy import ColumnElement, Select, and_, func, select
-from sqlalchemy.orm import Session, defer
+from sqlalchemy.orm import Session, aliased, defer
 
 from store import idempotency as keys
 from store import paging
 from store.clock import db_now
-from store.documents import member
 from store.errors import JobNotFound, StateConflict
 from store.idempotency import Idempotency
 from store.paging import Columns, Position
 from store.states import TERMINAL, begin, note, transition
-from store.tables import IS_QUEUED, Job, new_id
+from store.tables import IS_QUEUED, Job, JobLabel, new_id
 
 __all__ = [
     "Created",
@@ -81,12 +80,20 @@ def create(
         "name": name,
         "labels": dict(labels or {}),
         "spec": spec,
+        "method": spec["prune"]["method"]["name"],
+        "model": spec["model"]["ref"],
         "spec_digest": spec_digest,
         "created_by": created_by,
         "notes": list(notes),
         "estimate": estimate,
     }
-    return Created(begin(session, values, actor=created_by), replayed=False)
+    job = begin(session, values, actor=created_by)
+    session.add_all(
+        JobLabel(job_id=job.id, key=key, value=value, project=project, created_at=job.created_at)
+        for key, value in job.labels.items()
+    )
+    session.flush()
+    return Created(job, replayed=False)
 
 
 def get(session: Session, *, project: str, job_id: str) -> Job:
@@ -131,15 +138,13 @@ def page(
         "begins": begins,
         "order": order,
     }
-    chosen = select(Job).options(defer(Job.report, raiseload=True)).where(Job.project == project)
-    chosen = chosen.where(*_conditions(status, method, model, labels or {}, created_after))
-    if name is not None:
-        chosen = chosen.where(Job.name == name)
-    if begins is not None:
-        chosen = chosen.where(paging.begins(Job.id, begins))
+    chosen, columns = _labelled(project, labels or {})
+    chosen = chosen.where(*_conditions(status, method, model), *_naming(name, begins))
+    if created_after is not None:
+        chosen = chosen.where(columns[0] > created_after)
     if cursor is not None:
-        chosen = chosen.where(paging.beyond(_COLUMNS, paging.decode(cursor, filters), order))
-    found = list(session.scalars(chosen.order_by(*paging.by(_COLUMNS, order)).limit(limit + 1)))
+        chosen = chosen.where(paging.beyond(columns, paging.decode(cursor, filters), order))
+    found = list(session.scalars(chosen.order_by(*paging.by(columns, order)).limit(limit + 1)))
     items = found[:limit]
     more = len(found) > limit
     last = Position(items[-1].created_at, items[-1].id) if more else None
@@ -196,23 +201,39 @@ def _find(session: Session, chosen: Select[Job], *, project: str, job_id: str) -
     return job
 
 
+def _labelled(project: str, labels: Mapping[str, str]) -> tuple[Select[Job], Columns]:
+    """Select a project's jobs with all of these labels, and return what gives their order.
+
+    The order is the first label's where there is one, so that its index leads to the jobs and not they to it.
+    """
+    chosen = select(Job).options(defer(Job.report, raiseload=True))
+    if not labels:
+        return chosen.where(Job.project == project), (Job.created_at, Job.id)
+    first, *more = (aliased(JobLabel) for _ in labels)
+    chosen = chosen.select_from(first).join(Job, Job.id == first.job_id)
+    for one in more:
+        chosen = chosen.join(one, one.job_id == first.job_id)
+    for one, (key, value) in zip((first, *more), labels.items(), strict=True):
+        chosen = chosen.where(one.project == project, one.key == key, one.value == value)
+    return chosen, (first.created_at, first.job_id)
+
+
 def _conditions(
-    status: str | None,
-    method: str | None,
-    model: str | None,
-    labels: Mapping[str, str],
-    created_after: datetime | None,
-) -> list[ColumnElement[bool]]:
-    wanted = [member(Job.labels, (key,)) == value for key, value in labels.items()]
+    status: str | None, method: str | None, model: str | None
+) -> Iterator[ColumnElement[bool]]:
     if status is not None:
-        wanted.append(_seen_as(status))
+        yield _seen_as(status)
     if method is not None:
-        wanted.append(member(Job.spec, ("prune", "method", "name")) == method)
+        yield Job.method == method
     if model is not None:
-        wanted.append(member(Job.spec, ("model", "ref")) == model)
-    if created_after is not None:
-        wanted.append(Job.created_at > created_after)
-    return wanted
+        yield Job.model == model
+
+
+def _naming(name: str | None, begins: str | None) -> Iterator[ColumnElement[bool]]:
+    if name is not None:
+        yield Job.name == name
+    if begins is not None:
+        yield paging.begins(Job.id, begins)
 
 
 def _seen_as(status: str) -> ColumnElement[bool]:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Any, ClassVar
+from itertools import combinations
+from typing import Any, ClassVar, Final
 
 from sqlalchemy import (
     JSON,
@@ -53,6 +54,12 @@ class Base(DeclarativeBase):
     }
 
 
+FILTERS: Final = tuple(
+    chosen for count in (1, 2, 3) for chosen in combinations(("status", "method", "model"), count)
+)
+"""What jobs are filtered by together: each has an index, or a filter that matches nothing would read every job."""
+
+
 class Job(Base):
     """One job: the queue, the outbox and the result are this row."""
 
@@ -67,6 +74,9 @@ class Job(Base):
     phase: Mapped[str | None]
     spec: Mapped[dict[str, Any]]
     """`{"model": ModelRef, "prune": PruneSpec}` as JSON."""
+    method: Mapped[str | None]
+    model: Mapped[str | None]
+    """Of `spec`, to be filtered by."""
     spec_digest: Mapped[str]
     notes: Mapped[list[str]] = mapped_column(default=list, server_default="[]")
     """What was decided at submit in place of the client."""
@@ -128,12 +138,32 @@ class Job(Base):
         Index("ix_jobs_project", "project", "created_at", "id"),
         Index("ix_jobs_id", "project", "id"),
         Index("ix_jobs_name", "project", "name", "created_at", "id"),
+        *(
+            Index(f"ix_jobs_{'_'.join(columns)}", "project", *columns, "created_at", "id")
+            for columns in FILTERS
+        ),
     )
 
 
 # Constants, not parameters: a partial index serves only a query that states its condition.
 IS_QUEUED = Job.status == literal_column("'queued'")
 IS_RUNNING = Job.status == literal_column("'running'")
+
+
+class JobLabel(Base):
+    """One label of a job, to be filtered by in the order of jobs."""
+
+    __tablename__ = "job_labels"
+
+    job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id"), primary_key=True)
+    key: Mapped[str] = mapped_column(primary_key=True)
+    value: Mapped[str]
+    project: Mapped[str]
+    created_at: Mapped[datetime]
+
+    __table_args__ = (
+        Index("ix_job_labels_value", "project", "key", "value", "created_at", "job_id"),
+    )
 
 
 class Event(Base):

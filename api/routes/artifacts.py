@@ -12,7 +12,7 @@ from starlette.responses import FileResponse, HTMLResponse, JSONResponse, Respon
 
 from api import ranged, schemas
 from api.deps import Downloader, Parts, PartsDep, Reader
-from api.errors import Problem
+from api.errors import CONFLICT, RANGE, Problem
 from api.ids import JobId
 from api.negotiation import prefers_html
 from api.resources import file_resource
@@ -26,7 +26,8 @@ router = APIRouter(prefix="/v1/jobs", tags=["results"])
 
 
 PAGE_HEADERS = {
-    "Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'; img-src data:; sandbox"
+    "Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'; img-src data:; "
+    "base-uri 'none'; form-action 'none'; frame-ancestors 'none'; sandbox"
 }
 """The page holds text that models and users wrote: it may run nothing, fetch nothing and reach no cookie."""
 _VARY = {"Vary": "Accept"}
@@ -36,7 +37,10 @@ _PAGE: dict[str, Any] = {"text/html": {"schema": {"type": "string"}}}
 @router.get(
     "/{job_id}/report",
     response_model=None,
-    responses={200: {"model": Report, "content": _PAGE, "description": "JSON, or the page"}},
+    responses={
+        200: {"model": Report, "content": _PAGE, "description": "JSON, or the page"},
+        **CONFLICT,
+    },
 )
 def report(
     job_id: JobId,
@@ -57,7 +61,10 @@ def report(
     "/{job_id}/report.html",
     response_model=None,
     response_class=HTMLResponse,
-    responses={200: {"content": _PAGE, "description": "One file that needs no other"}},
+    responses={
+        200: {"content": _PAGE, "description": "One file that needs no other"},
+        **CONFLICT,
+    },
 )
 def report_page(job_id: JobId, caller: Reader, parts: PartsDep) -> Response:
     """Return the report as a page for people."""
@@ -68,7 +75,7 @@ def report_page(job_id: JobId, caller: Reader, parts: PartsDep) -> Response:
     return FileResponse(page, media_type="text/html", headers=PAGE_HEADERS)
 
 
-@router.get("/{job_id}/manifest", response_model=schemas.Manifest)
+@router.get("/{job_id}/manifest", response_model=schemas.Manifest, responses=CONFLICT)
 def manifest(job_id: JobId, caller: Reader, parts: PartsDep) -> schemas.Manifest:
     """List every file of the checkpoint with its size and sha256."""
     with parts.database.read() as session:
@@ -86,6 +93,8 @@ def manifest(job_id: JobId, caller: Reader, parts: PartsDep) -> schemas.Manifest
         200: {"content": {"application/octet-stream": {}}, "description": "The file"},
         206: {"content": {"application/octet-stream": {}}, "description": "The range asked for"},
         304: {"description": "`If-None-Match` names this file"},
+        **CONFLICT,
+        **RANGE,
     },
 )
 def download(

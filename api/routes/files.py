@@ -11,6 +11,7 @@ from starlette.requests import Request
 
 from api import ranged, schemas, uploads
 from api.deps import Downloader, PartsDep, Reader, Writer
+from api.errors import CONFLICT, RANGE
 from api.examining import examine
 from api.ids import FileId
 from api.resources import upload_resource
@@ -49,7 +50,8 @@ _MEDIA_TYPES = {
     status_code=201,
     response_model=schemas.File,
     responses={
-        200: {"model": schemas.File, "description": "The project has this very file already"}
+        200: {"model": schemas.File, "description": "The project has this very file already"},
+        **CONFLICT,
     },
     openapi_extra=_BODY,
 )
@@ -115,6 +117,7 @@ def read_file(file_id: FileId, caller: Reader, parts: PartsDep) -> schemas.File:
         200: {"content": dict.fromkeys(uploads.FORMATS, _BYTES), "description": "The file"},
         206: {"content": dict.fromkeys(uploads.FORMATS, _BYTES), "description": "The range"},
         304: {"description": "`If-None-Match` names this file"},
+        **RANGE,
     },
 )
 def content(request: Request, file_id: FileId, caller: Downloader, parts: PartsDep) -> Response:
@@ -130,7 +133,7 @@ def content(request: Request, file_id: FileId, caller: Downloader, parts: PartsD
     )
 
 
-@router.delete("/{file_id}", status_code=204, response_model=None)
+@router.delete("/{file_id}", status_code=204, response_model=None, responses=CONFLICT)
 def delete(file_id: FileId, caller: Writer, parts: PartsDep) -> None:
     """Delete a file that no waiting or running job needs."""
     with parts.database.write() as session:

@@ -11,7 +11,7 @@ from starlette.requests import Request
 from api import expectations, schemas, watching
 from api.conditional import matches
 from api.deps import Caller, Parts, PartsDep, Reader, Writer
-from api.errors import FieldError, Problem
+from api.errors import CONFLICT, FieldError, Problem
 from api.ids import JobId
 from api.resources import job_resource, submitted_resource
 from api.strict_json import StrictRoute
@@ -26,7 +26,7 @@ MAX_WAIT = 60
 _IDEMPOTENCY_KEY = re.compile(r"^[\x21-\x7e]{1,255}$")
 
 
-@router.post("", status_code=202, response_model=schemas.Job)
+@router.post("", status_code=202, response_model=schemas.Job, responses=CONFLICT)
 def submit(
     body: schemas.JobSubmission,
     caller: Writer,
@@ -131,7 +131,7 @@ async def read_job(
     return job
 
 
-@router.post("/{job_id}/cancel", status_code=202, response_model=schemas.Job)
+@router.post("/{job_id}/cancel", status_code=202, response_model=schemas.Job, responses=CONFLICT)
 def cancel(job_id: JobId, caller: Writer, parts: PartsDep, response: Response) -> schemas.Job:
     """Ask for the end of the job; `cancelled` is shown once its process is gone."""
     with parts.database.write() as session:

@@ -6,6 +6,8 @@ import base64
 import gzip
 import hashlib
 import json
+import resource
+import signal
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -502,3 +504,33 @@ def test_single_bytes_are_gathered(client: TestClient) -> None:
     began = time.process_time()
     assert post(client, bytes_of()).status_code in (201, 422)
     assert time.process_time() - began < 2
+
+
+@pytest.fixture
+def full(sqlite_database_url: str, tmp_path: Path) -> Iterator[TestClient]:
+    """A service whose disk has room for a megabyte, which the process may not write beyond."""
+    service = Service.over(sqlite_database_url, tmp_path)
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    ignored = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    with TestClient(service.app()) as client:
+        client.headers["Authorization"] = f"Bearer {service.secret}"
+        resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, before[1]))
+        try:
+            yield client
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, before)
+            signal.signal(signal.SIGXFSZ, ignored)
+    assert [path for path in stored(service) if path.startswith("drafts/")] == []
+    service.database.dispose()
+
+
+@pytest.mark.parametrize("as_form", [False, True])
+def test_a_disk_that_fills_up_is_said(full: TestClient, as_form: bool) -> None:
+    content = lines(200_000)
+    if as_form:
+        response = full.post("/v1/files", files={"file": ("a.jsonl", content)})
+    else:
+        response = post(full, content)
+    problem = assert_problem(response, 507, "DISK_FULL")
+    assert (problem["class"], problem["retryable"]) == ("system", False)
+    assert post(full, ITEMS).status_code == 201

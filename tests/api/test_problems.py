@@ -54,7 +54,25 @@ def test_unknown_path(client: TestClient) -> None:
 def test_wrong_method(client: TestClient) -> None:
     response = client.delete("/v1/jobs")
     assert_problem(response, 405, "METHOD_NOT_ALLOWED")
-    assert "POST" in response.headers["allow"] or "GET" in response.headers["allow"]
+    assert response.headers["allow"] == "GET, POST"
+
+
+@pytest.mark.parametrize(
+    ("path", "allowed"),
+    [
+        ("/v1/files", "GET, POST"),
+        ("/v1/files/file_01JDA2M9Q4XW5S8ZK6B7C3D1EF", "DELETE, GET"),
+        ("/v1/files/file_01JDA2M9Q4XW5S8ZK6B7C3D1EF/content", "GET, HEAD"),
+        ("/v1/jobs/job_01JDA2M9Q4XW5S8ZK6B7C3D1EF/artifacts/a/b", "GET, HEAD"),
+        ("/v1/jobs/job_01JDA2M9Q4XW5S8ZK6B7C3D1EF/cancel", "POST"),
+        ("/livez", "GET"),
+    ],
+)
+def test_allow_names_every_method_of_the_path(client: TestClient, path: str, allowed: str) -> None:
+    for method in ("PUT", "PATCH", "OPTIONS"):
+        response = client.request(method, path)
+        assert_problem(response, 405, "METHOD_NOT_ALLOWED")
+        assert response.headers["allow"] == allowed
 
 
 @pytest.mark.parametrize(

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 import socket
 import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -164,6 +166,56 @@ def test_openapi_documents_problems_on_every_route(client: TestClient) -> None:
     submit = document["paths"]["/v1/jobs"]["post"]
     assert {"400", "401", "403", "413", "415", "422"} <= set(submit["responses"])
     assert submit["requestBody"]["content"].keys() == {"application/json"}
+
+
+def schemas_in(node: Any) -> Iterator[dict[str, Any]]:
+    if isinstance(node, dict):
+        if isinstance(node.get("title"), str):
+            yield node
+        for value in node.values():
+            yield from schemas_in(value)
+    elif isinstance(node, list):
+        for one in node:
+            yield from schemas_in(one)
+
+
+def test_no_two_schemas_have_one_title(client: TestClient) -> None:
+    """Generators make classes of titles: of two with one name a client loses one, and all that uses it."""
+    document = client.get("/openapi.json").json()
+    found = {
+        id(one): one["title"]
+        for part in ("paths", "components")
+        for one in schemas_in(document[part])
+    }
+    assert sorted(found.values()) == sorted(set(found.values()))
+    assert set(found.values()) == set(document["components"]["schemas"])
+    assert {"Report", "PruneSpecInput", "PruneSpecOutput", "Problem"} <= set(found.values())
+
+
+def test_every_reference_of_openapi_leads_somewhere(client: TestClient) -> None:
+    text = client.get("/openapi.json").text
+    named = set(re.findall(r'"#/components/schemas/([^"]*)"', text))
+    assert named <= set(client.get("/openapi.json").json()["components"]["schemas"])
+    assert '"default":{' not in text
+
+
+def test_conflicts_ranges_and_a_full_disk_are_declared(client: TestClient) -> None:
+    paths = client.get("/openapi.json").json()["paths"]
+    job, file = "/v1/jobs/{job_id}", "/v1/files/{file_id}"
+    for method, path, status in [
+        ("post", "/v1/jobs", "409"),
+        ("post", f"{job}/cancel", "409"),
+        ("get", f"{job}/report", "409"),
+        ("get", f"{job}/report.html", "409"),
+        ("get", f"{job}/manifest", "409"),
+        ("get", f"{job}/artifacts/{{path}}", "409"),
+        ("get", f"{job}/artifacts/{{path}}", "416"),
+        ("get", f"{file}/content", "416"),
+        ("delete", file, "409"),
+        ("post", "/v1/files", "507"),
+        ("post", "/v1/jobs", "507"),
+    ]:
+        assert "application/problem+json" in paths[path][method]["responses"][status]["content"]
 
 
 def test_answers_are_what_openapi_says(client: TestClient, service: Service) -> None:

@@ -13,6 +13,7 @@ from store.session import Database
 from store.tables import Event, Job
 
 T = TypeVar("T")
+SPEC = {"model": {"ref": "hf://a/b"}, "prune": {"method": {"name": "wanda"}}}
 LEASE = 60
 LAPSED = -1
 ERROR = {
@@ -27,7 +28,7 @@ ERROR = {
 def submit(database: Database, *, project: str = "prj", **changes: Any) -> str:
     values = {
         "created_by": "key_1",
-        "spec": {"model": {"ref": "hf://a/b"}, "prune": {"method": {"name": "wanda"}}},
+        "spec": SPEC,
         "spec_digest": "sha256:0",
         "name": None,
         "labels": {},

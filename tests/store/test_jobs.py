@@ -12,6 +12,7 @@ from store.jobs import Idempotency
 from store.session import Database
 from store.tables import IdempotencyRecord, Job
 from tests.store.helpers import (
+    SPEC,
     cancel,
     claim,
     history,
@@ -50,7 +51,7 @@ def test_another_projects_job_is_not_found(database: Database):
 
 
 def create(database: Database, key: Idempotency, *, project: str = "prj") -> jobs.Created:
-    values = {"created_by": "key_1", "spec": {}, "spec_digest": "d"}
+    values = {"created_by": "key_1", "spec": SPEC, "spec_digest": "d"}
     with database.write() as session:
         return jobs.create(session, project=project, idempotency=key, **values)
 
@@ -98,7 +99,7 @@ def test_one_key_at_the_same_moment_makes_one_job(database: Database):
 
 def test_a_key_whose_transaction_failed_is_free(database: Database):
     with database.read() as session:  # which is rolled back
-        values = {"created_by": "k", "spec": {}, "spec_digest": "d"}
+        values = {"created_by": "k", "spec": SPEC, "spec_digest": "d"}
         jobs.create(session, project="prj", idempotency=KEY, **values)
     assert not create(database, KEY).replayed
 

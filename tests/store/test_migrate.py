@@ -7,12 +7,21 @@ from pathlib import Path
 import pytest
 from sqlalchemy import inspect
 
-from store import migrate
+from store import jobs, migrate
 from store.session import Database
 from tests.servers import postgres_database
 from tests.store.helpers import claim, submit, together
 
-TABLES = {"jobs", "job_events", "artifacts", "files", "presets", "idempotency", "api_keys"}
+TABLES = {
+    "jobs",
+    "job_labels",
+    "job_events",
+    "artifacts",
+    "files",
+    "presets",
+    "idempotency",
+    "api_keys",
+}
 
 
 @pytest.fixture(params=["sqlite", "postgres"])
@@ -44,6 +53,21 @@ def test_up_down_and_up_again(empty_url: str):
     database = Database(empty_url)
     submit(database)
     claim(database)
+    database.dispose()
+
+
+def test_jobs_from_before_are_found_by_what_they_are(empty_url: str):
+    migrate.upgrade(empty_url)
+    database = Database(empty_url)
+    job_id = submit(database, labels={"team \"a'": "x", "n": "1"})
+    submit(database)
+    migrate.downgrade(empty_url, "0005")
+    migrate.upgrade(empty_url)
+    with database.read() as session:
+        labelled = jobs.page(session, project="prj", labels={"team \"a'": "x", "n": "1"}).items
+        alike = jobs.page(session, project="prj", method="wanda", model="hf://a/b").items
+        assert jobs.page(session, project="prj", method="flap").items == []
+    assert ([job.id for job in labelled], len(alike)) == ([job_id], 2)
     database.dispose()
 
 

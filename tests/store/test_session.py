@@ -13,7 +13,7 @@ from store.clock import db_now, db_now_plus
 from store.errors import JobNotFound
 from store.session import Database
 from store.tables import Job
-from tests.store.helpers import read, submit, together
+from tests.store.helpers import SPEC, read, submit, together
 
 
 def test_a_block_that_raises_leaves_nothing(database: Database):
@@ -38,7 +38,7 @@ def test_what_a_read_block_writes_is_rolled_back(database: Database):
 
 
 def submit_in(session: Session) -> str:
-    values = {"created_by": "k", "spec": {}, "spec_digest": "d"}
+    values = {"created_by": "k", "spec": SPEC, "spec_digest": "d"}
     return jobs.create(session, project="prj", **values).job.id
 
 
