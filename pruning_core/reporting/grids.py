@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import math
+from bisect import bisect_left
 from collections.abc import Callable, Iterator
 
 from pruning_core.reporting import units, words
@@ -11,6 +11,8 @@ from pruning_core.reporting.plots import kind_of
 from pruning_core.spec.report import MatrixReport, Report
 
 SHADES = 5
+SAME = 0.05
+"""Values within so large a share of the largest have no shade."""
 LARGEST = 5
 """Matrices that are named for their errors."""
 Cells = dict[str, dict[int, list[float]]]
@@ -109,13 +111,8 @@ def _cell(values: list[float] | tuple[()], shown: Callable[[float], str]) -> str
 
 
 def _shading(values: list[float]) -> Callable[[float], int]:
-    """Return what gives a value its shade, 1 to 5 from the smallest to the largest; 0 where they hardly differ."""
-    logs = [math.log(value) for value in values if value > 0]
-    low, high = (min(logs), max(logs)) if logs else (0.0, 0.0)
-    if high - low < math.log(1.05):
+    """Return what gives a value its shade, by the fifth of all values that it is in; 0 where they hardly differ."""
+    ordered = sorted(values)
+    if ordered[-1] - ordered[0] < SAME * ordered[-1]:
         return lambda _value: 0
-    return lambda value: (
-        1 + min(SHADES - 1, int(SHADES * (math.log(value) - low) / (high - low)))
-        if value > 0
-        else 0
-    )
+    return lambda value: 1 + SHADES * bisect_left(ordered, value) // len(ordered)

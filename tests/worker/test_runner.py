@@ -103,14 +103,14 @@ def test_phases_sum_to_the_time_that_the_process_took(
     assert process.stdout is not None
     with process.stdout as output:
         lines = [*output]  # the last one is the report
-    wall = time.monotonic() - begun + 107.0
+    wall = time.monotonic() - begun
     assert process.wait() == 0, (tmp_path / "e1" / "log.txt").read_text()
     report = decode(lines[-1]).report  # type: ignore[union-attr]
     phases = report.timing.phases
     assert {"resolving", "preparing", "pruning", "saving", "verifying", "reporting"} <= set(phases)
     assert phases["earlier_attempts"] == 100.0
     assert phases["resolving"] > 7.0
-    assert abs(sum(phases.values()) - wall) < max(0.5, 0.02 * wall)
+    assert abs(sum(phases.values()) - 107.0 - wall) < max(0.5, 0.02 * wall)
     spent = (report.finished_at - report.started_at).total_seconds()
     assert abs(spent - sum(phases.values())) < 0.1
 
