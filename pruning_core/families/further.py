@@ -7,7 +7,7 @@ left out, never guessed at.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from pruning_core.families.base import Axis
@@ -82,13 +82,14 @@ def further(
 
 
 def _unclear(
-    head: Head, shapes: Iterable[Shape], hidden: int, vocabulary: int
+    head: Head, shapes: Sequence[Shape], hidden: int, vocabulary: int
 ) -> frozenset[UnitKind]:
     found: set[UnitKind] = {"neurons", "kv_groups"} if head.is_block else set()
+    made = {vocabulary, *(side for shape in shapes for side in shape[:-1])}
     for shape in shapes:
         if hidden == vocabulary and hidden in shape:
             found |= {"hidden", "vocabulary"}
-        if not _reads_once(shape, hidden):
+        if not _reads_once(shape, hidden) or _reads_several(shape, hidden, made):
             found.add("hidden")
         if shape.count(vocabulary) > 1:
             found.add("vocabulary")
@@ -104,6 +105,12 @@ def _reads_once(shape: Shape, hidden: int) -> bool:
     streams = [place for place, side in enumerate(shape) if side and side % hidden == 0]
     exact = [place for place in streams if shape[place] == hidden]
     return not exact or exact == [len(shape) - 1] or (len(exact) == 1 and exact == streams)
+
+
+def _reads_several(shape: Shape, hidden: int, made: Collection[int]) -> bool:
+    """Tell whether what a tensor reads is as wide as several streams, and nothing of its head makes that many features."""
+    several = len(shape) > 1 and shape[-1] > hidden and shape[-1] % hidden == 0
+    return several and shape[-1] not in made
 
 
 def told(tensors: Mapping[str, Further], cut: Iterable[UnitKind] = ()) -> tuple[str, ...]:

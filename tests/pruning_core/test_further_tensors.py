@@ -41,6 +41,8 @@ HEADS: dict[str, dict[str, tuple[int, ...]]] = {
         "medusa_head.0.1.weight": (tiny.VOCAB, 32),
     },
     "two streams": {"eh_proj.weight": (32, 64), "enorm.weight": (32,)},
+    "several streams": {"fusion.weight": (5, 96)},
+    "own features": {"wide_head.up.weight": (96, 32), "wide_head.down.weight": (1, 96)},
     "transposed": {"probe.kernel": (32, 5)},
     "vectors": {"steering.direction": (32,), "logit_scale": (), "final_logits_bias": (1, tiny.VOCAB)},
     "many axes": {"adapters": (3, 2, 32, 5), "experts_of_no_block.bank": (4, 7, 32)},
@@ -119,7 +121,7 @@ def test_a_removal_of_residual_dimensions_cuts_the_axis_that_reads_them(tmp_path
     assert kept < 32
     shapes = {name: tuple(found[name].shape) for name in tensors if name in found}
     left_out = {*HEADS["classification as wide as the model"], *HEADS["prediction"]}
-    left_out.add("eh_proj.weight")
+    left_out |= {"eh_proj.weight", "fusion.weight"}
     assert shapes == {
         name: tuple(kept if side == 32 else side for side in tensor.shape)
         for name, tensor in tensors.items()
