@@ -12,7 +12,7 @@ from typing import Any, Literal
 from pruning_core.errors import ModelInvalid
 from pruning_core.families.base import EXPERT, Axis, Family
 from pruning_core.families.further import Further, Head, further
-from pruning_core.families.parameters import HEAD, embedding, named, stored_name
+from pruning_core.families.parameters import counted
 from pruning_core.families.settings import completed
 from pruning_core.intake.headers import DTYPE_BYTES, TensorFacts
 from pruning_core.spec.unit_methods import UnitKind
@@ -125,7 +125,7 @@ class Layout:
             else self._layout(self.module_name(stored), facts.shape)
             for stored, facts in tensors.items()
         }
-        parameters = self._parameters(config, tensors)
+        parameters = counted(family, config, tensors)
         self._counted = Counter(
             _Alike(
                 stored in parameters,
@@ -177,15 +177,6 @@ class Layout:
             )
             share = count * sizes.layers // self.sizes.layers if one.in_block else count
             found.append((one, elements * share))
-        return found
-
-    def _parameters(
-        self, config: Mapping[str, Any], tensors: Mapping[str, TensorFacts]
-    ) -> set[str | None]:
-        """Return the stored names of what stock transformers counts; of a tied pair one."""
-        found = {stored_name(self.family, name, tensors) for name, _ in named(self.family, config)}
-        if stored_name(self.family, embedding(self.family), tensors) is None:
-            found.add(HEAD)
         return found
 
     def _lengths(self, stored: str) -> tuple[tuple[int, Spans], ...]:

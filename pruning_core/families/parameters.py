@@ -59,3 +59,11 @@ def stored_name(family: Family, name: str, stored: Container[str]) -> str | None
     spellings = (written(family, name), name)
     candidates = (*spellings, *(one.partition(".")[2] for one in spellings))
     return next((candidate for candidate in candidates if candidate in stored), None)
+
+
+def counted(family: Family, config: Mapping[str, Any], stored: Container[str]) -> set[str]:
+    """Return the names in the files of what stock transformers counts; of a tied pair one."""
+    found = {stored_name(family, name, stored) for name, _ in named(family, config)}
+    if None in found and HEAD in stored:
+        found.add(HEAD)
+    return {name for name in found if name is not None}
