@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 
@@ -9,9 +10,9 @@ import structlog
 import uvicorn
 from sqlalchemy.exc import SQLAlchemyError
 
-from api import logs
 from api.app import create_app
 from api.deps import Parts
+from store import logs
 from store.migrate import is_current
 from store.settings import PRIVATE, Settings
 
@@ -24,7 +25,7 @@ log = structlog.get_logger()
 def main() -> int:
     """Serve until SIGTERM; return 1 where the database is not fit to be served from."""
     os.umask(PRIVATE)
-    logs.configure()
+    logs.configure(sys.stdout.fileno(), libraries=logging.INFO)
     settings = Settings()
     for root in settings.model_roots:
         if not root.is_dir():

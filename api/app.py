@@ -14,7 +14,7 @@ from starlette.middleware import Middleware
 from api import handlers, openapi
 from api.broker_probe import BrokerProbe
 from api.deps import Parts
-from api.middleware import BodyLimit, RequestContext
+from api.middleware import BodyLimit, HeadLimit, RequestContext
 from api.routes import artifacts, events, files, health, jobs, methods, models, presets, tasks
 from api.uploads import FORM_OVERHEAD
 from store.artifacts import LocalArtifacts
@@ -50,6 +50,7 @@ def create_app(settings: Settings) -> FastAPI:
         lifespan=lifespan,
         middleware=[
             Middleware(RequestContext),
+            Middleware(HeadLimit),
             Middleware(
                 BodyLimit,
                 limit=settings.max_body_bytes,

@@ -19,6 +19,8 @@ log = structlog.get_logger()
 
 NO_PAGE = "default-src 'none'; frame-ancestors 'none'; sandbox"
 """The policy of every answer that has none of its own: whatever a browser takes it for, it does nothing."""
+MAX_TARGET, MAX_HEADERS = 32_768, 65_536
+"""Bytes; the longest query that a list takes has some 28,000."""
 _REQUEST_ID = re.compile(r"^[A-Za-z0-9._\-]{1,128}$")
 _TRACE = re.compile(r"^[0-9a-f]{2}-(?P<trace>[0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}$")
 
@@ -65,6 +67,21 @@ class RequestContext:
             )
 
 
+class HeadLimit:
+    """Refuses a request whose target or headers are larger than any of ours, before anything reads them."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request."""
+        problem = _too_large(scope) if scope["type"] == "http" else None
+        if problem is None:
+            await self.app(scope, receive, send)
+        else:
+            await problem_response(Request(scope), problem)(scope, receive, send)
+
+
 class BodyLimit:
     """Refuses a body that declares, or turns out to have, more than `limit` bytes; `larger` has its own per path."""
 
@@ -97,6 +114,17 @@ class BodyLimit:
             return message
 
         await self.app(scope, receive_bounded, send)
+
+
+def _too_large(scope: Scope) -> Problem | None:
+    closing = {"Connection": "close"}
+    if len(scope["query_string"]) + len(scope["path"]) > MAX_TARGET:
+        detail = f"Path and query are longer than {MAX_TARGET} bytes."
+        return Problem("URI_TOO_LONG", detail, headers=closing)
+    if sum(len(name) + len(value) for name, value in scope["headers"]) > MAX_HEADERS:
+        detail = f"The headers are larger than {MAX_HEADERS} bytes."
+        return Problem("HEADERS_TOO_LARGE", detail, headers=closing)
+    return None
 
 
 def _request_id(headers: Headers) -> str:

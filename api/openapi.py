@@ -12,6 +12,8 @@ from api.errors import PROBLEM_JSON, ProblemBody
 
 _ANY = {
     413: "Body too large",
+    414: "Path and query too long",
+    431: "Headers too large",
     500: "The server failed",
     503: "A part of the service is away; see `Retry-After`",
 }

@@ -10,7 +10,6 @@ from datetime import timedelta
 from typing import Any
 
 from pydantic import BaseModel
-from rich.console import Console
 from rich.measure import Measurement
 from rich.padding import Padding
 from rich.progress import (
@@ -25,6 +24,7 @@ from rich.text import Text
 
 from secateur import flags
 from secateur.models import Job
+from secateur.terminal import Visible
 
 PIPED_WIDTH = 10_000
 """Without a terminal a row is one line, however long."""
@@ -36,10 +36,10 @@ UNITS = {
     "vocabulary": "tokens",
 }
 
-out = Console(soft_wrap=True, highlight=False)
+out = Visible(soft_wrap=True, highlight=False)
 if not out.is_terminal:
     out.width = PIPED_WIDTH
-err = Console(stderr=True, soft_wrap=True, highlight=False)
+err = Visible(stderr=True, soft_wrap=True, highlight=False)
 
 
 @contextmanager

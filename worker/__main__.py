@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
+import sys
 import threading
 from collections.abc import Sequence
 
 import structlog
 
+from store import logs
 from store.session import Database
 from store.settings import PRIVATE, Settings
 from worker.doorbell import DoorbellListener
-from worker.logs import configure_logging
 from worker.reconcile import Reconciler
 from worker.slots import Slots
 from worker.supervise import RUNNER, Supervisor
@@ -51,5 +53,5 @@ def _reconcile_here(database: Database, settings: Settings, slots: Slots) -> Non
 
 
 if __name__ == "__main__":
-    configure_logging()
+    logs.configure(sys.stderr.fileno(), libraries=logging.WARNING)
     run(Settings())

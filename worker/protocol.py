@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, Field, TypeAdapter, ValidationError
@@ -11,6 +12,7 @@ from pruning_core.spec.base import Frozen
 from pruning_core.spec.model import ModelRef
 from pruning_core.spec.prune import PruneSpec
 from pruning_core.spec.report import Progress, Report
+from pruning_core.text import MESSAGE, shown_document
 
 ATTEMPT_FILE = "attempt.json"
 LOG_FILE = "log.txt"
@@ -25,7 +27,8 @@ EXIT_DRAINED = 75
 def _payload(error: dict[str, Any]) -> dict[str, Any]:
     if not error.keys() >= _PAYLOAD_KEYS:
         raise ValueError("not the payload of a PruningError")
-    return error
+    bounded: dict[str, Any] = shown_document(error, MESSAGE)
+    return bounded
 
 
 class Attempt(Frozen):
@@ -85,8 +88,8 @@ _MESSAGE: TypeAdapter[Progressed | Resolved | Succeeded | Failed] = TypeAdapter(
 
 
 def encode(message: BaseModel) -> bytes:
-    """Return the message as one line."""
-    return message.model_dump_json().encode() + b"\n"
+    """Return the message as one line; what strangers wrote into it can be stored and shown anywhere."""
+    return json.dumps(shown_document(message.model_dump(mode="json"))).encode() + b"\n"
 
 
 def decode(line: bytes) -> Progressed | Resolved | Succeeded | Failed | None:

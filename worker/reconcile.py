@@ -5,18 +5,19 @@
 
 from __future__ import annotations
 
+import logging
 import signal
+import sys
 import threading
 from collections.abc import Callable
 
 import structlog
 from sqlalchemy.exc import SQLAlchemyError
 
-from store import leases
+from store import leases, logs
 from store.broker import Doorbell
 from store.session import Database
 from store.settings import Settings
-from worker.logs import configure_logging
 
 MAX_BELLS = 20
 """Per round: every bell wakes all slots, and a slot goes on until the queue is empty."""
@@ -63,7 +64,7 @@ class Reconciler:
 
 def main() -> None:
     """Run until SIGTERM or SIGINT."""
-    configure_logging()
+    logs.configure(sys.stderr.fileno(), libraries=logging.WARNING)
     settings = Settings()
     database, doorbell = Database(settings.database_url), Doorbell(settings)
     reconciler = Reconciler(database, settings, ring=doorbell.ring)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import shutil
 import signal
@@ -19,9 +20,9 @@ from pruning_core.engine.progress import Tracker
 from pruning_core.errors import ResumeMismatch
 from pruning_core.intake import admission
 from pruning_core.spec.report import Origin, Progress, Report
+from store import logs
 from worker import BEGUN
 from worker.failures import explain
-from worker.logs import configure_logging
 from worker.orphan import die_with
 from worker.patience import patiently
 from worker.protocol import (
@@ -100,7 +101,7 @@ def main(folder: Path) -> int:
     stop = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: stop.set())
     conversation = Conversation(take_stdout(), stop)
-    configure_logging()
+    logs.configure(sys.stderr.fileno(), libraries=logging.WARNING)
     try:
         attempt = Attempt.model_validate_json((folder / ATTEMPT_FILE).read_text())
         die_with(attempt.parent)

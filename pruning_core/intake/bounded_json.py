@@ -48,7 +48,18 @@ def parse(
         raise ModelInvalid(f"{subject} cannot be read: {error}") from None
     if not isinstance(content, dict):
         raise ModelInvalid(f"{subject} cannot be read: it is no JSON object")
+    if b"\\u" in raw and not is_text(content):
+        raise ModelInvalid(f"{subject} cannot be read: half a surrogate pair is no character")
     return content
+
+
+def is_text(content: Any) -> bool:
+    """Tell whether every text in a document can be written as UTF-8."""
+    try:
+        json.dumps(content, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def is_deep(content: Any, levels: int = MAX_DEPTH) -> bool:

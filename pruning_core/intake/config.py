@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ _MARKS = 200_000
 # `auto_map` names Python files, the others may name kernels on a hub.
 _NAMES_CODE = {"auto_map", "attn_implementation", "experts_implementation"}
 
+_CLASS = re.compile(r"[A-Za-z_]\w{0,127}", re.ASCII)
 _BOUNDS = {
     "hidden_size": 65_536, "n_embd": 65_536, "word_embed_proj_dim": 65_536,
     "intermediate_size": 1_048_576, "moe_intermediate_size": 1_048_576, "ffn_dim": 1_048_576, "n_inner": 1_048_576,
@@ -142,9 +144,11 @@ def check_sizes(config: dict[str, Any], source: str = "config.json") -> None:
 def architecture(config: dict[str, Any]) -> str:
     """Return the class that the configuration names, or its model type."""
     names = config.get("architectures")
-    if isinstance(names, list) and names and isinstance(names[0], str):
-        return names[0]
-    return str(config["model_type"])
+    if not (isinstance(names, list) and names and isinstance(names[0], str)):
+        return str(config["model_type"])
+    if not _CLASS.fullmatch(names[0]):
+        raise ModelInvalid("config.json: architectures names no class: letters, digits and `_`")
+    return names[0]
 
 
 def block_count(config: dict[str, Any]) -> int:

@@ -15,6 +15,7 @@ from pruning_core.reporting.rendering import rendered
 from pruning_core.spec.patterns import NofM
 from pruning_core.spec.recovery import RecoveryReport
 from pruning_core.spec.report import CalibrationReport, GateReport, Report
+from pruning_core.text import shown
 
 _MARKUP = re.compile(r"([\\`*_\[\]|#~$])")
 
@@ -195,4 +196,4 @@ def _rows(report: Report) -> Iterator[tuple[str, ...]]:
 
 def plain(text: str) -> str:
     """Return text on one line that Markdown shows as it is; the template takes care of HTML."""
-    return _MARKUP.sub(r"\\\1", " ".join(words.printable(text).split()))
+    return _MARKUP.sub(r"\\\1", " ".join(shown(text).split()))

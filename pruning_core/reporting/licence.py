@@ -6,11 +6,16 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
+from pruning_core.text import shown
+
 _CARD = "README.md"
 _FILES = ("LICENSE", "LICENSE.txt", "LICENSE.md", "LICENCE")
 _READ_BYTES = 1 << 16
-_FRONT_MATTER = re.compile(r"\A\s*---\s*\n(?P<fields>.*?)\n---\s*(\n|\Z)", re.DOTALL)
+_FRONT_MATTER = re.compile(r"\A\s*---[ \t\r]*\n(?P<fields>.*?)\n---[ \t\r]*(\n|\Z)", re.DOTALL)
 _IDENTIFIER = re.compile(r"[a-z0-9][a-z0-9.\-]{0,63}")
+_LINK = re.compile(r"https?://[A-Za-z0-9][^\s<>\"'`()]{0,500}|[A-Za-z0-9][A-Za-z0-9._\-/]{0,200}")
+"""A page, or a file beside the card: nothing that a reader's browser would run."""
+_NAME = 200
 _KNOWN = (
     (r"llama 3\.3 community license", "llama3.3"),
     (r"llama 3\.2 community license", "llama3.2"),
@@ -53,7 +58,8 @@ def _of_card(card: str) -> Licence | None:
     if identifier is None or not _IDENTIFIER.fullmatch(identifier.lower()):
         return None
     name, link = (_field(front["fields"], key) for key in ("license_name", "license_link"))
-    return Licence(identifier.lower(), name, link)
+    known = link if link and _LINK.fullmatch(link) else None
+    return Licence(identifier.lower(), name and shown(name, _NAME), known)
 
 
 def _field(fields: str, key: str) -> str | None:

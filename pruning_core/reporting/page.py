@@ -9,6 +9,7 @@ from pruning_core.reporting.headline import headline
 from pruning_core.reporting.rendering import rendered
 from pruning_core.reporting.sections import sections
 from pruning_core.spec.report import Report
+from pruning_core.text import shown
 
 
 def html(report: Report) -> str:
@@ -23,7 +24,7 @@ def html(report: Report) -> str:
         "warnings": report.warnings,
         "sections": sections(report),
     }
-    return words.printable(rendered("report.html.jinja", values))
+    return shown(rendered("report.html.jinja", values))
 
 
 def _facts(report: Report) -> Iterator[tuple[str, str]]:

@@ -24,6 +24,7 @@ from pruning_core.spec.report import (
     SearchReport,
     UnitReport,
 )
+from pruning_core.text import shown
 
 LINES_HEIGHT = 3.4
 LONGEST_LABEL = 22
@@ -318,7 +319,7 @@ def _chance(axes: Axes, number: int, row: Row) -> None:
 
 
 def _shortened(label: str) -> str:
-    plain = words.printable(label).replace("\n", " ").replace("$", r"\$")
+    plain = shown(label).replace("\n", " ").replace("$", r"\$")
     return plain if len(plain) <= LONGEST_LABEL else f"{plain[: LONGEST_LABEL - 1]}…"
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import unicodedata
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Literal
@@ -289,13 +288,3 @@ def _tuned(recovery: RecoveryReport) -> str:
 def counted(count: int, noun: str) -> str:
     """Return a number and what it counts, in the plural but for one."""
     return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
-
-
-def printable(text: str) -> str:
-    """Return text with every control character but line ends and tabs replaced: HTML cannot hold them."""
-    return "".join(
-        "\N{REPLACEMENT CHARACTER}"
-        if unicodedata.category(character) in ("Cc", "Cs") and character not in "\n\t"
-        else character
-        for character in text
-    )

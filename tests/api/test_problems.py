@@ -412,3 +412,21 @@ def test_hidden_characters_of_a_path_are_shown(client: TestClient, path: str) ->
     problem = client.get(path).json()
     assert (problem["code"], "\ufffd" in problem["instance"]) == ("NOT_FOUND", True)
     assert not set("\u202e\v\x1b") & set(problem["instance"] + problem["detail"])
+
+
+@pytest.mark.parametrize(
+    ("query", "headers", "status", "code"),
+    [
+        ("?" + "label=a:b&" * 4000, {}, 414, "URI_TOO_LONG"),
+        ("?" + "%00" * 15_000, {}, 414, "URI_TOO_LONG"),
+        ("", {"Accept": "a," * 50_000}, 431, "HEADERS_TOO_LARGE"),
+        ("", {f"X-{number}": "x" for number in range(20_000)}, 431, "HEADERS_TOO_LARGE"),
+    ],
+    ids=["labels", "escapes", "accept", "many"],
+)
+def test_large_heads_are_refused_unread(
+    client: TestClient, query: str, headers: dict[str, str], status: int, code: str
+) -> None:
+    response = client.get(f"/v1/jobs{query}", headers=headers)
+    assert_problem(response, status, code)
+    assert len(response.content) < 3000

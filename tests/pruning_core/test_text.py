@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import time
+from pathlib import Path
 from typing import get_args
 
 import pytest
@@ -11,6 +13,8 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from pruning_core.errors import ModelInvalid
+from pruning_core.intake import config as configs
+from pruning_core.reporting import card, licence
 from pruning_core.spec.base import Frozen
 from pruning_core.spec.prune import PruneSpec
 from pruning_core.spec.recovery import Recovery
@@ -100,3 +104,59 @@ def test_lists_are_bounded_before_their_items() -> None:
     with pytest.raises(ValidationError) as caught:
         PruneSpec.model_validate({f"k{number}": 1 for number in range(100_000)})
     assert caught.value.error_count() == 1
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"architectures": ["Llama\ud800"]},
+        {"architectures": ["Llama\u202eForCausalLM"]},
+        {"architectures": ["\x1b[2J"]},
+        {"architectures": ["A" * 680_063]},
+        {"architectures": ["javascript:alert(1)"]},
+        {"pad\ud800": 1},
+        {"torch_dtype": "\udfff"},
+    ],
+    ids=ascii,
+)
+def test_a_configuration_with_hidden_text_is_refused(changes: dict[str, object]) -> None:
+    config = {"model_type": "llama", "hidden_size": 8, **changes}
+    with pytest.raises(ModelInvalid) as caught:
+        configs.architecture(configs.parse_config(json.dumps(config).encode()))
+    assert len(caught.value.message) < 2100
+    caught.value.message.encode()
+
+
+@pytest.mark.parametrize(
+    ("link", "kept"),
+    [
+        ("javascript:alert(1)", False),
+        ("JaVaScRiPt:alert(1)", False),
+        ("data:text/html,x", False),
+        ("vbscript:x", False),
+        ("https://a.example/LICENSE", True),
+        ("http://a.example/x?y=1", True),
+        ("LICENSE.md", True),
+        ("//a.example", False),
+        ("https://a\u202eb<script>", False),
+    ],
+)
+def test_a_licence_links_to_pages_alone(tmp_path: Path, link: str, kept: bool) -> None:
+    front = f"---\nlicense: other\nlicense_name: my\u202e\x1b[2J name\nlicense_link: {link}\n---\n"
+    (tmp_path / "README.md").write_text(front)
+    found = licence.of_folder(tmp_path)
+    assert found is not None
+    assert found.link == (link if kept else None)
+    assert found.name == "my\ufffd\ufffd[2J name"
+
+
+def test_a_card_of_line_ends_is_read_at_once(tmp_path: Path) -> None:
+    """A pattern whose parts both match line ends tries every way to share them out."""
+    (tmp_path / "README.md").write_text("---" + "\n" * 65_000)
+    began = time.process_time()
+    assert licence.of_folder(tmp_path) is None
+    assert time.process_time() - began < 0.5
+
+
+def test_the_card_shows_what_strangers_wrote() -> None:
+    assert not {"\u202e", "\x1b", "\ud800"} & set(card.plain("a\u202eb\x1b[2Jc\ud800"))

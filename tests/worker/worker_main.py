@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import logging
 import sys
 
+from store import logs
 from store.settings import Settings
 from worker.__main__ import run
-from worker.logs import configure_logging
 from worker.supervise import RUNNER
 
 if __name__ == "__main__":
-    configure_logging()
+    logs.configure(sys.stderr.fileno(), libraries=logging.WARNING)
     run(Settings(), command=json.loads(sys.argv[1]) or RUNNER)
