@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from api import presets, schemas, userfiles
@@ -11,6 +12,7 @@ from api.deps import Caller, Parts
 from api.errors import Problem
 from pruning_core.errors import HubUnavailable, PruningError
 from pruning_core.intake import admission, estimate, hub_model
+from pruning_core.intake.checkpoint import CheckpointFacts
 from pruning_core.spec.model import ModelRef
 from pruning_core.spec.prune import PruneSpec
 from store.settings import Settings
@@ -35,9 +37,13 @@ def admit(body: schemas.JobSubmission, caller: Caller, parts: Parts) -> Admissio
     try:
         prune = presets.resolve(prune, caller, parts)
         files = userfiles.resolve(prune, caller, parts)
-        _ask_hub(body.model, parts)
         facts = admission.check(
-            body.model, prune, roots=settings.model_roots, tasks_dir=settings.tasks_dir, files=files
+            body.model,
+            prune,
+            roots=settings.model_roots,
+            tasks_dir=settings.tasks_dir,
+            files=files,
+            of_hub=_ask_hub(body.model, parts),
         )
         prune, notes = estimate.sized(prune, machine, tasks_dir=settings.tasks_dir, files=files)
         expected = estimate.expected(
@@ -54,13 +60,15 @@ def admit(body: schemas.JobSubmission, caller: Caller, parts: Parts) -> Admissio
     return Admission(prune, None, notes, expected)
 
 
-def _ask_hub(model: ModelRef, parts: Parts) -> None:
-    """Refuse a model or revision that the hub says it does not have, where it says so soon; else the worker asks."""
+def _ask_hub(model: ModelRef, parts: Parts) -> CheckpointFacts | None:
+    """Return what the headers of a hub model tell, where the hub answers soon; else the worker asks."""
     if model.repo is None or not parts.hub.answers():
-        return
-    repo, revision = model.repo, model.revision
+        return None
+    read = partial(hub_model.inspect, model.repo, model.revision, seconds=HUB_SECONDS)
     with suppress(HubUnavailable):
-        parts.hub_calls.within(HUB_SECONDS, lambda: hub_model.resolve(repo, revision, HUB_SECONDS))
+        facts, _ = parts.hub_calls.within(HUB_SECONDS, read)
+        return facts
+    return None
 
 
 def _machine(settings: Settings) -> estimate.Machine | None:

@@ -47,10 +47,11 @@ def check(
     roots: Sequence[Path],
     tasks_dir: Path | None,
     files: Files = NO_FILES,
+    of_hub: CheckpointFacts | None = None,
 ) -> CheckpointFacts | None:
     """Raise the first `PruningError` that this request is certain to end with; return what is known of its model.
 
-    A hub model or dataset is not looked up here (the worker resolves it); a local model is read as far as its headers.
+    The hub is not asked here; a local model is read as far as its headers.
 
     Args:
         model: What is pruned.
@@ -58,8 +59,11 @@ def check(
         roots: Folders below which local models may lie.
         tasks_dir: The operator's tasks.
         files: The uploaded files that `prune` names, by `file:<id>`.
+        of_hub: Facts of a hub model, where the hub was asked.
     """
-    facts = None if model.path is None else _check_local(model.path, prune, roots)
+    facts = of_hub if model.path is None else _read_local(model.path, prune, roots)
+    if facts is not None:
+        _check_sizes(facts, prune)
     limit = facts.max_positions if facts else None
     _check_uploads(prune, files)
     _check_same_bytes(prune, files)
@@ -181,7 +185,7 @@ def _viewed(path: Path, roots: Sequence[Path]) -> Iterator[Path]:
         yield model
 
 
-def _check_local(path: Path, prune: PruneSpec, roots: Sequence[Path]) -> CheckpointFacts:
+def _read_local(path: Path, prune: PruneSpec, roots: Sequence[Path]) -> CheckpointFacts:
     with _viewed(path, roots) as model:
         if is_gguf(model):
             read = read_model(model)
@@ -191,6 +195,11 @@ def _check_local(path: Path, prune: PruneSpec, roots: Sequence[Path]) -> Checkpo
             facts = inspect(model)
             _check_names(facts)
             _check_tokenizer(model, prune)
+    return facts
+
+
+def _check_sizes(facts: CheckpointFacts, prune: PruneSpec) -> None:
+    """Refuse what cannot be made of this model."""
     if prune.output.gguf is not None:
         names_of(facts.config, table_of(facts.config), facts.tensors)
     layout = layout_of(facts, prune.output)
@@ -199,7 +208,6 @@ def _check_local(path: Path, prune: PruneSpec, roots: Sequence[Path]) -> Checkpo
     else:
         _check_pattern(prune, layout.input_widths)
         _check_fold(prune, layout.head_dim)
-    return facts
 
 
 def _check_vocabulary(name: str, model: GgufModel, prune: PruneSpec) -> None:

@@ -40,8 +40,15 @@ FIRST_BYTES = 1 << 16
 """Fetched of every file at first; it holds the header of most."""
 
 
-def inspect(repo: str, revision: str | None) -> tuple[CheckpointFacts, str]:
+def inspect(
+    repo: str, revision: str | None, *, seconds: float | None = None
+) -> tuple[CheckpointFacts, str]:
     """Return the facts of a model on the hub, and the commit that the revision means.
+
+    Args:
+        repo: `org/name`.
+        revision: Branch, tag or commit; None for the main branch.
+        seconds: How long all of it may take; None for `TOTAL_SECONDS`.
 
     Raises:
         ModelNotFound, ModelGated, ModelInvalid, UnsafePickle, UnsupportedModel: what the user can mend.
@@ -49,22 +56,11 @@ def inspect(repo: str, revision: str | None) -> tuple[CheckpointFacts, str]:
     """
     if settings.hub_offline():
         raise HubUnavailable("The hub is switched off here (HF_HUB_OFFLINE).")
-    deadline = time.monotonic() + TOTAL_SECONDS
+    deadline = time.monotonic() + (TOTAL_SECONDS if seconds is None else seconds)
     with hub_errors(repo, revision), no_other_error():
         found = describe("models", repo, revision, deadline=deadline)
         repository = _Repository(repo, found.commit, set(found.names), deadline)
         return repository.facts(), found.commit
-
-
-def resolve(repo: str, revision: str | None, seconds: float) -> str:
-    """Return the commit that the revision means, by the hub's answer within so many seconds.
-
-    Raises:
-        ModelNotFound, ModelGated: the hub says so.
-        HubUnavailable: it does not answer in time.
-    """
-    with hub_errors(repo, revision), no_other_error():
-        return describe("models", repo, revision, deadline=time.monotonic() + seconds).commit
 
 
 @dataclass(frozen=True)

@@ -337,6 +337,25 @@ def test_what_the_hub_does_not_have_is_refused_at_submit(
     assert client.post("/v1/jobs", json=job | {"model": "hf://org/llama@v1"}).status_code == 202
 
 
+def test_what_the_headers_of_a_hub_model_tell_is_refused_at_submit(
+    client: TestClient, hub: Hub, roots: Path
+) -> None:
+    told = client.app.state.parts.hub  # type: ignore[attr-defined]
+    told.address, told._asked_at = hub.url, float("-inf")
+
+    def submit(**prune: Any) -> Any:
+        return client.post("/v1/jobs", json={"model": "hf://org/llama", "prune": prune})
+
+    odd = {"name": "n:m", "n": 3, "m": 7}
+    assert_problem(submit(method="magnitude", pattern=odd), 422, "PATTERN_UNSUPPORTED")
+    tiny_budget = {"method": "layer_drop", "budget": {"parameters": 1}}
+    assert_problem(submit(**tiny_budget), 422, "SIZE_UNREACHABLE")
+    assert submit(method="magnitude", sparsity=0.5).status_code == 202
+    path = roots / "llama" / "model.safetensors"
+    path.write_bytes(path.read_bytes()[:-8])
+    assert_problem(submit(method="magnitude", sparsity=0.5), 422, "MODEL_INVALID")
+
+
 def test_a_truncated_file_of_the_hub_is_refused(
     client: TestClient, hub: Hub, tmp_path: Path
 ) -> None:
