@@ -20,7 +20,7 @@ from pruning_core.engine.finetune import Job, Stored, load
 from pruning_core.engine.helper import Told
 from pruning_core.engine.holdout import split
 from pruning_core.engine.patterns import Selector
-from pruning_core.engine.progress import Silent
+from pruning_core.engine.progress import Silent, Tracker
 from pruning_core.engine.student import Student
 from pruning_core.engine.training import Training, divergence
 from pruning_core.errors import (
@@ -36,6 +36,7 @@ from pruning_core.run import Run, prepare
 from pruning_core.spec.patterns import Row
 from pruning_core.spec.prune import PruneSpec
 from pruning_core.spec.recovery import Recovery, RecoveryReport
+from pruning_core.spec.report import Origin
 from tests import tiny
 
 CPU = torch.device("cpu")
@@ -751,7 +752,8 @@ def prepared(tmp_path: Path, **recovery: Any) -> Run:
         }
     )
     folder, out = tiny.save(tmp_path / "dense", "llama"), tmp_path / "out"
-    return prepare(folder, spec, out, None, Silent(), Sources(tmp_path / "tasks"), None)
+    tracker, sources = Tracker(Silent()), Sources(tmp_path / "tasks")
+    return prepare(folder, spec, out, None, tracker, sources, None, Origin(model="m"))
 
 
 def test_what_was_trained_outlives_the_checkpoint_made_of_it(

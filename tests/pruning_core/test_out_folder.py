@@ -39,8 +39,9 @@ class Begun(Exception):
 
 
 class Stopper:
-    def progress(self, _: Progress) -> None:
-        raise Begun
+    def progress(self, progress: Progress) -> None:
+        if progress.phase != "preparing":
+            raise Begun
 
     def alive(self) -> None:
         """Nothing."""
