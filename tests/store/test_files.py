@@ -52,6 +52,7 @@ def listed(database: Database, **query: Any) -> list[str]:
 
 def prune_of(calibration: list[str], evaluation: list[str] | None = None) -> dict[str, Any]:
     return {
+        "method": {"name": "wanda"},
         "calibration": {"tasks": [{"name": name} for name in calibration]},
         "evaluation": {"tasks": evaluation},
     }

@@ -12,7 +12,7 @@ import logging, sys, structlog
 from concurrent.futures import ThreadPoolExecutor
 from store import logs
 
-with open(sys.argv[1], "wb", buffering=0) as file:
+with open(sys.argv[1], "ab", buffering=0) as file:
     logs.configure(file.fileno(), libraries=logging.INFO)
     ours, theirs = structlog.get_logger(), logging.getLogger("library")
     def speak(number):
