@@ -1,0 +1,194 @@
+"""Do two versions of the code write the same bytes and say the same? Over every family, method and pattern.
+
+    python -m bench.same_results before.json     in the one checkout
+    python -m bench.same_results after.json      in the other
+    python -m bench.same_results before.json after.json
+
+The first two run every case on tiny random models and note digests of the checkpoint and of the report, or how the case was
+refused; the third compares. Times, paths and versions are left out of the report. The fresh process that loads each result
+is passed over: what it says follows from the bytes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import torch
+
+from pruning_core.engine import helper
+from pruning_core.errors import PruningError
+from pruning_core.families import FAMILIES
+from pruning_core.pipeline import prune
+from pruning_core.spec.prune import PruneSpec
+from tests import tiny
+
+Fields = dict[str, Any]
+
+MODEL_TYPES = sorted(name for family in FAMILIES for name in family.model_types)
+HALF = {"sparsity": 0.5}
+TWO_OF_FOUR = {"name": "n:m", "n": 2, "m": 4}
+ZERO = {"name": "units", "mode": "zero"}
+REFIT = {"refinement": ["refit"]}
+DENSE = {"refinement": [{"name": "refit", "target": "dense"}]}
+ELEMENT = ("magnitude", "wanda", "ria", "crepe", "sparsegpt", "alps")
+INNER = ("flap", "goa", "wanda_sp", "random_units", "contextual")
+VOLATILE = {
+    "seconds", "started_at", "finished_at", "phases", "versions", "memory", "timing", "path", "paths", "folder",
+    "peak_memory_bytes", "forward_seconds", "loads_in", "sample", "dense_sample", "device", "hardware", "threads",
+    "fingerprint",
+}  # fmt: skip
+
+
+def element_cases() -> Iterator[Fields]:
+    """Yield what zeros single weights."""
+    for method in ELEMENT:
+        yield {"method": method, "pattern": TWO_OF_FOUR}
+        for pattern in ("row", "matrix"):
+            yield {"method": method, "pattern": pattern, **HALF}
+    for permute in ("fold", "mask"):
+        yield {"method": "ria", "pattern": TWO_OF_FOUR | {"permute": permute}}
+    for refinement in (["dsnot"], ["polish"], [{"name": "dsnot", "targets": "all"}, "polish"]):
+        yield {"method": "wanda", "refinement": refinement, **HALF}
+    yield {"method": "magnitude", "refinement": ["polish"], "pattern": TWO_OF_FOUR}
+    for allocation in ("owl", "alphapruning", "ramp"):
+        yield {"method": "wanda", "allocation": allocation, "sparsity": 0.6}
+        yield {"method": "sparsegpt", "allocation": allocation, "sparsity": 0.6}
+    for propagate in (False, True):
+        trained = {"learning_rate": 1e-3, "propagate": propagate}
+        yield {"method": "wanda", "reconstruction": trained, **HALF}
+    yield {"method": "sparsegpt", "true_sequential": True, **HALF}
+    yield {"method": {"name": "crepe", "gamma": 0.5, "kernel": 5}, **HALF}
+    yield {"method": {"name": "alps", "schedule": "gradual"}, **HALF}
+
+
+def unit_cases() -> Iterator[Fields]:
+    """Yield what removes units, or writes zeros in their place."""
+    for pattern in ("units", ZERO):
+        for method in INNER:
+            yield {"method": method, "pattern": pattern, "sparsity": 0.1}
+        for method in ("flap", "goa", "wanda_sp"):
+            for kind in ("neurons", "kv_groups"):
+                one = {"name": method, "units": [kind]}
+                yield {"method": one, "pattern": pattern, "sparsity": 0.08, **REFIT}
+        yield {"method": "wanda_sp", "pattern": pattern, "sparsity": 0.1, **DENSE}
+        yield {
+            "method": {"name": "flap", "compensation": "bias"},
+            "pattern": pattern,
+            "sparsity": 0.1,
+        }
+        yield {"method": {"name": "goa", "reconstruct": True}, "pattern": pattern, "sparsity": 0.1}
+        for way in ("similarity", "similarity_protected"):
+            yield {"method": {"name": "goa", "heads_by": way}, "pattern": pattern, "sparsity": 0.1}
+        identity = {"name": "goa", "covariance": "identity", "gated_form": "channel"}
+        yield {"method": identity, "pattern": pattern, "sparsity": 0.1}
+        by_threshold = {
+            "name": "goa",
+            "heads_by": "similarity",
+            "units": ["kv_groups"],
+            "threshold": 5.0,
+        }
+        yield {"method": by_threshold, "pattern": pattern}
+        yield {"method": "diet", "pattern": pattern, "sparsity": 0.2}
+        yield {"method": "diet", "pattern": pattern, "sparsity": 0.2, **DENSE}
+        yield {"method": {"name": "diet", "rescale": False}, "pattern": pattern, "sparsity": 0.2}
+        yield {
+            "method": {"name": "diet", "granularity": "units"},
+            "pattern": pattern,
+            "sparsity": 0.1,
+        }
+        for way in ({}, {"contiguous": True}, {"rescore": True}):
+            yield {"method": {"name": "layer_drop", **way}, "pattern": pattern, "sparsity": 0.2}
+        for kind in ("hidden", "layers"):
+            yield {
+                "method": {"name": "random_units", "units": [kind]},
+                "pattern": pattern,
+                "sparsity": 0.2,
+            }
+        relative = {"name": "contextual", "relative": 0.9}
+        yield {"method": relative, "pattern": pattern}
+        yield {
+            "method": relative | {"parts": ["linear", "activation", "embedding"]},
+            "pattern": pattern,
+        }
+        yield {
+            "method": {"name": "contextual", "parts": ["embedding"]},
+            "pattern": pattern,
+            "sparsity": 0.05,
+        }
+    yield {"method": {"name": "goa", "blocks": "inner"}, "pattern": ZERO, "sparsity": 0.1}
+    yield {"method": {"name": "diet", "granularity": "per_layer"}, "pattern": ZERO, "sparsity": 0.2}
+
+
+def run_case(dense: Path, fields: Fields, out: Path) -> str:
+    """Return a digest of what a case wrote and said, or how it was refused."""
+    try:
+        spec = PruneSpec.model_validate({"evaluation": {"tasks": []}, **fields})
+        report = prune(dense, spec, out, tokens=tiny.tokens(6, 24).clamp_max(258))
+    except (PruningError, ValueError) as error:
+        return f"refused: {getattr(error, 'code', '')} {error}"
+    digest = hashlib.sha256()
+    checkpoint = out / "checkpoint"
+    for file in sorted(path for path in checkpoint.rglob("*") if path.is_file()):
+        digest.update(f"{file.relative_to(checkpoint)}\n".encode())
+        digest.update(hashlib.sha256(file.read_bytes()).digest())
+    said = json.dumps(steady(report.model_dump(mode="json")), sort_keys=True)
+    return f"{digest.hexdigest()} {hashlib.sha256(said.encode()).hexdigest()}"
+
+
+def steady(value: Any) -> Any:
+    """Return what a report says without times, paths and versions."""
+    if isinstance(value, dict):
+        return {
+            key: steady(inner)
+            for key, inner in value.items()
+            if key not in VOLATILE and not key.endswith(("seconds", "_at"))
+        }
+    return [steady(inner) for inner in value] if isinstance(value, list) else value
+
+
+def answered(_module: str, *_arguments: str, **_more: Any) -> str:
+    """Stand in for the fresh process."""
+    return json.dumps({"loads_in": {}, "max_logit_difference": 0.0, "sample": "", "speed": None})
+
+
+def collect(target: Path) -> None:
+    """Run all cases that the file lacks."""
+    torch.set_num_threads(1)
+    known: dict[str, str] = json.loads(target.read_text()) if target.is_file() else {}
+    cases = [*element_cases(), *unit_cases()]
+    for model_type in MODEL_TYPES:
+        with tempfile.TemporaryDirectory() as folder, mock.patch.object(helper, "run", answered):
+            dense = tiny.save(Path(folder) / "dense", model_type)
+            for fields in cases:
+                key = f"{model_type} {json.dumps(fields, sort_keys=True)}"
+                if key not in known:
+                    known[key] = run_case(dense, fields, Path(folder) / "out")
+                shutil.rmtree(Path(folder) / "out", ignore_errors=True)
+        target.write_text(json.dumps(known, indent=1, sort_keys=True))
+        print(f"{model_type}: {len(known)} cases", flush=True)
+
+
+def compare(before: Path, after: Path) -> bool:
+    """Print the cases that differ; tell whether there are none."""
+    one, other = (json.loads(path.read_text()) for path in (before, after))
+    different = sorted(key for key in one.keys() | other.keys() if one.get(key) != other.get(key))
+    for key in different:
+        print(f"{key}\n  before: {one.get(key)}\n  after:  {other.get(key)}")
+    refused = sum(value.startswith("refused") for value in one.values())
+    print(f"{len(one)} cases, {refused} of them refused, {len(different)} differ")
+    return not different
+
+
+if __name__ == "__main__":
+    paths = [Path(argument) for argument in sys.argv[1:]]
+    if len(paths) == 2:
+        sys.exit(not compare(*paths))
+    collect(paths[0])
