@@ -17,9 +17,10 @@ from pruning_core.engine.tokenizing import beginning, encoded, load_tokenizer
 from pruning_core.errors import DatasetTooSmall, ModelInvalid, TokensInvalid
 from pruning_core.families import family_of
 from pruning_core.intake.checkpoint import CheckpointFacts
+from pruning_core.intake.conversations import Turn
 from pruning_core.intake.items import TextItem
 from pruning_core.intake.sources import Sources
-from pruning_core.intake.tasks import Data, questions, texts, turns
+from pruning_core.intake.tasks import Data, questions, readings
 from pruning_core.spec.calibration import (
     DEFAULT_SAMPLES,
     DEFAULT_SEQ_LEN,
@@ -267,43 +268,44 @@ class Texts:
 
     def _rows(self, data: Data, spec: Calibration) -> Iterator[list[int]]:
         """Yield every item's tokens; conversations always go through the chat template, where there is one."""
-        plain = texts(data, answers=spec.answers)
-        chats = turns(data, answers=spec.answers)
-        for text, chat, talks in zip(plain, chats, self._templated(data), strict=True):
-            yield self._conversation(chat) if talks or spec.chat_template else self._encode(text)
+        talks = self._talks(data)
+        for item in readings(data, answers=spec.answers):
+            chat = spec.chat_template or (talks and item.turns)
+            yield self._conversation(item) if chat else self._encode(item.text)
 
     def _texts(self, data: Data, *, answers: bool = True) -> list[str]:
         """Return every item as one text; conversations as the chat template writes them, where there is one."""
-        plain, chats = texts(data, answers=answers), turns(data, answers=answers)
+        talks = self._talks(data)
         return [
-            self._rendered(chat, tokenize=False) if talks else text
-            for text, chat, talks in zip(plain, chats, self._templated(data), strict=True)
+            self._rendered(item, tokenize=False) if talks and item.turns else item.text
+            for item in readings(data, answers=answers)
         ]
 
-    def _templated(self, data: Data) -> list[bool]:
-        """Tell of every item whether it is a conversation that the tokenizer has a template for."""
-        talks = [isinstance(item, TextItem) and bool(item.turns) for _, item in data.items]
-        if any(talks) and not self.tokenizer.chat_template:
+    def _talks(self, data: Data) -> bool:
+        """Tell whether conversations are among the items and the tokenizer has a template for them."""
+        talks = any(isinstance(item, TextItem) and item.turns for _, item in data.items)
+        if talks and not self.tokenizer.chat_template:
             self._sources.warn(
                 f"Task {data.task.name!r} holds conversations and the tokenizer has no chat template: "
                 "they were read as plain text, without roles."
             )
-            return [False] * len(talks)
+            return False
         return talks
 
-    def _conversation(self, messages: list[dict[str, str]]) -> list[int]:
+    def _conversation(self, item: TextItem) -> list[int]:
         if not self.tokenizer.chat_template:
             raise ModelInvalid(
                 "the tokenizer has no chat template", suggestions=("leave chat_template off",)
             )
-        return self._known(self._rendered(messages, tokenize=True))
+        return self._known(self._rendered(item, tokenize=True))
 
-    def _rendered(self, messages: list[dict[str, str]], *, tokenize: bool) -> Any:
-        """Return a conversation as the chat template writes it, as tokens or text.
+    def _rendered(self, item: TextItem, *, tokenize: bool) -> Any:
+        """Return a conversation, or a text as its user's one turn, as the chat template writes it, as tokens or text.
 
         Raises:
             ModelInvalid: the template, which is a program of the model's maker, fails on it in whatever way.
         """
+        messages = [turn._asdict() for turn in item.turns or (Turn("user", item.text),)]
         try:
             return self.tokenizer.apply_chat_template(
                 messages, tokenize=tokenize, return_dict=False

@@ -194,11 +194,6 @@ def load(
     return Data(task, split, found, revision)
 
 
-def documents(data: Data) -> list[str]:
-    """Return the texts of a text task, in the order of its files."""
-    return [one.text for _, one in data.items if isinstance(one, TextItem)]
-
-
 def questions(data: Data) -> list[Question]:
     """Return the items of a multiple-choice task, rendered.
 
@@ -209,28 +204,17 @@ def questions(data: Data) -> list[Question]:
     return [_question(declared, one, at) for at, one in data.items if isinstance(one, ChoiceItem)]
 
 
-def texts(data: Data, *, answers: bool) -> list[str]:
-    """Return every item as one text: a document, or a prompt with its right answer or without."""
+def readings(data: Data, *, answers: bool) -> Iterator[TextItem]:
+    """Yield every item as a text: itself, or a prompt with its right answer or without, in turns that a chat template takes."""
     if data.task.kind == "text":
-        return documents(data)
-    return ["".join(_right(one) if answers else _right(one)[:1]) for one in questions(data)]
-
-
-def turns(data: Data, *, answers: bool) -> list[list[dict[str, str]]]:
-    """Return every item as a conversation: its own turns, or the user's, and the assistant's where answers are wanted."""
-    if data.task.kind == "text":
-        return [conversation_of(one) for _, one in data.items if isinstance(one, TextItem)]
-    chats = []
+        yield from (one for _, one in data.items if isinstance(one, TextItem))
+        return
     for prompt, answer in map(_right, questions(data)):
-        told = {"user": prompt} | ({"assistant": answer.strip()} if answers else {})
-        chats.append([{"role": role, "content": content} for role, content in told.items()])
-    return chats
-
-
-def conversation_of(item: TextItem) -> list[dict[str, str]]:
-    """Return a text's own turns, or itself as the user's one turn, as chat templates take them."""
-    turns = item.turns or (Turn("user", item.text),)
-    return [turn._asdict() for turn in turns]
+        asked, told = Turn("user", prompt), Turn("assistant", answer.strip())
+        if answers:
+            yield TextItem(prompt + answer, (asked, told))
+        else:
+            yield TextItem(prompt, (asked,))
 
 
 def _names(tasks_dir: Path | None) -> list[str]:

@@ -20,7 +20,7 @@ from pruning_core.engine.choices import accuracy, encode, score
 from pruning_core.engine.evaluate import perplexity
 from pruning_core.engine.model import StreamedModel
 from pruning_core.intake.checkpoint import inspect
-from pruning_core.intake.tasks import documents, find, load, questions
+from pruning_core.intake.tasks import find, load, questions, readings
 from tests.conftest import REPOSITORY
 
 pytestmark = [pytest.mark.quality, pytest.mark.timeout(1500)]
@@ -110,7 +110,9 @@ def test_perplexity_agrees_with_a_plain_loop_over_the_stock_model(
 ) -> None:
     data = load(find("wikitext2", shared_dir / "data"), "eval", cache_dir=None)
     tokenizer = AutoTokenizer.from_pretrained(smollm2)
-    ids = tokenizer("\n\n".join(documents(data)[:40]), verbose=False)["input_ids"]
+    ids = tokenizer(
+        "\n\n".join([item.text for item in readings(data, answers=True)][:40]), verbose=False
+    )["input_ids"]
     windows = torch.tensor(ids[:1024]).view(2, 512)
     stock: Any = AutoModelForCausalLM.from_pretrained(smollm2, dtype=torch.float32).eval()
     with torch.no_grad():

@@ -84,10 +84,17 @@ def test_every_shipped_task_has_its_row_in_the_page() -> None:
         assert task.declaration.description in row
 
 
+def texts(data: tasks.Data, *, answers: bool = True) -> list[str]:
+    return [item.text for item in tasks.readings(data, answers=answers)]
+
+
+def turns(data: tasks.Data, *, answers: bool = True) -> list[list[dict[str, str]]]:
+    read = tasks.readings(data, answers=answers)
+    return [[turn._asdict() for turn in item.turns] for item in read]
+
+
 def test_the_built_in_task_is_split_by_topic_without_overlap() -> None:
-    calibration, evaluation = (
-        tasks.documents(loaded("python_docs", split, None)) for split in SPLITS
-    )
+    calibration, evaluation = (texts(loaded("python_docs", split, None)) for split in SPLITS)
     assert not set(calibration) & set(evaluation)
     assert sum(map(len, evaluation)) > 50_000
     assert SHIPPED["python_docs"].bytes("calibration") == sum(
@@ -212,8 +219,8 @@ def test_a_task_is_one_file_beside_its_data(tmp_path: Path) -> None:
 def test_a_folder_alone_is_a_task(tmp_path: Path) -> None:
     folder_of(tmp_path, "mine", calibration='{"id": "1", "text": "one"}\n\n{"text": "two"}\n')
     folder_of(tmp_path, "mine", eval='{"text": "three"}\n')
-    assert tasks.documents(loaded("mine", "calibration", tmp_path)) == ["one", "two"]
-    assert tasks.documents(loaded("mine", "eval", tmp_path)) == ["three"]
+    assert texts(loaded("mine", "calibration", tmp_path)) == ["one", "two"]
+    assert texts(loaded("mine", "eval", tmp_path)) == ["three"]
     assert tasks.find("mine", tmp_path).bytes("eval") == 18
 
 
@@ -228,7 +235,7 @@ def test_a_folder_wins_over_the_hub_and_the_built_in_task(tmp_path: Path) -> Non
     folder_of(tmp_path, "c4", calibration='{"text": "mine"}')
     folder_of(tmp_path, "python_docs", calibration='{"text": "mine"}')
     for name in ("c4", "python_docs"):
-        assert tasks.documents(loaded(name, "calibration", tmp_path)) == ["mine"]
+        assert texts(loaded(name, "calibration", tmp_path)) == ["mine"]
     assert "c4" in refusal(lambda: loaded("c4", "eval", tmp_path))
     assert tasks.find("c4", tmp_path).bytes("eval") == 0
 
@@ -242,14 +249,14 @@ def test_reading_stops_at_the_limit(tmp_path: Path) -> None:
 def test_questions_as_texts_and_as_turns(tmp_path: Path) -> None:
     data = loaded("quiz", "eval", folder_of(tmp_path, "quiz", eval=QUIZ))
     prompt = "Question: 2 + 2\nAnswer:"
-    assert tasks.texts(data, answers=True) == [f"{prompt} 4"]
-    assert tasks.texts(data, answers=False) == [prompt]
+    assert texts(data) == [f"{prompt} 4"]
+    assert texts(data, answers=False) == [prompt]
     user, assistant = (
         {"role": "user", "content": prompt},
         {"role": "assistant", "content": "4"},
     )
-    assert tasks.turns(data, answers=True) == [[user, assistant]]
-    assert tasks.turns(data, answers=False) == [[user]]
+    assert turns(data) == [[user, assistant]]
+    assert turns(data, answers=False) == [[user]]
 
 
 # What is wrong with a task
