@@ -1,11 +1,11 @@
 """Do two versions of the code write the same bytes and say the same? Over every family, method and pattern.
 
-    python -m bench.same_results before.json     in the one checkout
-    python -m bench.same_results after.json      in the other
-    python -m bench.same_results before.json after.json
+    python -m bench.same_results record before.json     in the one checkout; model types may follow, else all
+    python -m bench.same_results record after.json      in the other
+    python -m bench.same_results compare before.json after.json
 
 The first two run every case on tiny random models and note digests of the checkpoint and of the report, or how the case was
-refused; the third compares. Times, paths and versions are left out of the report. The fresh process that loads each result
+refused; the third compares. Times, paths, versions and the model card are left out. The fresh process that loads each result
 is passed over: what it says follows from the bytes.
 """
 
@@ -16,7 +16,7 @@ import json
 import shutil
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -40,10 +40,12 @@ REFIT = {"refinement": ["refit"]}
 DENSE = {"refinement": [{"name": "refit", "target": "dense"}]}
 ELEMENT = ("magnitude", "wanda", "ria", "crepe", "sparsegpt", "alps")
 INNER = ("flap", "goa", "wanda_sp", "random_units", "contextual")
+CARD = "README.md"
+"""The model card names the day."""
 VOLATILE = {
     "seconds", "started_at", "finished_at", "phases", "versions", "memory", "timing", "path", "paths", "folder",
     "peak_memory_bytes", "forward_seconds", "loads_in", "sample", "dense_sample", "device", "hardware", "threads",
-    "fingerprint",
+    "fingerprint", "origin",
 }  # fmt: skip
 
 
@@ -72,59 +74,45 @@ def element_cases() -> Iterator[Fields]:
 def unit_cases() -> Iterator[Fields]:
     """Yield what removes units, or writes zeros in their place."""
     for pattern in ("units", ZERO):
-        for method in INNER:
-            yield {"method": method, "pattern": pattern, "sparsity": 0.1}
-        for method in ("flap", "goa", "wanda_sp"):
-            for kind in ("neurons", "kv_groups"):
-                one = {"name": method, "units": [kind]}
-                yield {"method": one, "pattern": pattern, "sparsity": 0.08, **REFIT}
-        yield {"method": "wanda_sp", "pattern": pattern, "sparsity": 0.1, **DENSE}
-        yield {
-            "method": {"name": "flap", "compensation": "bias"},
-            "pattern": pattern,
-            "sparsity": 0.1,
-        }
-        yield {"method": {"name": "goa", "reconstruct": True}, "pattern": pattern, "sparsity": 0.1}
-        for way in ("similarity", "similarity_protected"):
-            yield {"method": {"name": "goa", "heads_by": way}, "pattern": pattern, "sparsity": 0.1}
-        identity = {"name": "goa", "covariance": "identity", "gated_form": "channel"}
-        yield {"method": identity, "pattern": pattern, "sparsity": 0.1}
-        by_threshold = {
-            "name": "goa",
-            "heads_by": "similarity",
-            "units": ["kv_groups"],
-            "threshold": 5.0,
-        }
-        yield {"method": by_threshold, "pattern": pattern}
-        yield {"method": "diet", "pattern": pattern, "sparsity": 0.2}
-        yield {"method": "diet", "pattern": pattern, "sparsity": 0.2, **DENSE}
-        yield {"method": {"name": "diet", "rescale": False}, "pattern": pattern, "sparsity": 0.2}
-        yield {
-            "method": {"name": "diet", "granularity": "units"},
-            "pattern": pattern,
-            "sparsity": 0.1,
-        }
-        for way in ({}, {"contiguous": True}, {"rescore": True}):
-            yield {"method": {"name": "layer_drop", **way}, "pattern": pattern, "sparsity": 0.2}
-        for kind in ("hidden", "layers"):
-            yield {
-                "method": {"name": "random_units", "units": [kind]},
-                "pattern": pattern,
-                "sparsity": 0.2,
-            }
-        relative = {"name": "contextual", "relative": 0.9}
-        yield {"method": relative, "pattern": pattern}
-        yield {
-            "method": relative | {"parts": ["linear", "activation", "embedding"]},
-            "pattern": pattern,
-        }
-        yield {
-            "method": {"name": "contextual", "parts": ["embedding"]},
-            "pattern": pattern,
-            "sparsity": 0.05,
-        }
+        for case in (*inner_cases(), *whole_cases()):
+            yield {"pattern": pattern, **case}
     yield {"method": {"name": "goa", "blocks": "inner"}, "pattern": ZERO, "sparsity": 0.1}
     yield {"method": {"name": "diet", "granularity": "per_layer"}, "pattern": ZERO, "sparsity": 0.2}
+
+
+def inner_cases() -> Iterator[Fields]:
+    """Yield what takes heads and neurons out of every block."""
+    some = {"sparsity": 0.1}
+    for name in INNER:
+        yield {"method": name, **some}
+    for name in ("flap", "goa", "wanda_sp"):
+        for kind in ("neurons", "kv_groups"):
+            yield {"method": {"name": name, "units": [kind]}, "sparsity": 0.08, **REFIT}
+    yield {"method": "wanda_sp", **some, **DENSE}
+    yield {"method": {"name": "flap", "compensation": "bias"}, **some}
+    yield {"method": {"name": "goa", "reconstruct": True}, **some}
+    yield {"method": {"name": "goa", "covariance": "identity", "gated_form": "channel"}, **some}
+    for way in ("similarity", "similarity_protected"):
+        yield {"method": {"name": "goa", "heads_by": way}, **some}
+    alike = {"name": "goa", "heads_by": "similarity", "units": ["kv_groups"]}
+    yield {"method": alike | {"threshold": 5.0}}
+    yield {"method": {"name": "diet", "granularity": "units"}, **some}
+    yield {"method": {"name": "contextual", "relative": 0.9}}
+
+
+def whole_cases() -> Iterator[Fields]:
+    """Yield what takes residual dimensions, blocks or tokens."""
+    fifth = {"sparsity": 0.2}
+    yield {"method": "diet", **fifth}
+    yield {"method": "diet", **fifth, **DENSE}
+    yield {"method": {"name": "diet", "rescale": False}, **fifth}
+    for way in ({}, {"contiguous": True}, {"rescore": True}):
+        yield {"method": {"name": "layer_drop", **way}, **fifth}
+    for kind in ("hidden", "layers"):
+        yield {"method": {"name": "random_units", "units": [kind]}, **fifth}
+    parts = {"name": "contextual", "parts": ["linear", "activation", "embedding"]}
+    yield {"method": parts | {"relative": 0.9}}
+    yield {"method": {"name": "contextual", "parts": ["embedding"]}, "sparsity": 0.05}
 
 
 def run_case(dense: Path, fields: Fields, out: Path) -> str:
@@ -137,6 +125,8 @@ def run_case(dense: Path, fields: Fields, out: Path) -> str:
     digest = hashlib.sha256()
     checkpoint = out / "checkpoint"
     for file in sorted(path for path in checkpoint.rglob("*") if path.is_file()):
+        if file.name == CARD:
+            continue
         digest.update(f"{file.relative_to(checkpoint)}\n".encode())
         digest.update(hashlib.sha256(file.read_bytes()).digest())
     said = json.dumps(steady(report.model_dump(mode="json")), sort_keys=True)
@@ -151,7 +141,11 @@ def steady(value: Any) -> Any:
             for key, inner in value.items()
             if key not in VOLATILE and not key.endswith(("seconds", "_at"))
         }
-    return [steady(inner) for inner in value] if isinstance(value, list) else value
+    if isinstance(value, list):
+        return [
+            steady(one) for one in value if not (isinstance(one, dict) and one.get("path") == CARD)
+        ]
+    return value
 
 
 def answered(_module: str, *_arguments: str, **_more: Any) -> str:
@@ -159,12 +153,12 @@ def answered(_module: str, *_arguments: str, **_more: Any) -> str:
     return json.dumps({"loads_in": {}, "max_logit_difference": 0.0, "sample": "", "speed": None})
 
 
-def collect(target: Path) -> None:
+def collect(target: Path, model_types: Sequence[str]) -> None:
     """Run all cases that the file lacks."""
     torch.set_num_threads(1)
     known: dict[str, str] = json.loads(target.read_text()) if target.is_file() else {}
     cases = [*element_cases(), *unit_cases()]
-    for model_type in MODEL_TYPES:
+    for model_type in model_types:
         with tempfile.TemporaryDirectory() as folder, mock.patch.object(helper, "run", answered):
             dense = tiny.save(Path(folder) / "dense", model_type)
             for fields in cases:
@@ -188,7 +182,7 @@ def compare(before: Path, after: Path) -> bool:
 
 
 if __name__ == "__main__":
-    paths = [Path(argument) for argument in sys.argv[1:]]
-    if len(paths) == 2:
-        sys.exit(not compare(*paths))
-    collect(paths[0])
+    action, path, *others = sys.argv[1:]
+    if action == "compare":
+        sys.exit(not compare(Path(path), Path(others[0])))
+    collect(Path(path), others or MODEL_TYPES)
