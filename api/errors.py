@@ -10,7 +10,7 @@ from fastapi.responses import JSONResponse
 from pydantic import BaseModel, Field
 from starlette.requests import Request
 
-from pruning_core.text import MESSAGE, shown_document
+from pruning_core.printable import MESSAGE, shown_document
 
 PROBLEM_JSON = "application/problem+json"
 RETRY_SECONDS = 5

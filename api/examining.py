@@ -11,10 +11,10 @@ from anyio import BrokenWorkerProcess, to_process, to_thread
 
 from api.deps import Parts
 from api.errors import Problem
+from pruning_core.datasets import uploads
+from pruning_core.datasets.file_formats import Format
+from pruning_core.datasets.uploads import Examined
 from pruning_core.errors import DatasetInvalid
-from pruning_core.intake import userfiles
-from pruning_core.intake.file_formats import Format
-from pruning_core.intake.userfiles import Examined
 
 SMALL = 1 << 18
 """Bytes that are read faster than a process starts."""
@@ -65,7 +65,7 @@ def _examine(path: Path, declared: Format | None, name: str) -> Examined:
 
 
 def _read(path: Path, declared: Format | None, name: str) -> Examined:
-    return userfiles.survey(path, format=declared, name=name)
+    return uploads.survey(path, format=declared, name=name)
 
 
 def _too_large(name: str) -> DatasetInvalid:

@@ -10,9 +10,10 @@ from typing import Any
 from api import presets, schemas, userfiles
 from api.deps import Caller, Parts
 from api.errors import Problem
+from pruning_core.admission import estimate, submission
+from pruning_core.checkpoints.facts import CheckpointFacts
 from pruning_core.errors import HubUnavailable, PruningError
-from pruning_core.intake import admission, estimate, hub_model
-from pruning_core.intake.checkpoint import CheckpointFacts
+from pruning_core.fetch import hub_model
 from pruning_core.spec.model import ModelRef
 from pruning_core.spec.prune import PruneSpec
 from store.settings import Settings
@@ -37,7 +38,7 @@ def admit(body: schemas.JobSubmission, caller: Caller, parts: Parts) -> Admissio
     try:
         prune = presets.resolve(prune, caller, parts)
         files = userfiles.resolve(prune, caller, parts)
-        facts = admission.check(
+        facts = submission.check(
             body.model,
             prune,
             roots=settings.model_roots,

@@ -8,16 +8,16 @@ from dataclasses import replace
 from itertools import pairwise
 
 from api import inspection_schemas
-from pruning_core.families.further import noted
-from pruning_core.families.layout import Layout
-from pruning_core.intake import hub_model
-from pruning_core.intake.admission import inspect_local
-from pruning_core.intake.checkpoint import CheckpointFacts
-from pruning_core.intake.sizes import NAMES, Cutter, layout_of
+from pruning_core.admission.submission import inspect_local
+from pruning_core.checkpoints.facts import CheckpointFacts
+from pruning_core.fetch import hub_model
 from pruning_core.spec.methods import METHODS, method_name
 from pruning_core.spec.model import ModelRef
 from pruning_core.spec.patterns import Units
 from pruning_core.spec.unit_methods import Contextual, Diet, RandomUnits, UnitKind, UnitMethod
+from pruning_core.structure.further import noted
+from pruning_core.structure.layout import Layout
+from pruning_core.structure.sizes import NAMES, Cutter, layout_of
 from store.settings import Settings
 
 MAX_LISTED = 64

@@ -15,13 +15,13 @@ from pydantic import (
     field_validator,
 )
 
-from pruning_core.intake.declaration import TaskKind
-from pruning_core.intake.tasks import Origin
-from pruning_core.intake.userfiles import Use
+from pruning_core.datasets.declaration import TaskKind
+from pruning_core.datasets.tasks import Origin
+from pruning_core.datasets.uploads import Use
+from pruning_core.printable import VISIBLE, plain
 from pruning_core.spec.base import Frozen
 from pruning_core.spec.model import ModelRef
 from pruning_core.spec.prune import PruneSpec
-from pruning_core.text import VISIBLE, plain
 
 Plain = Annotated[str, StringConstraints(pattern=VISIBLE), AfterValidator(plain)]
 Name = Annotated[Plain, StringConstraints(min_length=1, max_length=200)]

@@ -22,9 +22,9 @@ from api import schemas
 from api.deps import Caller, Parts
 from api.errors import FieldError, Problem
 from api.resources import upload_resource
-from pruning_core.intake import userfiles
-from pruning_core.intake.file_formats import Format
-from pruning_core.intake.userfiles import Examined
+from pruning_core.datasets import uploads
+from pruning_core.datasets.file_formats import Format
+from pruning_core.datasets.uploads import Examined
 from store import files
 from store.tables import new_id
 
@@ -51,7 +51,7 @@ class Received:
     """What arrived."""
 
     name: str
-    use: userfiles.Use
+    use: uploads.Use
     format: Format | None
     bytes: int
     sha256: str

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from api.deps import Caller, Parts
+from pruning_core.datasets.uploads import UserFile
 from pruning_core.errors import DatasetNotFound
-from pruning_core.intake.userfiles import UserFile
 from pruning_core.spec.prune import PruneSpec
 from store import files
 

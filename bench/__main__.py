@@ -21,11 +21,11 @@ from rich.table import Table
 
 from bench import peers
 from bench.model import smollm2
-from pruning_core.engine import device as devices
-from pruning_core.engine.calibration import Texts
-from pruning_core.intake.checkpoint import inspect
-from pruning_core.intake.sources import Sources
+from pruning_core.checkpoints.facts import inspect
+from pruning_core.datasets.data_used import Sources
 from pruning_core.spec.calibration import Calibration
+from pruning_core.system import device as devices
+from pruning_core.text.windows import Texts
 
 TEXT = {"tasks": [{"name": "python_docs", "samples": 32}], "seq_len": 512}
 SPECS: dict[str, dict[str, Any]] = {

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 from bench.model import smollm2
-from pruning_core.pipeline import prune
+from pruning_core.pipeline.phases import prune
 from pruning_core.spec.prune import PruneSpec
 from pruning_core.spec.report import Report
 

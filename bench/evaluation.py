@@ -22,11 +22,12 @@ from transformers import AutoTokenizer
 from bench.model import smollm2
 from bench.page import RESULTS, write
 from pruning_core import settings
-from pruning_core.engine import device as devices
-from pruning_core.engine.choices import encode, score
-from pruning_core.engine.model import StreamedModel
-from pruning_core.intake.checkpoint import inspect
-from pruning_core.intake.tasks import Question, find, load, questions
+from pruning_core.checkpoints.facts import inspect
+from pruning_core.datasets.tasks import Question, find, load, questions
+from pruning_core.evaluate.multiple_choice import score
+from pruning_core.model.streamed import StreamedModel
+from pruning_core.system import device as devices
+from pruning_core.text.question_tokens import encode
 
 TASK = "arc_easy"
 BATCHES = (1, 2, 4, 8, 16)

@@ -6,7 +6,7 @@ import importlib
 import importlib.util
 from pathlib import Path
 
-from pruning_core.engine.gguf import convert
+from pruning_core.convert.from_gguf import convert
 
 CACHE = Path(".secateur") / "cache"
 

@@ -20,16 +20,16 @@ import torch
 from bench.model import smollm2
 from bench.page import write
 from pruning_core import settings
-from pruning_core.engine import device as devices
-from pruning_core.engine.calibration import Texts
-from pruning_core.engine.evaluate import perplexity
-from pruning_core.engine.model import StreamedModel
-from pruning_core.intake.checkpoint import inspect
-from pruning_core.intake.sources import Sources
-from pruning_core.pipeline import prune
+from pruning_core.checkpoints.facts import inspect
+from pruning_core.datasets.data_used import Sources
+from pruning_core.evaluate.perplexity import perplexity
+from pruning_core.model.streamed import StreamedModel
+from pruning_core.pipeline.phases import prune
 from pruning_core.spec.calibration import Calibration
 from pruning_core.spec.evaluation import Evaluation
 from pruning_core.spec.prune import PruneSpec
+from pruning_core.system import device as devices
+from pruning_core.text.windows import Texts
 
 RESULTS = Path("docs/benchmarks.json")
 METHODS: dict[str, dict[str, Any]] = {

@@ -23,11 +23,11 @@ from unittest import mock
 
 import torch
 
-from pruning_core.engine import helper
 from pruning_core.errors import PruningError
 from pruning_core.families import FAMILIES
-from pruning_core.pipeline import prune
+from pruning_core.pipeline.phases import prune
 from pruning_core.spec.prune import PruneSpec
+from pruning_core.system import subprocesses
 from tests import tiny
 
 Fields = dict[str, Any]
@@ -159,7 +159,10 @@ def collect(target: Path, model_types: Sequence[str]) -> None:
     known: dict[str, str] = json.loads(target.read_text()) if target.is_file() else {}
     cases = [*element_cases(), *unit_cases()]
     for model_type in model_types:
-        with tempfile.TemporaryDirectory() as folder, mock.patch.object(helper, "run", answered):
+        with (
+            tempfile.TemporaryDirectory() as folder,
+            mock.patch.object(subprocesses, "run", answered),
+        ):
             dense = tiny.save(Path(folder) / "dense", model_type)
             for fields in cases:
                 key = f"{model_type} {json.dumps(fields, sort_keys=True)}"

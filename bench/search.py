@@ -20,20 +20,20 @@ from scipy.stats import qmc, spearmanr
 from bench.gini import Part, part_gini
 from bench.model import smollm2
 from pruning_core import settings
-from pruning_core.engine import device as devices
-from pruning_core.engine.activations import Activations
-from pruning_core.engine.calibration import Texts
-from pruning_core.engine.matrix import InputGroup
-from pruning_core.engine.model import StreamedModel
-from pruning_core.engine.searching import Judge, search
-from pruning_core.engine.stats import Stats
-from pruning_core.intake.checkpoint import inspect
-from pruning_core.intake.sources import Sources
-from pruning_core.search.pho import Proxy
-from pruning_core.search.space import RIA, kernel_at
+from pruning_core.checkpoints.facts import inspect
+from pruning_core.datasets.data_used import Sources
+from pruning_core.decide.search import Judge, search
+from pruning_core.model.hidden_states import Activations
+from pruning_core.model.matrix import InputGroup
+from pruning_core.model.streamed import StreamedModel
+from pruning_core.numerics.statistics import Stats
+from pruning_core.searches.pho import Proxy
+from pruning_core.searches.space import RIA, kernel_at
 from pruning_core.spec.calibration import Calibration
 from pruning_core.spec.patterns import removed_count
 from pruning_core.spec.prune import PruneSpec
+from pruning_core.system import device as devices
+from pruning_core.text.windows import Texts
 
 RESULTS = Path("docs/search.json")
 SEARCH_WINDOWS = 8

@@ -19,14 +19,14 @@ import numpy as np
 import torch
 from transformers import AutoModelForCausalLM
 
-from pruning_core.engine import device as devices
-from pruning_core.engine.activations import Activations
-from pruning_core.engine.checkpoint import Ledger
-from pruning_core.engine.model import StreamedModel
-from pruning_core.engine.plan import Plan
-from pruning_core.engine.prune_elements import element_walk
-from pruning_core.intake.checkpoint import inspect
+from pruning_core.checkpoints.facts import inspect
+from pruning_core.model.hidden_states import Activations
+from pruning_core.model.streamed import StreamedModel
+from pruning_core.plans.element import Plan
+from pruning_core.prune.elements import element_walk
+from pruning_core.prune.ledger import Ledger
 from pruning_core.spec.prune import PruneSpec
+from pruning_core.system import device as devices
 
 ROUNDS = 3
 

@@ -26,31 +26,31 @@ from transformers import AutoConfig, AutoModelForCausalLM
 from bench.model import gemma3, smollm2
 from bench.page import RESULTS, shape_key, write
 from pruning_core import settings
-from pruning_core.engine import device as devices
-from pruning_core.engine.calibration import Texts
-from pruning_core.engine.choices import score
-from pruning_core.engine.evaluate import token_losses
-from pruning_core.engine.matrix import input_groups
-from pruning_core.engine.measure import Measured, Yardsticks, accuracies, perplexities
-from pruning_core.engine.model import StreamedModel
-from pruning_core.engine.progress import Silent
-from pruning_core.engine.throughput import throughput
-from pruning_core.engine.unit_observe import profiles
-from pruning_core.engine.units import zero_residual
+from pruning_core.checkpoints.facts import inspect
+from pruning_core.datasets.data_used import Sources
+from pruning_core.decide.observe import profiles
 from pruning_core.errors import PruningError, SizeUnreachable, UnitsUnsupported
-from pruning_core.intake.checkpoint import inspect
-from pruning_core.intake.sizes import Cutter, Target, layout_of
-from pruning_core.intake.sources import Sources
-from pruning_core.methods import diet
-from pruning_core.pipeline import prune
-from pruning_core.run import prepare
+from pruning_core.evaluate.compare import Measured, Yardsticks, accuracies, perplexities
+from pruning_core.evaluate.multiple_choice import score
+from pruning_core.evaluate.perplexity import token_losses
+from pruning_core.evaluate.throughput import throughput
+from pruning_core.model.matrix import input_groups
+from pruning_core.model.streamed import StreamedModel
+from pruning_core.model.unit_groups import zero_residual
+from pruning_core.pipeline.phases import prune
+from pruning_core.pipeline.run import prepare
+from pruning_core.pipeline.unit_walk import UnitWalk
 from pruning_core.spec.calibration import Calibration
 from pruning_core.spec.evaluation import Evaluation
 from pruning_core.spec.patterns import Units
 from pruning_core.spec.prune import PruneSpec
 from pruning_core.spec.report import Accuracy, Report
 from pruning_core.spec.unit_methods import Diet
-from pruning_core.unit_walk import UnitWalk
+from pruning_core.structure.sizes import Cutter, Target, layout_of
+from pruning_core.system import device as devices
+from pruning_core.system.progress import Silent
+from pruning_core.text.windows import Texts
+from pruning_core.unit_methods import diet
 
 MODELS: dict[str, Callable[[], Path]] = {"smollm2": smollm2, "gemma3": gemma3}
 TASKS = ("boolq", "piqa", "hellaswag", "winogrande", "arc_easy", "arc_challenge", "openbookqa")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 from typing import Any, ClassVar, Final, Literal
 
-from pruning_core.text import MESSAGE, shown
+from pruning_core.printable import MESSAGE, shown
 
 NO_SPACE: Final = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 """What a system says of a disk, a quota or a limit on a file that is exhausted."""

@@ -35,7 +35,7 @@ class NewFile:
     sha256: str
     key: str
     splits: Mapping[str, Any] | None = None
-    """Items and bytes of text of each split: `pruning_core.intake.userfiles.SplitSize` as JSON."""
+    """Items and bytes of text of each split: `pruning_core.datasets.uploads.SplitSize` as JSON."""
 
 
 @dataclass(frozen=True)

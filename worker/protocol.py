@@ -7,12 +7,12 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, Field, TypeAdapter, ValidationError
 
-from pruning_core.intake.userfiles import LocalPath, UserFile
+from pruning_core.datasets.uploads import LocalPath, UserFile
+from pruning_core.printable import MESSAGE, shown_document
 from pruning_core.spec.base import Frozen
 from pruning_core.spec.model import ModelRef
 from pruning_core.spec.prune import PruneSpec
 from pruning_core.spec.report import Progress, Report
-from pruning_core.text import MESSAGE, shown_document
 
 ATTEMPT_FILE = "attempt.json"
 LOG_FILE = "log.txt"

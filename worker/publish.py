@@ -7,8 +7,8 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+from pruning_core.admission.presets import Preset
 from pruning_core.errors import QualityGateFailed
-from pruning_core.intake.presets import Preset
 from pruning_core.spec.methods import CRePE
 from pruning_core.spec.model import ModelRef
 from pruning_core.spec.patterns import NofM

@@ -16,10 +16,10 @@ from typing import TYPE_CHECKING, BinaryIO
 import structlog
 from pydantic import BaseModel
 
-from pruning_core.engine.progress import Tracker
+from pruning_core.admission import submission
 from pruning_core.errors import ResumeMismatch
-from pruning_core.intake import admission
 from pruning_core.spec.report import Origin, Progress, Report
+from pruning_core.system.progress import Tracker
 from store import logs
 from worker import BEGUN
 from worker.failures import explain
@@ -123,7 +123,7 @@ def run(attempt: Attempt, folder: Path, conversation: Conversation) -> Report:
     """Check again what may have changed since the submit, fetch the model, prune."""
     tracker = Tracker(conversation, _spent(attempt))
     tracker.begin("resolving")
-    admission.check(
+    submission.check(
         attempt.model,
         attempt.prune,
         roots=attempt.model_roots,
@@ -171,10 +171,10 @@ def prune(
     source: Source, attempt: Attempt, origin: Origin, folder: Path, tracker: Tracker
 ) -> Report:
     """Prune; state of another specification or version in the work folder is thrown away."""
-    from pruning_core import pipeline
+    from pruning_core.pipeline import phases
 
     def begin() -> Report:
-        return pipeline.prune(
+        return phases.prune(
             source.path,
             attempt.prune,
             folder,

@@ -9,12 +9,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from pruning_core.engine import gguf, hub
-from pruning_core.engine.progress import Tracker
-from pruning_core.intake.checkpoint import is_gguf
-from pruning_core.intake.private import view
-from pruning_core.intake.source import allowed_path
+from pruning_core.checkpoints.facts import is_gguf
+from pruning_core.checkpoints.private_view import view
+from pruning_core.convert import from_gguf
+from pruning_core.fetch import hub_download
+from pruning_core.fetch.allowed_paths import allowed_path
 from pruning_core.spec.model import ModelRef
+from pruning_core.system.progress import Tracker
 
 LOOK_SECONDS = 5.0
 
@@ -36,8 +37,8 @@ def fetch(model: ModelRef, *, roots: Sequence[Path], cache_dir: Path, tracker: T
     """
     if model.repo is not None:
         tracker.begin("downloading", unit="byte")
-        with growth_told(hub.folder_of(model.repo, cache_dir), _of_download(tracker)):
-            path, commit = hub.download(model.repo, model.revision, cache_dir)
+        with growth_told(hub_download.folder_of(model.repo, cache_dir), _of_download(tracker)):
+            path, commit = hub_download.download(model.repo, model.revision, cache_dir)
         return Source(path, cache_dir, commit)
     assert model.path is not None
     path, root = allowed_path(model.path, roots)
@@ -47,7 +48,9 @@ def fetch(model: ModelRef, *, roots: Sequence[Path], cache_dir: Path, tracker: T
     own = tempfile.TemporaryDirectory()
     with own as folder, view(model.path, Path(folder) / "view", root=root) as file:
         return Source(
-            gguf.convert(file, cache_dir, _of_conversion(tracker), tracker.waiting), cache_dir, None
+            from_gguf.convert(file, cache_dir, _of_conversion(tracker), tracker.waiting),
+            cache_dir,
+            None,
         )
 
 

@@ -13,9 +13,9 @@ from typing import Any
 
 import structlog
 
-from pruning_core.engine.files import is_disk_full
 from pruning_core.spec.model import ModelRef
 from pruning_core.spec.report import Progress, Report
+from pruning_core.system.files import is_disk_full
 from store import files as uploads
 from store.artifacts import LocalArtifacts, attempt_prefix
 from store.errors import LeaseLost

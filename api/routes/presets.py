@@ -8,7 +8,7 @@ from fastapi import APIRouter
 
 from api import schemas
 from api.deps import PartsDep, Reader
-from pruning_core.intake.presets import Preset, shipped
+from pruning_core.admission.presets import Preset, shipped
 from store import presets
 
 router = APIRouter(prefix="/v1/presets", tags=["discovery"])

@@ -7,7 +7,7 @@ from fastapi import APIRouter
 from api import schemas
 from api.deps import AnyKey, PartsDep
 from pruning_core import settings
-from pruning_core.intake import tasks
+from pruning_core.datasets import tasks
 
 router = APIRouter(prefix="/v1/tasks", tags=["discovery"])
 

@@ -20,8 +20,8 @@ from collections.abc import Sequence
 
 import torch
 
-from pruning_core.engine.allocation import bounded, weighted_mean
 from pruning_core.errors import NumericalFailure
+from pruning_core.selection.ratios import bounded, weighted_mean
 from pruning_core.spec.composition import AlphaPruning
 
 BINS = 100

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 
 import torch
 
-from pruning_core.engine.allocation import bounded
+from pruning_core.selection.ratios import bounded
 from pruning_core.spec.composition import Owl
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from pruning_core.engine.allocation import bounded
+from pruning_core.selection.ratios import bounded
 from pruning_core.spec.composition import DepthRamp
 
 

@@ -24,7 +24,7 @@ NormKind = Literal["rms", "rms_plus_one", "layer"]
 class Fold:
     """An order of one matrix's inputs that other matrices of the block can absorb in their output rows.
 
-    Names are those of `engine.matrix`: the module's path within the block, with `[part]` for a part of a fused
+    Names are those of `model.matrix`: the module's path within the block, with `[part]` for a part of a fused
     module. `*` stands for one expert, the same one throughout. Between the writers and the reader nothing may tell
     one channel from another: no norm with a weight, no scale.
 
@@ -42,7 +42,7 @@ class Fold:
 
 @dataclass(frozen=True)
 class Attention:
-    """The matrices of an attention, by the names of `engine.matrix`.
+    """The matrices of an attention, by the names of `model.matrix`.
 
     Attributes:
         queries, keys, values: One row per channel of a head.
@@ -59,7 +59,7 @@ class Attention:
 
 @dataclass(frozen=True)
 class FeedForward:
-    """The matrices of a feed-forward, by the names of `engine.matrix`.
+    """The matrices of a feed-forward, by the names of `model.matrix`.
 
     Attributes:
         inputs: One row per neuron: gate and up, or fc1.
@@ -187,7 +187,7 @@ class Family:
         return found | dict(self.fixed)
 
     def place(self, matrix: str) -> Place:
-        """Return where a block keeps a matrix, by its name in `engine.matrix`."""
+        """Return where a block keeps a matrix, by its name in `model.matrix`."""
         expert = EXPERT.search(matrix)
         general = EXPERT.sub("*", matrix)
         for parameter, matrices in self.stacked.items():

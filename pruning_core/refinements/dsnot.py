@@ -25,9 +25,9 @@ from __future__ import annotations
 
 import torch
 
-from pruning_core.engine.patterns import Selector
-from pruning_core.engine.stats import Stats
-from pruning_core.methods import ria, wanda
+from pruning_core.element_methods import ria, wanda
+from pruning_core.numerics.statistics import Stats
+from pruning_core.selection.masks import Selector
 from pruning_core.spec.composition import Dsnot
 from pruning_core.spec.methods import RIA, Wanda
 from pruning_core.spec.patterns import NofM

@@ -8,14 +8,14 @@ from pathlib import Path
 
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
-from pruning_core.reporting import licence, naming, units, words
+from pruning_core.printable import shown
+from pruning_core.reporting import formatting, licence, naming, units
 from pruning_core.reporting.headline import headline
 from pruning_core.reporting.licence import Licence
 from pruning_core.reporting.rendering import rendered
 from pruning_core.spec.patterns import NofM
 from pruning_core.spec.recovery import RecoveryReport
 from pruning_core.spec.report import CalibrationReport, GateReport, Report
-from pruning_core.text import shown
 
 _MARKUP = re.compile(r"([\\`*_\[\]|#~$])")
 
@@ -99,9 +99,9 @@ def _values(report: Report, base_model: str | None, found: Licence | None) -> di
     return {
         "name": plain(_name(report, base_model)),
         "won": plain(headline(report)),
-        "done": plain(words.what_was_done(report)),
+        "done": plain(formatting.what_was_done(report)),
         "origin": [*_origin(report, base_model)],
-        "amount": plain(words.amount(report)),
+        "amount": plain(formatting.amount(report)),
         "method": plain(report.spec.method.name),
         "facts": [*_facts(report)],
         "shrinks": units.shrinks(report.spec),
@@ -110,7 +110,7 @@ def _values(report: Report, base_model: str | None, found: Licence | None) -> di
         "missed_gates": [plain(_missed(report, gate)) for gate in report.gates if not gate.passed],
         "warnings": [plain(warning) for warning in report.warnings],
         "licence": plain(found.name or found.identifier) if found else None,
-        "left_behind": plain(words.left_behind(report)),
+        "left_behind": plain(formatting.left_behind(report)),
         "fingerprint": report.fingerprint,
         "versions": plain(", ".join(f"{name} {one}" for name, one in report.versions.items())),
     }
@@ -125,7 +125,7 @@ def _origin(report: Report, base_model: str | None) -> Iterator[tuple[str, str]]
         yield "revision", plain(revision)
     if origin.job_id:
         yield "job", plain(" ".join(filter(None, (origin.job_name, f"({origin.job_id})"))))
-    yield "date", words.moment(report.finished_at)
+    yield "date", formatting.moment(report.finished_at)
 
 
 def _facts(report: Report) -> Iterator[tuple[str, str]]:
@@ -133,9 +133,9 @@ def _facts(report: Report) -> Iterator[tuple[str, str]]:
     if units.shrinks(report.spec):
         yield "parameters", f"{report.parameters:,} before, {report.parameters_after:,} after"
     elif not units.zeroes(report.spec):
-        yield "zeros in the pruned matrices", words.percent(report.sparsity)
+        yield "zeros in the pruned matrices", formatting.percent(report.sparsity)
     if not units.shrinks(report.spec):
-        yield "zeros among all parameters", words.percent(report.sparsity_model)
+        yield "zeros among all parameters", formatting.percent(report.sparsity_model)
     if report.rounding is not None:
         yield "weights", f"rounded to {report.rounding.dtype} when written"
     if report.gguf is not None:
@@ -158,11 +158,15 @@ def _tuning(report: Report, found: RecoveryReport) -> str:
     asked = report.spec.recovery
     tasks = asked.tasks if asked is not None else None
     named = tasks or tuple(report.calibration.tasks if report.calibration else ())
-    text = f" on {words.listed([naming.file_name(report, one) for one in named])}" if named else ""
+    text = (
+        f" on {formatting.listed([naming.file_name(report, one) for one in named])}"
+        if named
+        else ""
+    )
     teacher = ", distilled from the dense model" if found.distilled else ""
-    change = f"from {words.number(found.loss_before)} to {words.number(found.loss_after)}"
+    change = f"from {formatting.number(found.loss_before)} to {formatting.number(found.loss_after)}"
     gain = f"loss {change} on held-out windows" if found.best_step else "without gain, so undone"
-    steps = words.counted(found.steps, "step")
+    steps = formatting.counted(found.steps, "step")
     return f"{found.method}, {steps}, {found.trained_tokens:,} tokens{text}{teacher}; {gain}"
 
 
@@ -172,26 +176,32 @@ def _rows(report: Report) -> Iterator[tuple[str, ...]]:
         yield (
             plain(naming.task(report, one.task)),
             "perplexity",
-            words.with_interval(one.dense, one.dense_interval),
-            words.with_interval(one.pruned, one.pruned_interval),
-            words.judged_ratio(one),
+            formatting.with_interval(one.dense, one.dense_interval),
+            formatting.with_interval(one.pruned, one.pruned_interval),
+            formatting.judged_ratio(one),
         )
         if one.bits_per_byte_pruned is not None:
-            dense = words.with_interval(one.bits_per_byte_dense, None)
-            pruned = words.number(one.bits_per_byte_pruned)
+            dense = formatting.with_interval(one.bits_per_byte_dense, None)
+            pruned = formatting.number(one.bits_per_byte_pruned)
             yield (plain(naming.task(report, one.task)), "bits per byte", dense, pruned, "")
     for task in report.accuracy:
         for measure, score in (("acc", task.acc), ("acc\\_norm", task.acc_norm)):
             yield (
                 plain(naming.task(report, task.task)),
                 measure,
-                words.share_with_interval(score.dense, score.dense_interval),
-                words.share_with_interval(score.pruned, score.pruned_interval),
-                words.judged_score(score),
+                formatting.share_with_interval(score.dense, score.dense_interval),
+                formatting.share_with_interval(score.pruned, score.pruned_interval),
+                formatting.judged_score(score),
             )
     for figure in report.harness:
-        dense = words.with_interval(figure.dense, None)
-        yield (plain(figure.task), plain(figure.metric), dense, words.number(figure.pruned), "")
+        dense = formatting.with_interval(figure.dense, None)
+        yield (
+            plain(figure.task),
+            plain(figure.metric),
+            dense,
+            formatting.number(figure.pruned),
+            "",
+        )
 
 
 def plain(text: str) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections.abc import Callable, Iterator
 
-from pruning_core.reporting import units, words
+from pruning_core.reporting import formatting, units
 from pruning_core.reporting.elements import NOT_MEASURED, Folded, Table
 from pruning_core.reporting.plots import kind_of
 from pruning_core.spec.report import MatrixReport, Report
@@ -22,13 +22,16 @@ Cells = dict[str, dict[int, list[float]]]
 def matrix_grids(report: Report) -> Iterator[Folded]:
     """Yield the errors of all matrices, and what was removed of them where that differs."""
     errors = _matrices(report, lambda matrix: matrix.error)
-    yield from _folded("Relative output error of every matrix", errors, words.short)
+    yield from _folded("Relative output error of every matrix", errors, formatting.short)
     removed = _matrices(report, lambda matrix: matrix.sparsity)
     shares = {
-        words.short(value) for line in removed.values() for one in line.values() for value in one
+        formatting.short(value)
+        for line in removed.values()
+        for one in line.values()
+        for value in one
     }
     if len(shares) > 1:
-        yield from _folded("Share removed of every matrix", removed, words.about)
+        yield from _folded("Share removed of every matrix", removed, formatting.about)
 
 
 def unit_grids(report: Report) -> Iterator[Folded]:
@@ -43,7 +46,9 @@ def unit_grids(report: Report) -> Iterator[Folded]:
             ):
                 if value is not None:
                     errors.setdefault(kind, {}).setdefault(block.block, []).append(value)
-    yield from _folded("Relative output error of the units of every block", errors, words.short)
+    yield from _folded(
+        "Relative output error of the units of every block", errors, formatting.short
+    )
 
 
 def largest_errors(report: Report) -> Iterator[Table]:
@@ -61,8 +66,8 @@ def largest_errors(report: Report) -> Iterator[Table]:
         (
             matrix.name,
             " x ".join(map(str, matrix.shape)),
-            words.percent(matrix.sparsity),
-            words.number(error),
+            formatting.percent(matrix.sparsity),
+            formatting.number(error),
         )
         for error, matrix in found[:LARGEST]
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from pruning_core.reporting import naming, units, words
+from pruning_core.reporting import formatting, naming, units
 from pruning_core.spec.report import Accuracy, Perplexity, Report, SpeedReport
 
 MOST_NAMED = 2
@@ -22,12 +22,12 @@ def headline(report: Report) -> str:
 def _size(report: Report) -> str:
     larger = report.bytes_after / report.bytes_before - 1
     if not units.shrinks(report.spec):
-        zeros = f"{words.about(report.sparsity_model)} of the parameters are zeros"
+        zeros = f"{formatting.about(report.sparsity_model)} of the parameters are zeros"
         return f"{zeros} in files {_files(larger)}"
     fewer = 1 - report.parameters_after / report.parameters
     if abs(fewer + larger) < SAME:
-        return f"{words.about(fewer)} smaller"
-    return f"{words.about(fewer)} fewer parameters in files {_files(larger)}"
+        return f"{formatting.about(fewer)} smaller"
+    return f"{formatting.about(fewer)} fewer parameters in files {_files(larger)}"
 
 
 def _files(larger: float) -> str:
@@ -35,19 +35,19 @@ def _files(larger: float) -> str:
     if abs(larger) < SAME:
         return "of the same size"
     if larger < 0:
-        return f"{words.about(-larger)} smaller"
+        return f"{formatting.about(-larger)} smaller"
     return f"{_times(1 + larger)} as large"
 
 
 def _times(factor: float) -> str:
-    return words.tied(f"{factor:.3g} x")
+    return formatting.tied(f"{factor:.3g} x")
 
 
 def _quality(report: Report) -> Iterator[str]:
     yield from _perplexity(report, report.perplexity)
     yield from _accuracy(report, report.accuracy)
     if report.harness and not (report.perplexity or report.accuracy):
-        yield f"{words.counted(len(report.harness), 'figure')} of lm-evaluation-harness below"
+        yield f"{formatting.counted(len(report.harness), 'figure')} of lm-evaluation-harness below"
     if not (report.perplexity or report.accuracy or report.harness):
         yield "quality not measured"
 
@@ -58,7 +58,7 @@ def _perplexity(report: Report, measured: Sequence[Perplexity]) -> Iterator[str]
         yield from (_of_text(report, one) for one in measured)
     elif ratios:
         spread = _spread([f"{one:.3g}" for one in (min(ratios), max(ratios))])
-        yield f"perplexity {words.tied(f'{spread} x')} on {len(ratios)} texts"
+        yield f"perplexity {formatting.tied(f'{spread} x')} on {len(ratios)} texts"
     else:
         yield f"perplexity on {len(measured)} texts without the dense model's to compare with"
 
@@ -66,13 +66,13 @@ def _perplexity(report: Report, measured: Sequence[Perplexity]) -> Iterator[str]
 def _of_text(report: Report, one: Perplexity) -> str:
     name = naming.file_name(report, one.task)
     if one.ratio is None:
-        return f"perplexity {words.number(one.pruned)} on {name} (dense not measured)"
-    return f"perplexity {_times(one.ratio)} on {name}{_doubt(words.judged_ratio(one))}"
+        return f"perplexity {formatting.number(one.pruned)} on {name} (dense not measured)"
+    return f"perplexity {_times(one.ratio)} on {name}{_doubt(formatting.judged_ratio(one))}"
 
 
 def _doubt(verdict: str) -> str:
     """Return the verdict, unless the figure is beyond chance."""
-    return "" if verdict.endswith(words.BEYOND_CHANCE) else f" ({verdict})"
+    return "" if verdict.endswith(formatting.BEYOND_CHANCE) else f" ({verdict})"
 
 
 def _accuracy(report: Report, measured: Sequence[Accuracy]) -> Iterator[str]:
@@ -83,7 +83,7 @@ def _accuracy(report: Report, measured: Sequence[Accuracy]) -> Iterator[str]:
         yield from (_of_questions(report, one) for one in measured)
     elif changes:
         spread = _spread([f"{one:+.1f}" for one in (min(changes), max(changes))])
-        yield f"accuracy {words.tied(f'{spread} points')} on {len(changes)} tasks"
+        yield f"accuracy {formatting.tied(f'{spread} points')} on {len(changes)} tasks"
     else:
         yield f"accuracy on {len(measured)} tasks without the dense model's to compare with"
 
@@ -94,10 +94,10 @@ def _spread(ends: Sequence[str]) -> str:
 
 def _of_questions(report: Report, one: Accuracy) -> str:
     name, score = naming.file_name(report, one.task), one.acc
-    after = words.tied(f"{100 * score.pruned:.1f} %")
+    after = formatting.tied(f"{100 * score.pruned:.1f} %")
     if score.dense is None:
         return f"accuracy {after} on {name} (dense not measured)"
-    doubt = _doubt(words.judged_score(score))
+    doubt = _doubt(formatting.judged_score(score))
     return f"accuracy {100 * score.dense:.1f} to {after} on {name}{doubt}"
 
 
@@ -106,15 +106,15 @@ def _speed(speed: SpeedReport | None) -> str:
         return "speed not measured"
     if not speed.ratios:
         return "speed not compared with the dense model"
-    prefill, decode = (_faster(speed, phase) for phase in words.PHASES)
-    if prefill == decode and prefill in (words.UNRELIABLE, words.SAME):
+    prefill, decode = (_faster(speed, phase) for phase in formatting.PHASES)
+    if prefill == decode and prefill in (formatting.UNRELIABLE, formatting.SAME):
         return f"speed {prefill}"
     return f"speed {prefill} in prefill and {decode} in decode"
 
 
-def _faster(speed: SpeedReport, phase: words.Phase) -> str:
+def _faster(speed: SpeedReport, phase: formatting.Phase) -> str:
     """Return by how much, where that is beyond doubt."""
-    verdict = words.judged_speed(speed, phase)
-    if verdict in (words.UNRELIABLE, words.SAME):
+    verdict = formatting.judged_speed(speed, phase)
+    if verdict in (formatting.UNRELIABLE, formatting.SAME):
         return verdict
     return _times(speed.ratios[phase].value)

@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from pruning_core.text import shown
+from pruning_core.printable import shown
 
 _CARD = "README.md"
 _FILES = ("LICENSE", "LICENSE.txt", "LICENSE.md", "LICENCE")

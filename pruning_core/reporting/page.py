@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from pruning_core.reporting import naming, words
+from pruning_core.printable import shown
+from pruning_core.reporting import formatting, naming
 from pruning_core.reporting.headline import headline
 from pruning_core.reporting.rendering import rendered
 from pruning_core.reporting.sections import sections
 from pruning_core.spec.report import Report
-from pruning_core.text import shown
 
 
 def html(report: Report) -> str:
@@ -18,7 +18,7 @@ def html(report: Report) -> str:
         "name": naming.model(report.origin.model),
         "won": headline(report),
         "facts": [*_facts(report)],
-        "done": words.what_was_done(report),
+        "done": formatting.what_was_done(report),
         "verdict": _verdict(report),
         "passed": all(gate.passed for gate in report.gates),
         "warnings": report.warnings,
@@ -36,8 +36,8 @@ def _facts(report: Report) -> Iterator[tuple[str, str]]:
         yield "Revision", revision
     if origin.job_id:
         yield "Job", f"{origin.job_id}{f' ({origin.job_name})' if origin.job_name else ''}"
-    yield "Finished", words.moment(report.finished_at)
-    yield "Took", words.seconds((report.finished_at - report.started_at).total_seconds())
+    yield "Finished", formatting.moment(report.finished_at)
+    yield "Took", formatting.seconds((report.finished_at - report.started_at).total_seconds())
 
 
 def _verdict(report: Report) -> str:

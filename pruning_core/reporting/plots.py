@@ -12,7 +12,8 @@ from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
-from pruning_core.reporting import naming, units, words
+from pruning_core.printable import shown
+from pruning_core.reporting import formatting, naming, units
 from pruning_core.reporting.drawing import DENSE, INK, MARKERS, PRUNED, SERIES, Plot, draw
 from pruning_core.spec.recovery import RecoveryReport
 from pruning_core.spec.report import (
@@ -24,7 +25,6 @@ from pruning_core.spec.report import (
     SearchReport,
     UnitReport,
 )
-from pruning_core.text import shown
 
 LINES_HEIGHT = 3.4
 LONGEST_LABEL = 22
@@ -199,10 +199,10 @@ def _said_of(label: str, lines: Lines, unit: str) -> str:
     low, high = min(found), max(found)
     kinds = f"Line plot of {label} over blocks for {', '.join(lines)}."
     if low[0] == high[0]:
-        return f"{kinds} It is {words.number(low[0])}{unit} everywhere."
+        return f"{kinds} It is {formatting.number(low[0])}{unit} everywhere."
     return (
-        f"{kinds} Lowest: {words.number(low[0])}{unit} ({low[1]} of block {low[2]}); "
-        f"highest: {words.number(high[0])}{unit} ({high[1]} of block {high[2]})."
+        f"{kinds} Lowest: {formatting.number(low[0])}{unit} ({low[1]} of block {low[2]}); "
+        f"highest: {formatting.number(high[0])}{unit} ({high[1]} of block {high[2]})."
     )
 
 
@@ -281,7 +281,7 @@ def _logarithmic(axis: Axis, values: Sequence[float]) -> None:
     """Give an axis few ticks, with numbers as they are read, and several within a decade where there are few decades."""
     few = max(values) < 100 * min(values)
     axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0) if few else (1.0,), numticks=5))
-    axis.set_major_formatter(FuncFormatter(lambda value, _: words.given(value)))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: formatting.given(value)))
     axis.set_minor_formatter(NullFormatter())
 
 
@@ -324,9 +324,9 @@ def _shortened(label: str) -> str:
 
 
 def _said_of_row(row: Row) -> str:
-    before = "" if row.dense is None else f"dense {words.number(row.dense)}, "
-    guessed = "" if row.chance is None else f", guessing {words.number(row.chance)}"
-    return f"{row.label}: {before}pruned {words.number(row.pruned)}{guessed}"
+    before = "" if row.dense is None else f"dense {formatting.number(row.dense)}, "
+    guessed = "" if row.chance is None else f", guessing {formatting.number(row.chance)}"
+    return f"{row.label}: {before}pruned {formatting.number(row.pruned)}{guessed}"
 
 
 def _trials(search: SearchReport | None) -> Plot | None:
@@ -348,8 +348,8 @@ def _trials(search: SearchReport | None) -> Plot | None:
         axes.figure.legend(loc="outside lower center", ncols=2)
 
     alternative = (
-        f"Values of {len(values)} candidates in the order tried: the first {words.number(values[0])}, "
-        f"the best {words.number(min(values))} (number {values.index(min(values)) + 1})."
+        f"Values of {len(values)} candidates in the order tried: the first {formatting.number(values[0])}, "
+        f"the best {formatting.number(min(values))} (number {values.index(min(values)) + 1})."
     )
     return draw("trials", "Candidates of the search", alternative, LINES_HEIGHT, paint)
 
@@ -373,8 +373,8 @@ def _ratios(report: Report) -> Plot | None:
     low, high = min(shares), max(shares)
     alternative = (
         f"Bars of the share removed from each of {len(shares)} blocks, set by {report.spec.allocation.name}: "
-        f"lowest {words.number(low)} % (block {shares.index(low)}), "
-        f"highest {words.number(high)} % (block {shares.index(high)}), {words.number(target)} % of the model as a whole."
+        f"lowest {formatting.number(low)} % (block {shares.index(low)}), "
+        f"highest {formatting.number(high)} % (block {shares.index(high)}), {formatting.number(target)} % of the model as a whole."
     )
     return draw("ratios", "Ratio per block", alternative, LINES_HEIGHT, paint)
 
@@ -403,7 +403,7 @@ def recovery(report: RecoveryReport) -> Plot | None:
 
     alternative = (
         f"Line plot of training and validation loss over {report.steps:,} steps. Validation loss: "
-        f"{words.number(report.loss_before)} before, {words.number(min(validation))} at its lowest, "
-        f"{words.number(validation[-1])} at the end; the weights of step {report.best_step:,} were kept."
+        f"{formatting.number(report.loss_before)} before, {formatting.number(min(validation))} at its lowest, "
+        f"{formatting.number(validation[-1])} at the end; the weights of step {report.best_step:,} were kept."
     )
     return draw("recovery", "Loss while fine-tuning", alternative, LINES_HEIGHT, paint)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from pruning_core.reporting import naming, units, words
+from pruning_core.reporting import formatting, naming, units
 from pruning_core.reporting.elements import Folded, Quote, Section, Table, filled, table_of
 from pruning_core.reporting.plots import plots
-from pruning_core.reporting.what_went import (
+from pruning_core.reporting.removal_sections import (
     matrices_section,
     recovery_section,
     size_and_speed_section,
@@ -56,10 +56,10 @@ def _gates(report: Report) -> Iterator[Table]:
     rows = [
         (
             naming.metric(report, gate.metric),
-            words.given(gate.min),
-            words.given(gate.max),
-            words.with_interval(gate.value, gate.interval),
-            words.judged_gate(gate),
+            formatting.given(gate.min),
+            formatting.given(gate.max),
+            formatting.with_interval(gate.value, gate.interval),
+            formatting.judged_gate(gate),
         )
         for gate in report.gates
     ]
@@ -74,12 +74,12 @@ def _perplexity(report: Report) -> Iterator[Table]:
     rows = [
         (
             naming.task(report, one.task),
-            words.with_interval(one.dense, one.dense_interval),
-            words.with_interval(one.pruned, one.pruned_interval),
-            words.with_interval(one.ratio, one.ratio_interval),
-            words.judged_ratio(one),
-            words.with_interval(one.bits_per_byte_dense, None),
-            words.with_interval(one.bits_per_byte_pruned, None),
+            formatting.with_interval(one.dense, one.dense_interval),
+            formatting.with_interval(one.pruned, one.pruned_interval),
+            formatting.with_interval(one.ratio, one.ratio_interval),
+            formatting.judged_ratio(one),
+            formatting.with_interval(one.bits_per_byte_dense, None),
+            formatting.with_interval(one.bits_per_byte_pruned, None),
             f"{one.tokens:,}",
             _units_of(one),
         )
@@ -92,7 +92,7 @@ def _units_of(measured: Perplexity) -> str:
     """Return what the intervals come from; nothing where there are none."""
     if measured.pruned_interval is None:
         return ""
-    return words.tied(f"{measured.units:,} {measured.resampled}")
+    return formatting.tied(f"{measured.units:,} {measured.resampled}")
 
 
 def _accuracy(report: Report) -> Iterator[Table]:
@@ -109,13 +109,13 @@ def _accuracy(report: Report) -> Iterator[Table]:
 
 def _score(score: Score, chance: float) -> tuple[str, ...]:
     return (
-        words.share_with_interval(score.dense, score.dense_interval),
-        words.share_with_interval(score.pruned, score.pruned_interval),
-        words.judged_score(score),
-        words.share_with_interval(chance, None),
+        formatting.share_with_interval(score.dense, score.dense_interval),
+        formatting.share_with_interval(score.pruned, score.pruned_interval),
+        formatting.judged_score(score),
+        formatting.share_with_interval(chance, None),
         "" if score.lost is None else f"{score.lost:,}",
         "" if score.gained is None else f"{score.gained:,}",
-        words.p_value(score.p_value),
+        formatting.p_value(score.p_value),
     )
 
 
@@ -137,7 +137,9 @@ def _harness(report: Report) -> Iterator[Table]:
 def _with_error(value: float | None, error: float | None) -> str:
     if value is None:
         return ""
-    return words.number(value) + ("" if error is None else words.tied(f" ± {words.number(error)}"))
+    return formatting.number(value) + (
+        "" if error is None else formatting.tied(f" ± {formatting.number(error)}")
+    )
 
 
 def _search(search: SearchReport | None) -> Section:
@@ -148,14 +150,14 @@ def _search(search: SearchReport | None) -> Section:
         ("Search", search.name),
         ("Candidates", f"{search.evaluations:,}"),
         ("Coefficients used", used),
-        ("alpha", words.given(search.alpha)),
-        ("beta", words.given(search.beta)),
-        ("gamma", words.given(search.gamma)),
+        ("alpha", formatting.given(search.alpha)),
+        ("beta", formatting.given(search.beta)),
+        ("gamma", formatting.given(search.gamma)),
         ("kernel", str(search.kernel)),
-        ("Perplexity with RIA, on the search text", words.number(search.perplexity_ria)),
+        ("Perplexity with RIA, on the search text", formatting.number(search.perplexity_ria)),
         (
             "Perplexity of the best candidate, on the search text",
-            words.number(search.perplexity_found),
+            formatting.number(search.perplexity_found),
         ),
         ("Windows of search text", f"{search.windows:,}"),
         ("Time of observing, searching, checking", _durations(search)),
@@ -165,7 +167,7 @@ def _search(search: SearchReport | None) -> Section:
 
 def _durations(search: SearchReport) -> str:
     spent = (search.seconds_observing, search.seconds_searching, search.seconds_checking)
-    return ", ".join(map(words.seconds, spent))
+    return ", ".join(map(formatting.seconds, spent))
 
 
 def _samples(report: Report) -> Section:
@@ -251,16 +253,16 @@ def _reproducibility(report: Report) -> Section:
         ("Dense model", report.model_digest),
         ("Specification", report.spec_digest),
         ("Licence of the dense model", report.licence or "unknown: look it up"),
-        ("Left behind of its folder", words.left_behind(report) or "nothing"),
+        ("Left behind of its folder", formatting.left_behind(report) or "nothing"),
         ("Device", report.device),
         ("Blocks taken over from an earlier attempt", f"{report.resumed_blocks:,}"),
         (
             "Largest difference of logits after reloading",
-            words.number(report.verification.max_logit_difference),
+            formatting.number(report.verification.max_logit_difference),
         ),
         (
             "Pruning time over one forward pass",
-            words.with_interval(report.timing.prune_over_forward, None),
+            formatting.with_interval(report.timing.prune_over_forward, None),
         ),
     )
     versions = {**report.versions, **report.verification.loads_in}
@@ -276,19 +278,19 @@ def _reproducibility(report: Report) -> Section:
 
 def _durations_of(report: Report) -> list[tuple[str, str]]:
     phases = report.timing.phases
-    rows = [(phase.replace("_", " "), words.seconds(spent)) for phase, spent in phases.items()]
-    return [*rows, ("all phases", words.seconds(sum(phases.values())))] if rows else []
+    rows = [(phase.replace("_", " "), formatting.seconds(spent)) for phase, spent in phases.items()]
+    return [*rows, ("all phases", formatting.seconds(sum(phases.values())))] if rows else []
 
 
 def _peaks(report: Report) -> list[tuple[str, str]]:
-    return [(place, words.size(peak)) for place, peak in report.peak_memory_bytes.items()]
+    return [(place, formatting.size(peak)) for place, peak in report.peak_memory_bytes.items()]
 
 
 def _files(report: Report) -> Section:
-    rows = [(file.path, words.size(file.bytes), file.sha256) for file in report.files]
+    rows = [(file.path, formatting.size(file.bytes), file.sha256) for file in report.files]
     columns = ("Path", "Size", "sha256")
     folded = [
-        Folded(words.counted(len(rows), "file"), table)
+        Folded(formatting.counted(len(rows), "file"), table)
         for table in table_of("Files of the checkpoint", columns, rows, is_text=True)
     ]
     return Section("files", "Files", folded=tuple(folded))

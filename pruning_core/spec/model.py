@@ -9,8 +9,8 @@ from urllib.parse import unquote
 
 from pydantic import Field, field_validator, model_validator
 
+from pruning_core.printable import plain
 from pruning_core.spec.base import Frozen
-from pruning_core.text import plain
 
 REVISION = r"[A-Za-z0-9_.\-/]{1,128}"
 _HUB = re.compile(

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from fastapi.testclient import TestClient
 
-from pruning_core.intake.estimate import CPU_SAMPLES, CPU_WINDOWS
+from pruning_core.admission.estimate import CPU_SAMPLES, CPU_WINDOWS
 from tests import tiny
 from tests.api.conftest import opened
 from tests.api.jobs import Service

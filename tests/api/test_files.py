@@ -18,7 +18,7 @@ from fastapi.testclient import TestClient
 from httpx2 import Response
 
 from api import schemas
-from pruning_core.intake.userfiles import examine
+from pruning_core.datasets.uploads import examine
 from tests.api.jobs import Service
 from tests.api.test_problems import assert_problem
 

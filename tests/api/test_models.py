@@ -15,7 +15,8 @@ from fastapi.testclient import TestClient
 from gguf import GGMLQuantizationType
 from safetensors.torch import load_file, save_file
 
-from pruning_core.intake import headers, hub_model, weights
+from pruning_core.checkpoints import headers, weight_files
+from pruning_core.fetch import hub_model
 from tests import gguf_files, tiny
 from tests.api.conftest import opened
 from tests.api.jobs import Service
@@ -297,7 +298,7 @@ def test_what_the_hub_refuses_has_its_own_code(
     [
         ("llama", headers, "MAX_HEADER_BYTES", 500, "MODEL_INVALID"),
         ("sharded", headers, "MAX_HEADER_BYTES", 500, "MODEL_INVALID"),
-        ("sharded", weights, "MAX_SHARDS", 1, "MODEL_INVALID"),
+        ("sharded", weight_files, "MAX_SHARDS", 1, "MODEL_INVALID"),
         ("llama", hub_model, "MAX_CONFIG_BYTES", 50, "MODEL_INVALID"),
         ("llama", hub_model, "TOTAL_SECONDS", -1, "HUB_UNAVAILABLE"),
     ],

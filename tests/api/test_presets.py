@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from fastapi.testclient import TestClient
 
-from pruning_core.intake.presets import shipped
+from pruning_core.admission.presets import shipped
 from tests.api.jobs import BODY, COEFFICIENTS, NAMING, PRESET, SAVING, Service
 
 CREPE = {**BODY, **NAMING}

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from pruning_core import pipeline
+from pruning_core.pipeline import phases
 from pruning_core.spec.prune import PruneSpec
 from pruning_core.spec.report import Report
 from tests import servers, tiny
@@ -76,7 +76,7 @@ def test_killed_twice_equals_unbroken(
     assert max(Counter(rig.told(job_id)).values()) == 1
     assert job.report is not None
     assert job.report["resumed_blocks"] >= 3
-    unbroken = pipeline.prune(
+    unbroken = phases.prune(
         models / "llama", PruneSpec.model_validate(spec["prune"]), tmp_path / "unbroken"
     )
     assert_same_files(job.report, unbroken)
@@ -103,7 +103,7 @@ def test_units_killed_and_fine_tuned_equal_unbroken(
     rig.assert_one_result(job_id)
     assert job.report is not None
     assert job.report["resumed_blocks"] >= 2
-    unbroken = pipeline.prune(
+    unbroken = phases.prune(
         models / "llama", PruneSpec.model_validate(spec["prune"]), tmp_path / "unbroken"
     )
     assert_same_files(job.report, unbroken)

@@ -9,8 +9,8 @@ import numpy.typing as npt
 import torch
 from hypothesis import strategies as st
 
-from pruning_core.engine.patterns import Selector
-from pruning_core.engine.stats import Stats
+from pruning_core.numerics.statistics import Stats
+from pruning_core.selection.masks import Selector
 from pruning_core.spec.patterns import MatrixWide, NofM, Pattern, Row, removed_count
 
 Array = npt.NDArray[np.float64]

@@ -15,7 +15,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from pruning_core.pipeline import prune
+from pruning_core.pipeline.phases import prune
 from pruning_core.spec.prune import PruneSpec
 from pruning_core.spec.report import BlockReport, MatrixReport
 from tests import tiny

@@ -3,11 +3,11 @@
 import sys
 import time
 
-from pruning_core.engine import helper
+from pruning_core.system import subprocesses
 
 if __name__ == "__main__":
     for number in range(1, 4):
-        helper.tell(number, 3, "tensor", number / 3)
+        subprocesses.tell(number, 3, "tensor", number / 3)
     time.sleep(float(sys.argv[1]))
     sys.stdout.write("noise of a library\n")
     sys.stdout.write("the answer\n")

@@ -15,12 +15,13 @@ import torch
 from torch.nn import functional
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from pruning_core.engine import device as devices
-from pruning_core.engine.choices import accuracy, encode, score
-from pruning_core.engine.evaluate import perplexity
-from pruning_core.engine.model import StreamedModel
-from pruning_core.intake.checkpoint import inspect
-from pruning_core.intake.tasks import find, load, questions, readings
+from pruning_core.checkpoints.facts import inspect
+from pruning_core.datasets.tasks import find, load, questions, readings
+from pruning_core.evaluate.multiple_choice import accuracy, score
+from pruning_core.evaluate.perplexity import perplexity
+from pruning_core.model.streamed import StreamedModel
+from pruning_core.system import device as devices
+from pruning_core.text.question_tokens import encode
 from tests.conftest import REPOSITORY
 
 pytestmark = [pytest.mark.quality, pytest.mark.timeout(1500)]

@@ -12,8 +12,8 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from pruning_core.allocations import alphapruning, owl, ramp
-from pruning_core.engine.allocation import bounded, removed_counts
 from pruning_core.errors import NumericalFailure
+from pruning_core.selection.ratios import bounded, removed_counts
 from pruning_core.spec.composition import AlphaPruning, DepthRamp, Owl
 from pruning_core.spec.patterns import removed_count
 

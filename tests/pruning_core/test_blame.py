@@ -11,12 +11,13 @@ from typing import Any
 import pytest
 from safetensors.torch import load_file, save_file
 
-from pruning_core.engine import helper, tokenizer_probe, vocabulary
-from pruning_core.engine.tokenizing import check_tokenizer, load_tokenizer
 from pruning_core.errors import DatasetInvalid, ModelInvalid, ModelNotFound
-from pruning_core.intake.blame import blamed_on
-from pruning_core.pipeline import prune
+from pruning_core.pipeline.phases import prune
 from pruning_core.spec.prune import PruneSpec
+from pruning_core.system import subprocesses
+from pruning_core.system.user_faults import blamed_on
+from pruning_core.tokenizers import probe, shrink
+from pruning_core.tokenizers.load import check_tokenizer, load_tokenizer
 from tests import tiny
 
 Json = dict[str, Any]
@@ -136,7 +137,7 @@ def test_a_tokenizer_that_panics_is_refused_where_its_vocabulary_is_cut(
 ) -> None:
     folder = spoilt(model, tmp_path / "model", spoil)
     with pytest.raises(ModelInvalid):
-        vocabulary.kept_ids(folder, range(50))
+        shrink.kept_ids(folder, range(50))
 
 
 @pytest.mark.parametrize("spoil", [empty_pattern, precompiled])
@@ -170,15 +171,15 @@ def test_a_header_that_only_the_library_refuses_is_the_models_fault(
 def test_a_file_that_makes_the_library_abort_ends_another_process(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(tokenizer_probe, "__name__", "tests.pruning_core.aborted")
+    monkeypatch.setattr(probe, "__name__", "tests.pruning_core.aborted")
     with pytest.raises(ModelInvalid, match="SIGABRT"):
-        tokenizer_probe.probe(tmp_path / "tokenizer.json", lambda: None)
-    monkeypatch.setattr(tokenizer_probe, "__name__", "tests.pruning_core.endless")
-    monkeypatch.setattr(tokenizer_probe, "SECONDS", 0.1)
-    monkeypatch.setattr(helper, "LOOK_SECONDS", 0.1)
+        probe.probe(tmp_path / "tokenizer.json", lambda: None)
+    monkeypatch.setattr(probe, "__name__", "tests.pruning_core.endless")
+    monkeypatch.setattr(probe, "SECONDS", 0.1)
+    monkeypatch.setattr(subprocesses, "LOOK_SECONDS", 0.1)
     with pytest.raises(ModelInvalid, match="busy"):
-        tokenizer_probe.probe(tmp_path / "tokenizer.json", lambda: None)
+        probe.probe(tmp_path / "tokenizer.json", lambda: None)
 
 
 def test_a_sound_tokenizer_passes_its_probe(model: Path) -> None:
-    tokenizer_probe.probe(model / "tokenizer.json", lambda: None)
+    probe.probe(model / "tokenizer.json", lambda: None)

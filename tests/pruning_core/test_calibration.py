@@ -11,13 +11,13 @@ import pytest
 import torch
 from pydantic import ValidationError
 
-from pruning_core.engine import own_text
-from pruning_core.engine.calibration import Texts, Windows, spread
+from pruning_core.checkpoints.facts import inspect
+from pruning_core.datasets.data_used import Sources
 from pruning_core.errors import DatasetTooSmall, ModelInvalid
-from pruning_core.intake.checkpoint import inspect
-from pruning_core.intake.sources import Sources
 from pruning_core.spec.calibration import Calibration
 from pruning_core.spec.evaluation import Evaluation
+from pruning_core.text import self_generated
+from pruning_core.text.windows import Texts, Windows, spread
 from tests import tiny
 
 QUESTION = {"question": "Which?", "choices": ["this", "that one"], "answer": 1}
@@ -281,7 +281,7 @@ def test_a_model_s_own_text_is_sampled_once_and_the_same_for_a_seed(
     def sampled(work: str, seed: int) -> torch.Tensor:
         device = torch.device("cpu")
         (tmp_path / work).mkdir(exist_ok=True)
-        return own_text.sample(
+        return self_generated.sample(
             dense("llama"), tmp_path / work, 3, 12, seed, model_digest="d", device=device
         )
 

@@ -14,14 +14,14 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import CONFIG_MAPPING, AutoModelForCausalLM
 
+from pruning_core.checkpoints.config import read_config
+from pruning_core.checkpoints.facts import CheckpointFacts, facts_of, inspect
+from pruning_core.checkpoints.headers import read_header
+from pruning_core.checkpoints.weight_files import Stored, merged
 from pruning_core.errors import ModelInvalid, PruningError, UnsupportedModel
 from pruning_core.families import FAMILIES, family_of
 from pruning_core.families.parameters import HEAD, embedding
-from pruning_core.intake.checkpoint import CheckpointFacts, facts_of, inspect
-from pruning_core.intake.config import read_config
-from pruning_core.intake.headers import read_header
-from pruning_core.intake.sizes import layout_of
-from pruning_core.intake.weights import Stored, merged
+from pruning_core.structure.sizes import layout_of
 from tests import tiny
 
 MODEL_TYPES = sorted(name for family in FAMILIES for name in family.model_types)

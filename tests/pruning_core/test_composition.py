@@ -12,13 +12,13 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
-from pruning_core.engine.activations import Activations
-from pruning_core.engine.blocks import run as block_run
-from pruning_core.engine.model import StreamedModel
-from pruning_core.engine.patterns import Selector
-from pruning_core.intake.checkpoint import inspect
-from pruning_core.pipeline import prune
-from pruning_core.results import PERMUTED_MASK
+from pruning_core.checkpoints.facts import inspect
+from pruning_core.model.block_calls import run as block_run
+from pruning_core.model.hidden_states import Activations
+from pruning_core.model.streamed import StreamedModel
+from pruning_core.pipeline.phases import prune
+from pruning_core.pipeline.results import PERMUTED_MASK
+from pruning_core.selection.masks import Selector
 from pruning_core.spec.patterns import Row, removed_count
 from tests import tiny
 from tests.pruning_core.runs import (

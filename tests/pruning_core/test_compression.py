@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
+from pruning_core.checkpoints.facts import inspect
 from pruning_core.errors import UnsupportedModel
-from pruning_core.intake.checkpoint import inspect
 from tests import tiny
 from tests.pruning_core.test_units import finished, spec
 

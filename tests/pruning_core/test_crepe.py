@@ -13,9 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from pruning_core.engine.stats import Stats
-from pruning_core.methods import crepe, ria
-from pruning_core.methods.crepe import neighbourhood, window_mean
+from pruning_core.element_methods import crepe, ria
+from pruning_core.element_methods.crepe import neighbourhood, window_mean
+from pruning_core.numerics.statistics import Stats
 from pruning_core.spec.methods import RIA, CRePE, Neighbour
 from pruning_core.spec.prune import PruneSpec
 

@@ -12,23 +12,23 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from pruning_core import run as runs
-from pruning_core import unit_walk
-from pruning_core.engine.cut import Cut, residual_factors
-from pruning_core.engine.model import StreamedModel
-from pruning_core.engine.progress import Tracker
-from pruning_core.engine.tensors import new_zeros
-from pruning_core.engine.unit_plan import UnitPlan
+from pruning_core.checkpoints.facts import inspect
+from pruning_core.datasets.data_used import Sources
+from pruning_core.decide.unit import UnitDecision
 from pruning_core.errors import ModelInvalid, SizeUnreachable
-from pruning_core.families.layout import Layout
-from pruning_core.intake.checkpoint import inspect
-from pruning_core.intake.sizes import layout_of
-from pruning_core.intake.sources import Sources
+from pruning_core.export.cut import Cut, residual_factors
+from pruning_core.model.streamed import StreamedModel
+from pruning_core.model.tensors import new_zeros
+from pruning_core.pipeline import run as runs
+from pruning_core.pipeline import unit_walk
+from pruning_core.plans.unit import UnitPlan
 from pruning_core.spec.patterns import Units
 from pruning_core.spec.prune import PruneSpec
 from pruning_core.spec.report import Origin, Progress
 from pruning_core.spec.unit_methods import Diet
-from pruning_core.unit_decide import UnitDecision
+from pruning_core.structure.layout import Layout
+from pruning_core.structure.sizes import layout_of
+from pruning_core.system.progress import Tracker
 from tests import tiny
 from tests.pruning_core.test_pipeline import Watcher
 

@@ -10,9 +10,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pruning_core.engine.patterns import Selector
-from pruning_core.engine.stats import Stats
+from pruning_core.numerics.statistics import Stats
 from pruning_core.refinements.dsnot import NEEDS, refine
+from pruning_core.selection.masks import Selector
 from pruning_core.spec.composition import Dsnot
 from pruning_core.spec.patterns import MatrixWide, NofM, Pattern, Row
 

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from pruning_core.intake import estimate
-from pruning_core.intake.estimate import CPU_ITEMS, CPU_SAMPLES, CPU_STEPS, CPU_WINDOWS, Machine
-from pruning_core.pipeline import prune
+from pruning_core.admission import estimate
+from pruning_core.admission.estimate import CPU_ITEMS, CPU_SAMPLES, CPU_STEPS, CPU_WINDOWS, Machine
+from pruning_core.pipeline.phases import prune
 from pruning_core.spec.model import ModelRef
 from pruning_core.spec.prune import PruneSpec
 from worker.machine import cpu_flops

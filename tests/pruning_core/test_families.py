@@ -13,14 +13,14 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 from transformers import AutoModelForCausalLM
 
-from pruning_core.engine.activations import Activations
-from pruning_core.engine.blocks import run
-from pruning_core.engine.matrix import InputGroup, Matrix, input_groups
-from pruning_core.engine.model import StreamedModel
+from pruning_core.checkpoints.facts import inspect
 from pruning_core.errors import UnsupportedModel
 from pruning_core.families import FAMILIES, family_of
-from pruning_core.intake.checkpoint import inspect
-from pruning_core.pipeline import prune
+from pruning_core.model.block_calls import run
+from pruning_core.model.hidden_states import Activations
+from pruning_core.model.matrix import InputGroup, Matrix, input_groups
+from pruning_core.model.streamed import StreamedModel
+from pruning_core.pipeline.phases import prune
 from pruning_core.spec.prune import PruneSpec
 from pruning_core.spec.report import Progress, Report
 from tests import tiny

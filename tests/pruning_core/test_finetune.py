@@ -14,15 +14,7 @@ import torch
 from pydantic import ValidationError
 from safetensors.torch import load_file, save_file
 
-from pruning_core import pipeline
-from pruning_core.engine import files, finetune, helper, holdout, verify
-from pruning_core.engine.finetune import Job, Stored, load
-from pruning_core.engine.helper import Told
-from pruning_core.engine.holdout import split
-from pruning_core.engine.patterns import Selector
-from pruning_core.engine.progress import Silent, Tracker
-from pruning_core.engine.student import Student
-from pruning_core.engine.training import Training, divergence
+from pruning_core.datasets.data_used import Sources
 from pruning_core.errors import (
     DatasetTooSmall,
     DiskFull,
@@ -31,12 +23,22 @@ from pruning_core.errors import (
     OutputDoesNotLoad,
     ResumeMismatch,
 )
-from pruning_core.intake.sources import Sources
-from pruning_core.run import Run, prepare
+from pruning_core.evaluate import verify
+from pruning_core.pipeline import phases
+from pruning_core.pipeline.run import Run, prepare
+from pruning_core.recover import held_out, process
+from pruning_core.recover.held_out import split
+from pruning_core.recover.loop import Training, divergence
+from pruning_core.recover.process import Job, Stored, load
+from pruning_core.recover.trainable_model import Student
+from pruning_core.selection.masks import Selector
 from pruning_core.spec.patterns import Row
 from pruning_core.spec.prune import PruneSpec
 from pruning_core.spec.recovery import Recovery, RecoveryReport
 from pruning_core.spec.report import Origin
+from pruning_core.system import files, subprocesses
+from pruning_core.system.progress import Silent, Tracker
+from pruning_core.system.subprocesses import Told
 from tests import tiny
 
 CPU = torch.device("cpu")
@@ -575,7 +577,7 @@ def test_validation_is_bounded_by_the_minutes(
     """512 windows would take far longer than a tenth of a hundredth of a second."""
     held = counting(512, seed=77)
     many = Rig(*learnt, tmp_path / "a", validation=held, minutes=1e-4, epochs=1).run()
-    assert many.validation_windows == holdout.least(held) < 512
+    assert many.validation_windows == held_out.least(held) < 512
     assert many.validation_tokens == many.validation_windows * SEQ
     assert many.validations == 2
     few = Rig(*learnt, tmp_path / "b", validation=held, minutes=60, steps=1).run()
@@ -637,13 +639,13 @@ def test_defaults_follow_the_method_and_survive_json() -> None:
 
 
 def test_whoever_asked_may_stop_the_process(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(helper, "LOOK_SECONDS", 0.2)
+    monkeypatch.setattr(subprocesses, "LOOK_SECONDS", 0.2)
 
     def stop() -> None:
         raise Killed
 
     with pytest.raises(Killed):
-        helper.run("http.server", "0", "--bind", "127.0.0.1", alive=stop)
+        subprocesses.run("http.server", "0", "--bind", "127.0.0.1", alive=stop)
 
 
 def job(folder: Path, masked: list[str], work: Path, **fields: Any) -> dict[str, Any]:
@@ -659,7 +661,7 @@ def job(folder: Path, masked: list[str], work: Path, **fields: Any) -> dict[str,
 
 
 def call(given: dict[str, Any], told: list[tuple[int, int, str, float | None]]) -> RecoveryReport:
-    return finetune.finetune(
+    return process.finetune(
         **given,
         tokens=counting(64),
         validation=counting(16, seed=77),
@@ -676,14 +678,14 @@ def test_a_process_of_its_own_trains_once(tmp_path: Path) -> None:
     told: list[tuple[int, int, str, float | None]] = []
     given = job(folder, masked, tmp_path / "work", precision="fp32")
     report = call(given, told)
-    out = tmp_path / "work" / finetune.FOLDER
+    out = tmp_path / "work" / process.FOLDER
     assert report.loss_after < report.loss_before
     assert told[-1] == (report.steps, report.steps, "step", 1.0)
     assert (out / "channel_order.safetensors").read_bytes() == b"as it is"
     assert shapes(stored(out)) == shapes(stored(folder))
     assert all(torch.equal(stored(out)[n] == 0, stored(folder)[n] == 0) for n in masked)
     (out / "channel_order.safetensors").unlink()
-    probe = load_file(tmp_path / "work" / finetune.PROBE)
+    probe = load_file(tmp_path / "work" / process.PROBE)
     examined = verify.check(
         out, tmp_path / "expected", probe["tokens"], probe["logits"], device=CPU
     )
@@ -712,9 +714,9 @@ def recovered(given: dict[str, Any]) -> RecoveryReport:
     work = given["work"]
     work.mkdir()
     contents = {"tokens": counting(64), "validation": counting(16, seed=77), "probe": counting(1)}
-    save_file(contents, work / finetune.TOKENS)
-    finetune.recover(Job(**given, device="cpu"))
-    return RecoveryReport.model_validate_json((work / finetune.REPORT).read_bytes())
+    save_file(contents, work / process.TOKENS)
+    process.recover(Job(**given, device="cpu"))
+    return RecoveryReport.model_validate_json((work / process.REPORT).read_bytes())
 
 
 def test_what_an_earlier_attempt_shares_is_not_written_to(
@@ -724,16 +726,16 @@ def test_what_an_earlier_attempt_shares_is_not_written_to(
     work = tmp_path / "work"
     work.mkdir()
     (tmp_path / "earlier").write_bytes(b"as it is")
-    os.link(tmp_path / "earlier", work / finetune.TOKENS)
+    os.link(tmp_path / "earlier", work / process.TOKENS)
 
     def fail(*_: Any, **__: Any) -> str:
         raise Killed
 
-    monkeypatch.setattr(helper, "run", fail)
+    monkeypatch.setattr(subprocesses, "run", fail)
     with pytest.raises(Killed):
         call(job(tmp_path, [], work), [])
     assert (tmp_path / "earlier").read_bytes() == b"as it is"
-    assert load_file(work / finetune.TOKENS).keys() == {"tokens", "validation", "probe"}
+    assert load_file(work / process.TOKENS).keys() == {"tokens", "validation", "probe"}
 
 
 def prepared(tmp_path: Path, **recovery: Any) -> Run:
@@ -761,12 +763,12 @@ def test_what_was_trained_outlives_the_checkpoint_made_of_it(
 ) -> None:
     """A run that ends while it evaluates must not train again."""
     run = prepared(tmp_path)
-    trained = run.work / "recovery" / finetune.FOLDER
+    trained = run.work / "recovery" / process.FOLDER
     (trained / "sub").mkdir(parents=True)
     (trained / "sub" / "weights").write_bytes(b"new")
     run.checkpoint.mkdir()
     (run.checkpoint / "weights").write_bytes(b"of an earlier run")
-    pipeline._publish(run, trained)
+    phases._publish(run, trained)
     assert [path.name for path in run.checkpoint.iterdir()] == ["sub"]
     assert (run.checkpoint / "sub" / "weights").samefile(trained / "sub" / "weights")
 
@@ -774,7 +776,7 @@ def test_what_was_trained_outlives_the_checkpoint_made_of_it(
         raise PermissionError
 
     monkeypatch.setattr(os, "link", fail)
-    pipeline._publish(run, trained)
+    phases._publish(run, trained)
     assert (run.checkpoint / "sub" / "weights").read_bytes() == b"new"
     assert (trained / "sub" / "weights").read_bytes() == b"new"
 
@@ -789,15 +791,15 @@ def test_room_for_training_is_asked_for_before_any_work(
     needed = int(2.1 * run.facts.bytes) + training
     monkeypatch.setattr(shutil, "disk_usage", lambda _path: usage._replace(free=needed - 1))
     with pytest.raises(DiskFull, match=f"{needed} bytes"):
-        pipeline._check_space(run)
+        phases._check_space(run)
     work = run.work / "recovery"
     work.mkdir(parents=True)
-    (work / finetune.STATE).write_bytes(b"1")
-    pipeline._check_space(run)
-    (work / finetune.STATE).unlink()
-    (work / finetune.REPORT).write_text("{}")
+    (work / process.STATE).write_bytes(b"1")
+    phases._check_space(run)
+    (work / process.STATE).unlink()
+    (work / process.REPORT).write_text("{}")
     monkeypatch.setattr(shutil, "disk_usage", lambda _path: usage._replace(free=needed - training))
-    pipeline._check_space(run)
+    phases._check_space(run)
 
 
 RENUMBERING: dict[str, Any] = {
@@ -834,8 +836,8 @@ def test_a_start_that_is_kept_is_copied_bit_by_bit(tmp_path: Path) -> None:
     report = recovered(job(folder, masked, tmp_path / "work", learning_rate=1.0, steps=3))
     assert report.best_step == 0
     for path in folder.iterdir():
-        assert path.read_bytes() == (tmp_path / "work" / finetune.FOLDER / path.name).read_bytes()
-    logits = load_file(tmp_path / "work" / finetune.PROBE)["logits"]
+        assert path.read_bytes() == (tmp_path / "work" / process.FOLDER / path.name).read_bytes()
+    logits = load_file(tmp_path / "work" / process.PROBE)["logits"]
     with torch.no_grad():
         assert torch.equal(logits, load(folder, torch.float32, CPU)(counting(1)).logits)
 

@@ -12,10 +12,10 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
-from pruning_core.engine.model import StreamedModel
-from pruning_core.families.further import noted
-from pruning_core.intake.checkpoint import inspect
-from pruning_core.intake.sizes import layout_of
+from pruning_core.checkpoints.facts import inspect
+from pruning_core.model.streamed import StreamedModel
+from pruning_core.structure.further import noted
+from pruning_core.structure.sizes import layout_of
 from tests import tiny
 from tests.pruning_core.test_units import ZERO, Result, fewer, finished, save, spec
 

@@ -13,12 +13,12 @@ import torch
 from gguf import GGMLQuantizationType
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from pruning_core.engine.gguf import write_folder
+from pruning_core.admission import submission
+from pruning_core.convert.from_gguf import write_folder
 from pruning_core.errors import ModelInvalid, PruningError, UnsupportedModel
-from pruning_core.intake import admission
-from pruning_core.intake.gguf import read_model
-from pruning_core.intake.gguf_header import TYPES
-from pruning_core.intake.llama3_rope import factors_of, recover
+from pruning_core.gguf.file import read_model
+from pruning_core.gguf.header import TYPES
+from pruning_core.gguf.llama3_rope import factors_of, recover
 from pruning_core.spec.model import ModelRef
 from pruning_core.spec.prune import PruneSpec
 from tests import gguf_files, tiny
@@ -302,7 +302,7 @@ def test_a_part_outside_the_roots_is_refused(tmp_path: Path) -> None:
     second.rename(tmp_path / "outside")
     second.symlink_to(tmp_path / "outside")
     with pytest.raises(PruningError) as caught:
-        admission.inspect_local(first, [tmp_path / "root"])
+        submission.inspect_local(first, [tmp_path / "root"])
     assert caught.value.code == "MODEL_NOT_ALLOWED"
 
 
@@ -311,7 +311,7 @@ def test_a_link_is_what_it_leads_to(name: str, tmp_path: Path) -> None:
     (tmp_path / "blobs").mkdir()
     blob = gguf_files.write(tmp_path / "blobs" / "0a1b", tiny.build("llama"))
     (tmp_path / name).symlink_to(blob)
-    facts = admission.inspect_local(tmp_path / name, [tmp_path])
+    facts = submission.inspect_local(tmp_path / name, [tmp_path])
     assert facts.parameters == sum(one.numel() for one in tiny.build("llama").parameters())
     assert facts.gguf is not None
     assert facts.gguf.type == "F32"
@@ -338,7 +338,7 @@ def admitted(path: Path, prune: dict[str, Any]) -> str | None:
     """Return the code that a job on this file is refused with, or None."""
     model, spec = ModelRef(ref=f"file://{path}"), PruneSpec.model_validate(prune)
     try:
-        admission.check(model, spec, roots=[path.parent], tasks_dir=None)
+        submission.check(model, spec, roots=[path.parent], tasks_dir=None)
     except PruningError as error:
         return error.code
     return None

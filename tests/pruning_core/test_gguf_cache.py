@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from pruning_core.engine import gguf, helper
+from pruning_core.convert import from_gguf
+from pruning_core.system import subprocesses
 from tests import gguf_files, tiny
 
 
@@ -23,15 +24,15 @@ def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def converted(file: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A cache, converted while somebody writes to the file that was given."""
     given = Path(shutil.copy(file, tmp_path_factory.mktemp("given")))
-    cache, run = tmp_path_factory.mktemp("cache"), helper.run
+    cache, run = tmp_path_factory.mktemp("cache"), subprocesses.run
 
     def scribbling(*arguments: Any, **named: Any) -> str:
         given.write_bytes(b"GGUF, and now something else")
         return run(*arguments, **named)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(helper, "run", scribbling)
-        gguf.convert(given, cache)
+        patch.setattr(subprocesses, "run", scribbling)
+        from_gguf.convert(given, cache)
     return cache
 
 
@@ -44,11 +45,11 @@ def telling(converted: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def begin(*_: Any, **__: Any) -> None:
         raise Begun
 
-    monkeypatch.setattr(helper, "run", begin)
+    monkeypatch.setattr(subprocesses, "run", begin)
 
 
 def test_a_whole_folder_of_the_very_bytes_is_used_again(file: Path, converted: Path) -> None:
-    folder = gguf.convert(file, converted)
+    folder = from_gguf.convert(file, converted)
     assert {"config.json", "model.safetensors", "tokenizer.json"} <= set(os.listdir(folder))
 
 
@@ -86,6 +87,6 @@ def test_any_other_is_made_again(
     damage: Callable[[Path], None], file: Path, converted: Path, tmp_path: Path
 ) -> None:
     cache = shutil.copytree(converted, tmp_path / "cache")
-    damage(gguf.convert(file, cache))
+    damage(from_gguf.convert(file, cache))
     with pytest.raises(Begun):
-        gguf.convert(file, cache)
+        from_gguf.convert(file, cache)

@@ -15,12 +15,12 @@ from safetensors.torch import load_file, save_file
 from tokenizers import Regex, Tokenizer, models, pre_tokenizers
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerFast
 
-from pruning_core.engine import gguf_write
-from pruning_core.engine.gguf import write_folder
-from pruning_core.engine.gguf_vocabulary import check_vocabulary
+from pruning_core.admission import submission
+from pruning_core.convert import to_gguf
+from pruning_core.convert.from_gguf import write_folder
+from pruning_core.convert.gguf_vocabulary import check_vocabulary
 from pruning_core.errors import OutputDoesNotLoad, OutputOverflow, PruningError, UnsupportedModel
-from pruning_core.intake import admission
-from pruning_core.pipeline import prune
+from pruning_core.pipeline.phases import prune
 from pruning_core.spec.model import ModelRef
 from pruning_core.spec.output import GgufType, Output
 from pruning_core.spec.prune import PruneSpec
@@ -78,7 +78,7 @@ def test_it_reads_back_as_the_checkpoint(
 ) -> None:
     source = saved(tmp_path / "source", model_type, **changes)
     path = tmp_path / "m.gguf"
-    found = gguf_write.write(source, path, kind, None)
+    found = to_gguf.write(source, path, kind, None)
     write_folder(path, tmp_path / "again")
     before, after = (load_file(one / "model.safetensors") for one in (source, tmp_path / "again"))
     assert before.keys() == after.keys()
@@ -103,7 +103,7 @@ def test_it_reads_back_as_the_checkpoint(
 @pytest.mark.parametrize("kind", ["f16", "q8_0"])
 def test_stock_transformers_reads_the_same(kind: GgufType, tmp_path: Path) -> None:
     source = saved(tmp_path / "source")
-    gguf_write.write(source, tmp_path / "m.gguf", kind, None)
+    to_gguf.write(source, tmp_path / "m.gguf", kind, None)
     write_folder(tmp_path / "m.gguf", tmp_path / "again")
     theirs = stock(tmp_path, gguf_file="m.gguf")
     assert difference(theirs, stock(tmp_path / "again")) < 2e-4
@@ -137,7 +137,7 @@ def test_other_models_are_refused_at_submit(
         {"method": "magnitude", "sparsity": 0.5, "evaluation": {"tasks": []}, "output": {"format": "gguf"}}
     )  # fmt: skip
     with pytest.raises(UnsupportedModel) as caught:
-        admission.check(ModelRef(ref=source.as_uri()), spec, roots=[tmp_path], tasks_dir=None)
+        submission.check(ModelRef(ref=source.as_uri()), spec, roots=[tmp_path], tasks_dir=None)
     assert word in caught.value.message
     assert caught.value.payload()["pointer"] == "/prune/output/format"
 
@@ -171,7 +171,7 @@ def test_the_way_text_is_split_is_named_or_refused(
         with pytest.raises(UnsupportedModel, match="tokenizer"):
             check_vocabulary(source, None)
         return
-    gguf_write.write(source, tmp_path / "m.gguf", "f16", None)
+    to_gguf.write(source, tmp_path / "m.gguf", "f16", None)
     fields = gguf.GGUFReader(tmp_path / "m.gguf").fields
     assert fields["tokenizer.ggml.pre"].contents() == expected
     assert len(fields["tokenizer.ggml.tokens"].contents()) == tiny.VOCAB
@@ -184,16 +184,16 @@ def test_weights_out_of_reach_are_refused(kind: GgufType, value: float, tmp_path
     tensors["model.layers.0.mlp.up_proj.weight"][0, 0] = value
     save_file(tensors, source / "model.safetensors", metadata={"format": "pt"})
     with pytest.raises(OutputOverflow, match="up_proj"):
-        gguf_write.write(source, tmp_path / "m.gguf", kind, None)
+        to_gguf.write(source, tmp_path / "m.gguf", kind, None)
 
 
 def test_a_file_that_reads_otherwise_is_no_result(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     source = saved(tmp_path / "source")
-    monkeypatch.setattr(gguf_write, "_halved", lambda weight, _config, _change: weight)
+    monkeypatch.setattr(to_gguf, "_halved", lambda weight, _config, _change: weight)
     with pytest.raises(OutputDoesNotLoad, match="q_proj"):
-        gguf_write.write(source, tmp_path / "m.gguf", "f16", None)
+        to_gguf.write(source, tmp_path / "m.gguf", "f16", None)
 
 
 def test_a_type_needs_the_format() -> None:

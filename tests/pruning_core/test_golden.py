@@ -11,16 +11,16 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from pruning_core.engine import device as devices
-from pruning_core.engine.activations import Activations
-from pruning_core.engine.allocate import matrix_sizes
-from pruning_core.engine.checkpoint import Ledger
-from pruning_core.engine.model import StreamedModel
-from pruning_core.engine.plan import Plan
-from pruning_core.engine.prune_elements import element_walk
-from pruning_core.engine.stats import Stats
-from pruning_core.intake.checkpoint import inspect
+from pruning_core.checkpoints.facts import inspect
+from pruning_core.decide.allocate import matrix_sizes
+from pruning_core.model.hidden_states import Activations
+from pruning_core.model.streamed import StreamedModel
+from pruning_core.numerics.statistics import Stats
+from pruning_core.plans.element import Plan
+from pruning_core.prune.elements import element_walk
+from pruning_core.prune.ledger import Ledger
 from pruning_core.spec.prune import PruneSpec
+from pruning_core.system import device as devices
 
 pytestmark = [pytest.mark.quality, pytest.mark.timeout(1500)]
 WINDOW = 512

@@ -9,13 +9,13 @@ from typing import Any
 import pytest
 import torch
 
-from pruning_core.engine import harness
-from pruning_core.engine.harness import Row
 from pruning_core.errors import DatasetUnreachable, HarnessUnavailable, NumericalFailure
+from pruning_core.evaluate import lm_eval
+from pruning_core.evaluate.lm_eval import Row
 from tests import tiny
 
 needs_harness = pytest.mark.skipif(
-    not harness.available(), reason='lm_eval is not installed: pip install "secateur[eval]"'
+    not lm_eval.available(), reason='lm_eval is not installed: pip install "secateur[eval]"'
 )
 CPU = torch.device("cpu")
 FETCHED_METRIC = {
@@ -65,7 +65,7 @@ def declare(folder: Path, name: str, **changes: Any) -> None:
 def test_a_task_of_the_operator_is_measured(model: Path, tmp_path: Path) -> None:
     folder = tmp_path / "tasks"
     declare(folder, "sums")
-    rows = harness.evaluate(model, ["sums"], limit=4, device=CPU, include=folder)
+    rows = lm_eval.evaluate(model, ["sums"], limit=4, device=CPU, include=folder)
     assert [(row.task, row.metric, row.items) for row in rows] == [
         ("sums", "acc", 4),
         ("sums", "acc_norm", 4),
@@ -78,14 +78,14 @@ def test_a_task_of_the_operator_is_measured(model: Path, tmp_path: Path) -> None
 @needs_harness
 def test_an_unknown_task_is_named_with_its_neighbours(model: Path) -> None:
     with pytest.raises(HarnessUnavailable, match="'arc_esy'") as caught:
-        harness.evaluate(model, ["arc_esy"], limit=1, device=CPU)
+        lm_eval.evaluate(model, ["arc_esy"], limit=1, device=CPU)
     assert "arc_easy" in caught.value.suggestions
 
 
 @needs_harness
 def test_data_that_cannot_be_fetched_are_an_error_of_their_own(model: Path) -> None:
     with pytest.raises(DatasetUnreachable, match="arc_easy"):
-        harness.evaluate(model, ["arc_easy"], limit=1, device=CPU)
+        lm_eval.evaluate(model, ["arc_easy"], limit=1, device=CPU)
 
 
 @needs_harness
@@ -100,7 +100,7 @@ def test_a_task_that_runs_foreign_code_is_refused(
     folder = tmp_path / "tasks"
     declare(folder, "foreign", **changes)
     with pytest.raises(HarnessUnavailable, match="foreign runs code"):
-        harness.evaluate(model, ["foreign"], limit=1, device=CPU, include=folder)
+        lm_eval.evaluate(model, ["foreign"], limit=1, device=CPU, include=folder)
 
 
 def test_without_the_harness_the_message_names_the_extra(
@@ -108,13 +108,13 @@ def test_without_the_harness_the_message_names_the_extra(
 ) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda _name: None)
     with pytest.raises(HarnessUnavailable, match=r"secateur\[eval\]"):
-        harness.evaluate(tmp_path, ["arc_easy"], limit=1, device=CPU)
+        lm_eval.evaluate(tmp_path, ["arc_easy"], limit=1, device=CPU)
 
 
 def test_both_models_figures_stand_side_by_side() -> None:
     dense = [Row("boolq", "acc", 0.75, 0.1, 40)]
     pruned = [Row("boolq", "acc", 0.5, 0.2, 40), Row("boolq", "f1", 0.4, None, 40)]
-    found = harness.metrics(dense, pruned)
+    found = lm_eval.metrics(dense, pruned)
     assert [(one.metric, one.dense, one.pruned) for one in found] == [
         ("acc", 0.75, 0.5),
         ("f1", None, 0.4),
@@ -123,10 +123,10 @@ def test_both_models_figures_stand_side_by_side() -> None:
 
 
 def test_without_a_baseline_the_pruned_figures_stand_alone() -> None:
-    (found,) = harness.metrics(None, [Row("boolq", "acc", 0.5, 0.2, 40)])
+    (found,) = lm_eval.metrics(None, [Row("boolq", "acc", 0.5, 0.2, 40)])
     assert (found.dense, found.dense_stderr, found.pruned) == (None, None, 0.5)
 
 
 def test_a_figure_that_is_no_number_is_an_error() -> None:
     with pytest.raises(NumericalFailure, match="acc of boolq"):
-        harness.metrics(None, [Row("boolq", "acc", float("nan"), None, 40)])
+        lm_eval.metrics(None, [Row("boolq", "acc", float("nan"), None, 40)])

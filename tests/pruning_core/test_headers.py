@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
+from pruning_core.checkpoints.config import parse_config
+from pruning_core.checkpoints.headers import MAX_TENSORS, parse_header
+from pruning_core.checkpoints.weight_files import parse_index
 from pruning_core.errors import ModelInvalid
-from pruning_core.intake.config import parse_config
-from pruning_core.intake.headers import MAX_TENSORS, parse_header
-from pruning_core.intake.weights import parse_index
 
 NINES = "9" * 4_300
 """The longest number that Python reads at all."""

@@ -12,10 +12,11 @@ from typing import Any
 
 import pytest
 
-from pruning_core.engine import hub as downloads
+from pruning_core.datasets import hub_data
+from pruning_core.datasets.declaration import Hub as HubTask
 from pruning_core.errors import DatasetUnreachable, HubUnavailable, PruningError
-from pruning_core.intake import hub_client, hub_data, hub_model
-from pruning_core.intake.declaration import Hub as HubTask
+from pruning_core.fetch import hub_client, hub_model
+from pruning_core.fetch import hub_download as downloads
 from tests import tiny
 from tests.pruning_core.hub_stand_in import COMMIT, Handler, Hub, serving
 

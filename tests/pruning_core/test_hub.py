@@ -13,13 +13,13 @@ from typing import Any
 import pytest
 from safetensors.torch import load_file
 
-from pruning_core.intake.checkpoint import inspect
+from pruning_core.checkpoints.facts import inspect
 from tests import tiny
 from tests.pruning_core.hub_stand_in import COMMIT, Hub, serving
 
 CALL = (
     "import json, sys; from pathlib import Path\n"
-    "from pruning_core.engine.hub import download; from pruning_core.errors import PruningError\n"
+    "from pruning_core.fetch.hub_download import download; from pruning_core.errors import PruningError\n"
     "repo, revision, cache = sys.argv[1:]\n"
     "try: print(json.dumps([str(part) for part in download(repo, revision or None, Path(cache))]))\n"
     "except PruningError as error: print(json.dumps(error.payload()))\n"

@@ -15,10 +15,10 @@ import torch
 import transformers
 from transformers import AutoModelForCausalLM
 
-from pruning_core.engine import in_turn, verify
-from pruning_core.engine.in_turn import Compared, Load, compare
-from pruning_core.engine.throughput import run_seconds
 from pruning_core.errors import HostOutOfMemory
+from pruning_core.evaluate import in_turn, verify
+from pruning_core.evaluate.in_turn import Compared, Load, compare
+from pruning_core.evaluate.throughput import run_seconds
 from tests import tiny
 
 WORK = {"prefill": 0.05, "decode": 0.1}

@@ -13,12 +13,13 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from pruning_core.engine.model import StreamedModel
+from pruning_core.admission import presets, submission
+from pruning_core.checkpoints import headers
+from pruning_core.checkpoints.facts import inspect
+from pruning_core.datasets.tasks import NO_FILES, Files
+from pruning_core.datasets.uploads import Use, UserFile
 from pruning_core.errors import PruningError
-from pruning_core.intake import admission, headers, presets
-from pruning_core.intake.checkpoint import inspect
-from pruning_core.intake.tasks import NO_FILES, Files
-from pruning_core.intake.userfiles import Use, UserFile
+from pruning_core.model.streamed import StreamedModel
 from pruning_core.spec.base import digest
 from pruning_core.spec.model import ModelRef
 from pruning_core.spec.prune import PruneSpec
@@ -75,7 +76,7 @@ def refusal(
     """Return the error that a submit of this folder is refused with."""
     model, spec = request(folder, **changes)
     with pytest.raises(PruningError) as refused:
-        admission.check(model, spec, roots=[root or folder.parent], tasks_dir=None, files=files)
+        submission.check(model, spec, roots=[root or folder.parent], tasks_dir=None, files=files)
     assert refused.value.error_class == "user"
     assert len(refused.value.message) > 20
     return refused.value
@@ -94,7 +95,7 @@ def refused(folder: Path, files: Files = NO_FILES, **changes: Any) -> tuple[str,
 
 def test_a_sound_checkpoint_is_admitted_with_its_facts(folder: Path) -> None:
     model, spec = request(folder)
-    admission.check(model, spec, roots=[folder.parent], tasks_dir=None)
+    submission.check(model, spec, roots=[folder.parent], tasks_dir=None)
     facts = inspect(folder)
     assert (facts.model_type, facts.blocks, facts.vocab_size) == ("llama", tiny.BLOCKS, tiny.VOCAB)
     assert facts.parameters == sum(t.numel() for t in load_file(folder / WEIGHTS).values())
@@ -271,7 +272,7 @@ def test_a_path_outside_the_roots_is_refused(folder: Path, tmp_path: Path) -> No
 def test_without_roots_no_local_model_is_allowed(folder: Path) -> None:
     model, spec = request(folder)
     with pytest.raises(PruningError, match="SECATEUR_MODEL_ROOTS"):
-        admission.check(model, spec, roots=[], tasks_dir=None)
+        submission.check(model, spec, roots=[], tasks_dir=None)
 
 
 def test_a_link_out_of_the_roots_is_refused(folder: Path, tmp_path: Path) -> None:
@@ -359,14 +360,14 @@ def test_what_cannot_be_cut_is_refused_at_submit(
 
 def test_what_can_be_cut_is_admitted(folder: Path) -> None:
     model, spec = request(folder, method="layer_drop", sparsity=0.15)
-    admission.check(model, spec, roots=[folder.parent], tasks_dir=None)
+    submission.check(model, spec, roots=[folder.parent], tasks_dir=None)
 
 
 def test_tokens_are_removed_only_from_a_tokenizer_json(folder: Path) -> None:
     (folder / "tokenizer.json").rename(folder / "vocab.json")
     method = {"name": "contextual", "parts": ["activation"]}
     model, spec = request(folder, method=method, sparsity=0.1)
-    admission.check(model, spec, roots=[folder.parent], tasks_dir=None)
+    submission.check(model, spec, roots=[folder.parent], tasks_dir=None)
     method = {"name": "contextual", "parts": ["embedding"]}
     found = refused(folder, method=method, sparsity=None)
     assert found == ("MODEL_INVALID", "/prune/method/parts")
@@ -378,7 +379,7 @@ def test_what_reads_no_text_needs_none(folder: Path) -> None:
     model, spec = request(
         folder, method="magnitude", evaluation={"tasks": []}, calibration=calibration
     )
-    admission.check(model, spec, roots=[folder.parent], tasks_dir=None)
+    submission.check(model, spec, roots=[folder.parent], tasks_dir=None)
 
 
 def test_a_header_of_many_tensors_is_refused_before_it_is_parsed(tmp_path: Path) -> None:
@@ -459,7 +460,7 @@ def test_bad_recovery_is_refused_at_submit(
 def test_recovery_on_the_calibration_tasks_needs_them(folder: Path) -> None:
     changes = WITHOUT_CALIBRATION | {"calibration": {"tasks": ["nowhere"]}}
     model, spec = request(folder, **changes)
-    admission.check(model, spec, roots=[folder.parent], tasks_dir=None)
+    submission.check(model, spec, roots=[folder.parent], tasks_dir=None)
     assert code_of(folder, **changes, recovery={}) == "DATASET_NOT_FOUND"
 
 
@@ -467,7 +468,7 @@ def test_recovery_on_the_model_s_own_text_is_admitted(folder: Path) -> None:
     model, spec = request(
         folder, **WITHOUT_CALIBRATION, recovery={"tasks": ["self", "python_docs"]}
     )
-    admission.check(model, spec, roots=[folder.parent], tasks_dir=None)
+    submission.check(model, spec, roots=[folder.parent], tasks_dir=None)
 
 
 def test_recovery_needs_a_tokenizer(folder: Path) -> None:
@@ -515,12 +516,12 @@ def test_the_bytes_that_train_are_not_evaluated(folder: Path) -> None:
     files = {FILE_A: upload("calibration"), FILE_B: upload("evaluation")}
     changes = {"method": "magnitude", "evaluation": {"tasks": [FILE_B]}}
     model, spec = request(folder, **changes, recovery={"tasks": ["python_docs"]})
-    admission.check(model, spec, roots=[folder.parent], tasks_dir=None, files=files)
+    submission.check(model, spec, roots=[folder.parent], tasks_dir=None, files=files)
     found = refused(folder, files, **changes, recovery={"tasks": [FILE_A]})
     assert found == ("DATA_LEAKAGE", "/prune/evaluation/tasks")
     other = files | {FILE_B: upload("evaluation", "other\n" * 500)}
     model, spec = request(folder, **changes, recovery={"tasks": [FILE_A]})
-    admission.check(model, spec, roots=[folder.parent], tasks_dir=None, files=other)
+    submission.check(model, spec, roots=[folder.parent], tasks_dir=None, files=other)
 
 
 def test_an_unknown_evaluation_task_is_refused_at_submit(folder: Path) -> None:

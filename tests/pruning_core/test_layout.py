@@ -9,12 +9,12 @@ from typing import Any
 
 import pytest
 
+from pruning_core.checkpoints.facts import inspect
+from pruning_core.checkpoints.headers import TensorFacts
 from pruning_core.errors import ModelInvalid
 from pruning_core.families import FAMILIES, family_of
-from pruning_core.families.layout import Layout, Sizes, Span, TensorLayout
-from pruning_core.intake.checkpoint import inspect
-from pruning_core.intake.headers import TensorFacts
 from pruning_core.spec.unit_methods import UnitKind
+from pruning_core.structure.layout import Layout, Sizes, Span, TensorLayout
 from tests import tiny
 
 MODEL_TYPES = sorted(name for family in FAMILIES for name in family.model_types)

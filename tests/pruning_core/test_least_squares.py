@@ -13,21 +13,15 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pruning_core.engine import least_squares
-from pruning_core.engine.activations import Activations
-from pruning_core.engine.dense_targets import Taps, narrower, pair
-from pruning_core.engine.least_squares import (
-    RIDGES,
-    Moments,
-    fit,
-    held_out_ridge,
-    relative_error,
-)
-from pruning_core.engine.matrix import InputGroup, input_groups
-from pruning_core.engine.model import StreamedModel
-from pruning_core.engine.stats import Stats
+from pruning_core.checkpoints.facts import inspect
 from pruning_core.errors import NumericalFailure
-from pruning_core.intake.checkpoint import inspect
+from pruning_core.model.hidden_states import Activations
+from pruning_core.model.matrix import InputGroup, input_groups
+from pruning_core.model.streamed import StreamedModel
+from pruning_core.numerics import least_squares
+from pruning_core.numerics.least_squares import RIDGES, Moments, fit, held_out_ridge, relative_error
+from pruning_core.numerics.statistics import Stats
+from pruning_core.prune.dense_targets import Taps, narrower, pair
 from tests import tiny
 from tests.pruning_core.runs import save_with_biases
 

@@ -11,12 +11,12 @@ import pytest
 import torch
 from scipy.stats import ttest_1samp
 
-from pruning_core.engine.calibration import Texts, Windows
-from pruning_core.engine.measure import Measured, Yardsticks, perplexities
-from pruning_core.engine.significance import FEWEST_UNITS
-from pruning_core.engine.tokenizing import beginning, load_tokenizer
-from pruning_core.intake.checkpoint import inspect
-from pruning_core.intake.sources import Sources
+from pruning_core.checkpoints.facts import inspect
+from pruning_core.datasets.data_used import Sources
+from pruning_core.evaluate.compare import Measured, Yardsticks, perplexities
+from pruning_core.evaluate.intervals import FEWEST_UNITS
+from pruning_core.text.windows import Texts, Windows
+from pruning_core.tokenizers.load import beginning, load_tokenizer
 from tests import tiny
 from tests.pruning_core.test_calibration import begin_texts
 

@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 import torch
 
-from pruning_core.engine.patterns import Selector
-from pruning_core.engine.registry import element, unit_score
-from pruning_core.engine.stats import STATISTICS, Collector, Stats
-from pruning_core.pipeline import prune
+from pruning_core.numerics.statistics import STATISTICS, Collector, Stats
+from pruning_core.pipeline.phases import prune
+from pruning_core.plans.registry import element, unit_score
+from pruning_core.selection.masks import Selector
 from pruning_core.spec.methods import METHODS, ElementMethod, Magnitude, Wanda, method_name
 from pruning_core.spec.patterns import MatrixWide, Row
 from pruning_core.spec.prune import PruneSpec
@@ -80,7 +80,7 @@ def test_scaling_all_inputs_changes_no_mask(method: type[ElementMethod]) -> None
 
 @pytest.mark.parametrize("method", ELEMENTS, ids=method_name)
 def test_each_method_is_one_file_with_needs_and_a_score(method: type[ElementMethod]) -> None:
-    module = importlib.import_module(f"pruning_core.methods.{method_name(method)}")
+    module = importlib.import_module(f"pruning_core.element_methods.{method_name(method)}")
     assert method.needs_calibration == bool(module.NEEDS)
     assert method.default_pattern in method.patterns
     assert (module.__doc__ or "").count("\n") >= 2
@@ -89,7 +89,7 @@ def test_each_method_is_one_file_with_needs_and_a_score(method: type[ElementMeth
 @pytest.mark.parametrize("method", UNITS, ids=method_name)
 def test_each_method_for_units_is_one_file_with_needs_and_a_score(method: type[UnitMethod]) -> None:
     name = method_name(method)
-    module = importlib.import_module(f"pruning_core.methods.{name}")
+    module = importlib.import_module(f"pruning_core.unit_methods.{name}")
     assert (module.__doc__ or "").count("\n") >= 2
     assert method.patterns == (method.default_pattern,) == ("units",)
     assert set(method().unit_kinds) <= set(get_args(UnitKind))

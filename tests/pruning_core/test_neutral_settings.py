@@ -12,13 +12,15 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from pruning_core.engine import own_text, preflight, verify
-from pruning_core.engine.activations import Activations
-from pruning_core.engine.model import StreamedModel
+from pruning_core.checkpoints.facts import inspect
 from pruning_core.errors import ModelInvalid
-from pruning_core.intake.checkpoint import inspect
-from pruning_core.pipeline import prune
+from pruning_core.evaluate import verify
+from pruning_core.model import preflight
+from pruning_core.model.hidden_states import Activations
+from pruning_core.model.streamed import StreamedModel
+from pruning_core.pipeline.phases import prune
 from pruning_core.spec.prune import PruneSpec
+from pruning_core.text import self_generated
 from tests import tiny
 
 CPU = torch.device("cpu")
@@ -146,7 +148,7 @@ def test_text_of_its_own_is_sampled_whatever_the_model_is_set_to(
     values = {"output_router_logits": True, "return_dict": False}
     folder = changed(dense("mixtral"), tmp_path / "m", "config.json", values)
     (folder / "generation_config.json").write_text(json.dumps(DECODING["scores"]))
-    own_text._sample(str(folder), str(tmp_path / "text"), "2", "12", "0", "cpu")
+    self_generated._sample(str(folder), str(tmp_path / "text"), "2", "12", "0", "cpu")
 
 
 @pytest.mark.parametrize(

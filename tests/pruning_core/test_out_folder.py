@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from pruning_core.engine.files import alone_in
 from pruning_core.errors import FolderInUse
-from pruning_core.pipeline import prune
+from pruning_core.pipeline.phases import prune
 from pruning_core.spec.prune import PruneSpec
 from pruning_core.spec.report import Progress, Report
+from pruning_core.system.files import alone_in
 from tests import tiny
 
 SPEC = PruneSpec.model_validate(

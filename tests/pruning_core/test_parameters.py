@@ -11,11 +11,11 @@ import torch
 from huggingface_hub.errors import StrictDataclassError
 from transformers import CONFIG_MAPPING, AutoModelForCausalLM
 
+from pruning_core.checkpoints.facts import inspect
 from pruning_core.families import FAMILIES, family_of
 from pruning_core.families.parameters import parameters
 from pruning_core.families.settings import DEFAULTS
 from pruning_core.families.shapes import Shapes
-from pruning_core.intake.checkpoint import inspect
 from tests import tiny
 
 MODEL_TYPES = sorted(name for family in FAMILIES for name in family.model_types)

@@ -8,8 +8,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pruning_core.engine.patterns import Selector
 from pruning_core.errors import NumericalFailure, UnsupportedPattern
+from pruning_core.selection.masks import Selector
 from pruning_core.spec.patterns import MatrixWide, NofM, Pattern, Row, removed_count
 
 shapes = st.tuples(st.integers(1, 9), st.integers(1, 40))

@@ -17,9 +17,10 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 from transformers import AutoModelForCausalLM
 
-from pruning_core.engine.matrix import Matrix, input_groups
-from pruning_core.engine.model import StreamedModel
-from pruning_core.engine.permute import (
+from pruning_core.checkpoints.facts import inspect
+from pruning_core.errors import NumericalFailure, UnsupportedPattern
+from pruning_core.families import FAMILIES, family_of
+from pruning_core.model.channel_order import (
     Folding,
     channel_order,
     exchange_values,
@@ -27,9 +28,8 @@ from pruning_core.engine.permute import (
     folding,
     retained,
 )
-from pruning_core.errors import NumericalFailure, UnsupportedPattern
-from pruning_core.families import FAMILIES, family_of
-from pruning_core.intake.checkpoint import inspect
+from pruning_core.model.matrix import Matrix, input_groups
+from pruning_core.model.streamed import StreamedModel
 from tests import tiny
 
 MODEL_TYPES = sorted(name for family in FAMILIES for name in family.model_types)

@@ -14,8 +14,6 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from pruning_core import pipeline
-from pruning_core.engine import helper, verify
 from pruning_core.errors import (
     DatasetTooSmall,
     DiskFull,
@@ -28,9 +26,12 @@ from pruning_core.errors import (
     TokensInvalid,
     UnsupportedPattern,
 )
-from pruning_core.pipeline import prune
+from pruning_core.evaluate import verify
+from pruning_core.pipeline import phases as pipeline
+from pruning_core.pipeline.phases import prune
 from pruning_core.spec.prune import PruneSpec
 from pruning_core.spec.report import Progress, Report
+from pruning_core.system import subprocesses
 from tests import tiny
 
 
@@ -189,7 +190,7 @@ def test_a_block_file_holds_what_was_pruned_and_nothing_else(folder: Path, tmp_p
 def test_signs_of_life_come_within_a_block(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("pruning_core.engine.progress.TOLD_SECONDS", 0.0)
+    monkeypatch.setattr("pruning_core.system.progress.TOLD_SECONDS", 0.0)
     listener = Watcher(stop_after=0)
     with pytest.raises(KeyboardInterrupt):
         prune(folder, spec(), tmp_path, tokens=tiny.tokens(), observer=listener)
@@ -383,9 +384,9 @@ def test_a_resume_needs_no_room_for_what_is_there(
 
 def test_a_helper_that_the_machine_kills_is_no_fault_of_the_model() -> None:
     with pytest.raises(HostOutOfMemory):
-        helper.run("tests.pruning_core.killed")
-    with pytest.raises(helper.HelperFailed, match="No module named"):
-        helper.run("tests.pruning_core.nowhere")
+        subprocesses.run("tests.pruning_core.killed")
+    with pytest.raises(subprocesses.HelperFailed, match="No module named"):
+        subprocesses.run("tests.pruning_core.nowhere")
 
 
 def test_peak_memory_does_not_grow_with_depth(tmp_path: Path) -> None:

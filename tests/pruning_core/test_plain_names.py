@@ -12,8 +12,8 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
-from pruning_core.engine.plain_names import plainly_named
-from pruning_core.intake.checkpoint import inspect
+from pruning_core.checkpoints.facts import inspect
+from pruning_core.convert.plain_names import plainly_named
 from tests import tiny
 from tests.pruning_core.runs import stored
 from tests.pruning_core.test_pipeline import spec

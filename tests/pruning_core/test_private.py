@@ -13,10 +13,10 @@ from typing import Any
 
 import pytest
 
+from pruning_core.checkpoints import private_view
+from pruning_core.checkpoints.private_view import view
 from pruning_core.errors import ModelInvalid, ModelNotAllowed
-from pruning_core.intake import private
-from pruning_core.intake.private import view
-from pruning_core.pipeline import prune
+from pruning_core.pipeline.phases import prune
 from pruning_core.spec.prune import PruneSpec
 from pruning_core.spec.report import Progress
 from tests import tiny
@@ -125,12 +125,12 @@ def outward_in_steps(model: Path, secret: Path) -> None:
 
 
 def outward_folder(model: Path, secret: Path) -> None:
-    (model / private.CHAT_TEMPLATES).symlink_to(secret.parent)
+    (model / private_view.CHAT_TEMPLATES).symlink_to(secret.parent)
 
 
 def outward_in_folder(model: Path, secret: Path) -> None:
-    (model / private.CHAT_TEMPLATES).mkdir()
-    (model / private.CHAT_TEMPLATES / "tool.jinja").symlink_to(secret)
+    (model / private_view.CHAT_TEMPLATES).mkdir()
+    (model / private_view.CHAT_TEMPLATES / "tool.jinja").symlink_to(secret)
 
 
 def loop(model: Path, secret: Path) -> None:
@@ -193,7 +193,7 @@ def test_parts_of_an_embedder_lie_in_the_folder(path: Any, root: Path, tmp_path:
 def test_a_folder_of_countless_files_is_refused(
     root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(private, "MAX_FILES", 0)
+    monkeypatch.setattr(private_view, "MAX_FILES", 0)
     with pytest.raises(ModelInvalid, match="1 files"), view(root / "model", tmp_path / "views"):
         pass
 

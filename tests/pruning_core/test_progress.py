@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from pruning_core.engine import helper
-from pruning_core.engine.progress import Tracker
-from pruning_core.pipeline import prune
+from pruning_core.pipeline.phases import prune
 from pruning_core.spec.report import Progress
+from pruning_core.system import subprocesses
+from pruning_core.system.progress import Tracker
 from tests import tiny
 from tests.pruning_core.test_pipeline import spec
 
@@ -20,29 +20,29 @@ TELLING = "tests.pruning_core.telling"
 
 def test_a_process_tells_what_it_has_done_beside_its_answer() -> None:
     told: list[tuple[int, int, str, float | None]] = []
-    answer = helper.run(TELLING, "0", told=lambda *words: told.append(words))
+    answer = subprocesses.run(TELLING, "0", told=lambda *words: told.append(words))
     assert told == [(1, 3, "tensor", 1 / 3), (2, 3, "tensor", 2 / 3), (3, 3, "tensor", 1.0)]
     assert answer.splitlines()[-1] == "the answer"
 
 
 def test_silence_of_a_process_is_no_end(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(helper, "LOOK_SECONDS", 0.05)
+    monkeypatch.setattr(subprocesses, "LOOK_SECONDS", 0.05)
     signs: list[float] = []
-    answer = helper.run(TELLING, "0.5", alive=lambda: signs.append(time.monotonic()))
+    answer = subprocesses.run(TELLING, "0.5", alive=lambda: signs.append(time.monotonic()))
     assert answer.splitlines()[-1] == "the answer"
     assert len(signs) >= 3
 
 
 @pytest.mark.parametrize("who", ["told", "alive"])
 def test_whoever_listens_can_end_a_process(who: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(helper, "LOOK_SECONDS", 0.05)
+    monkeypatch.setattr(subprocesses, "LOOK_SECONDS", 0.05)
 
     def stop(*_words: object) -> None:
         raise KeyboardInterrupt
 
     begun = time.monotonic()
     with pytest.raises(KeyboardInterrupt):
-        helper.run(TELLING, "60", **{who: stop})
+        subprocesses.run(TELLING, "60", **{who: stop})
     assert time.monotonic() - begun < 50
 
 
@@ -84,7 +84,7 @@ def test_nothing_is_silent_for_ten_seconds(tmp_path: Path) -> None:
 
 
 def test_work_within_a_step_moves_batches_and_per_cent(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pruning_core.engine.progress.TOLD_SECONDS", 0.0)
+    monkeypatch.setattr("pruning_core.system.progress.TOLD_SECONDS", 0.0)
     seen = Seen()
     tracker = Tracker(seen)
     tracker.plan({"pruning": 1.0})

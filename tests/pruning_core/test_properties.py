@@ -10,9 +10,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pruning_core.engine.patterns import Selector
-from pruning_core.engine.registry import Element, element
-from pruning_core.engine.stats import STATISTICS, Collector, Stats
+from pruning_core.numerics.statistics import STATISTICS, Collector, Stats
+from pruning_core.plans.registry import Element, element
+from pruning_core.selection.masks import Selector
 from pruning_core.spec.methods import (
     ALPS,
     METHODS,

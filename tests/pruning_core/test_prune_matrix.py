@@ -9,11 +9,11 @@ import pytest
 import torch
 from torch import nn
 
-from pruning_core.engine.matrix import Matrix
-from pruning_core.engine.plan import Plan
-from pruning_core.engine.prune_matrix import prune_matrix
-from pruning_core.engine.stats import Stats
 from pruning_core.errors import NumericalFailure
+from pruning_core.model.matrix import Matrix
+from pruning_core.numerics.statistics import Stats
+from pruning_core.plans.element import Plan
+from pruning_core.prune.matrix import prune_matrix
 from pruning_core.spec.prune import PruneSpec
 from pruning_core.spec.report import MatrixReport
 

@@ -11,15 +11,15 @@ import pytest
 import torch
 from torch import nn
 
-from pruning_core.engine.activations import Activations
-from pruning_core.engine.blocks import Call, run
-from pruning_core.engine.matrix import input_groups
-from pruning_core.engine.model import StreamedModel
-from pruning_core.engine.patterns import Selector
-from pruning_core.engine.reconstruct import Sample, reconstruct
+from pruning_core.checkpoints.facts import inspect
 from pruning_core.errors import DatasetTooSmall
-from pruning_core.intake.checkpoint import inspect
-from pruning_core.pipeline import prune
+from pruning_core.model.block_calls import Call, run
+from pruning_core.model.hidden_states import Activations
+from pruning_core.model.matrix import input_groups
+from pruning_core.model.streamed import StreamedModel
+from pruning_core.pipeline.phases import prune
+from pruning_core.prune.block_reconstruction import Sample, reconstruct
+from pruning_core.selection.masks import Selector
 from pruning_core.spec.composition import Reconstruction
 from pruning_core.spec.patterns import Row
 from pruning_core.spec.prune import PruneSpec

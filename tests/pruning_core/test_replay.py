@@ -11,17 +11,17 @@ from typing import Any
 import pytest
 import torch
 
-from pruning_core.engine.activations import Activations
-from pruning_core.engine.matrix import input_groups
-from pruning_core.engine.model import StreamedModel
-from pruning_core.engine.prune_units import UnitPruner
-from pruning_core.engine.record import record
-from pruning_core.engine.replay import Replay
-from pruning_core.engine.units import unit_groups
+from pruning_core.checkpoints.facts import inspect
 from pruning_core.families import FAMILIES
-from pruning_core.intake.checkpoint import inspect
-from pruning_core.intake.sizes import layout_of
+from pruning_core.model.cached_module import Replay
+from pruning_core.model.hidden_states import Activations
+from pruning_core.model.matrix import input_groups
+from pruning_core.model.recorder import record
+from pruning_core.model.streamed import StreamedModel
+from pruning_core.model.unit_groups import unit_groups
+from pruning_core.prune.units import UnitPruner
 from pruning_core.spec.prune import PruneSpec
+from pruning_core.structure.sizes import layout_of
 from tests import tiny
 from tests.pruning_core.runs import save_with_biases, stored
 

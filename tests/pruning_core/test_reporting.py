@@ -17,7 +17,7 @@ import html5lib
 import pytest
 from huggingface_hub import ModelCard
 
-from pruning_core.reporting import card, licence, page, words
+from pruning_core.reporting import card, formatting, licence, page
 from pruning_core.reporting.plots import kind_of, plots
 from pruning_core.spec.report import (
     GateReport,
@@ -162,13 +162,13 @@ def test_errors_of_all_matrices_are_on_the_page_shaded_by_size() -> None:
     }
     grid = tables["Relative output error of every matrix"]
     rows = [[text_of(cell) for cell in found(row, "td")] for row in found(grid, "tr")][1:]
-    expected = [[words.short(m.error or 0) for m in block.matrices] for block in report.blocks]
+    expected = [[formatting.short(m.error or 0) for m in block.matrices] for block in report.blocks]
     assert rows == expected
     shades = {cell.get("class") for cell in found(grid, "td")}
     assert {f"shade-{number}" for number in range(1, 6)} <= shades
     largest = max(m.error or 0 for block in report.blocks for m in block.matrices)
     darkest = [text_of(c) for c in found(grid, "td") if c.get("class") == "shade-5"]
-    assert words.short(largest) in darkest
+    assert formatting.short(largest) in darkest
     assert len(found(tables["The largest errors"], "tr")) == 1 + 5
 
 
@@ -304,14 +304,14 @@ def plain(text: str) -> str:
 
 @pytest.mark.parametrize("shape", SENTENCES)
 def test_one_sentence_says_which_units_went(shape: str) -> None:
-    assert plain(words.what_was_done(SHAPES[shape])) == SENTENCES[shape]
+    assert plain(formatting.what_was_done(SHAPES[shape])) == SENTENCES[shape]
 
 
 def test_units_of_some_blocks_are_said_to_be_of_those() -> None:
     blocks = reports.unit_blocks(8, {"neurons": (8, 64)})
     spared = reports.unit_blocks(8, {})
     report = reports.zeroed(blocks=(*spared[:4], *blocks[4:6], *spared[6:]))
-    assert "12.5 % of the neurons of 2 of 8 blocks" in plain(words.what_was_done(report))
+    assert "12.5 % of the neurons of 2 of 8 blocks" in plain(formatting.what_was_done(report))
 
 
 @pytest.mark.parametrize(
@@ -338,7 +338,7 @@ def test_units_of_some_blocks_are_said_to_be_of_those() -> None:
 )
 def test_amount_of_units(changes: dict[str, Any], expected: str) -> None:
     report = reports.shrunk({"method": "goa"} | changes, 27_095_040)
-    assert plain(words.amount(report)) == expected
+    assert plain(formatting.amount(report)) == expected
 
 
 def shown_text(shape: str) -> str:
@@ -492,7 +492,7 @@ def test_gates_that_hold_are_said_to() -> None:
     ],
 )  # fmt: skip
 def test_numbers(value: float, expected: str) -> None:
-    assert words.number(value) == expected
+    assert formatting.number(value) == expected
 
 
 @pytest.mark.parametrize(
@@ -500,7 +500,7 @@ def test_numbers(value: float, expected: str) -> None:
     [(0, "0 bytes"), (1023, "1023 bytes"), (1024, "1.0 KiB"), (269_030_016, "257 MiB"), (1 << 50, "1,024 TiB")],
 )  # fmt: skip
 def test_sizes(count: int, expected: str) -> None:
-    assert words.size(count).replace("\N{NO-BREAK SPACE}", " ") == expected
+    assert formatting.size(count).replace("\N{NO-BREAK SPACE}", " ") == expected
 
 
 @pytest.mark.parametrize(
@@ -516,7 +516,7 @@ def test_sizes(count: int, expected: str) -> None:
 def test_score_is_judged_by_its_test(
     dense: float | None, pruned: float, p_value: float | None, said: str
 ) -> None:
-    assert words.judged_score(reports.score(dense, pruned, p_value)) == said
+    assert formatting.judged_score(reports.score(dense, pruned, p_value)) == said
 
 
 @pytest.mark.parametrize(
@@ -530,7 +530,7 @@ def test_score_is_judged_by_its_test(
 def test_ratio_is_judged_by_its_interval(low: float, high: float, said: str) -> None:
     measured = reports.perplexity("a", 10.0, 11.0)
     interval = Interval(low=low, high=high)
-    assert words.judged_ratio(measured.model_copy(update={"ratio_interval": interval})) == said
+    assert formatting.judged_ratio(measured.model_copy(update={"ratio_interval": interval})) == said
 
 
 @pytest.mark.parametrize(
@@ -553,14 +553,14 @@ def test_speed_is_judged_by_its_interval(
 ) -> None:
     ratio = SpeedRatio(value=(low + high) / 2, interval=Interval(low=low, high=high))
     found = reports.speed(10.0, 10.0, ratios={"prefill": ratio, "decode": ratio}, doubts=doubts)
-    assert words.judged_speed(found, "decode") == said
+    assert formatting.judged_speed(found, "decode") == said
     assert f"<td>{said}</td>" in page.html(reports.refitted(speed=found))
 
 
 def test_a_ratio_without_an_interval_is_not_judged() -> None:
     measured = reports.perplexity("a", 10.0, 11.0).model_copy(update={"ratio_interval": None})
-    assert words.judged_ratio(measured) == "too few documents to tell"
-    assert words.judged_ratio(reports.perplexity("a", None, 11.0)) == ""
+    assert formatting.judged_ratio(measured) == "too few documents to tell"
+    assert formatting.judged_ratio(reports.perplexity("a", None, 11.0)) == ""
 
 
 @pytest.mark.parametrize(
@@ -585,7 +585,7 @@ def test_a_gate_whose_bound_lies_in_the_interval_says_so(
         passed=said.startswith("passed"),
         interval=found,
     )
-    assert words.judged_gate(gate) == said
+    assert formatting.judged_gate(gate) == said
     assert f"<td>{said}</td>" in page.html(reports.report(gates=(gate,)))
 
 

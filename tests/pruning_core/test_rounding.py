@@ -12,14 +12,14 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from pruning_core.engine import rounding
-from pruning_core.engine.gguf import write_folder
+from pruning_core.checkpoints.facts import inspect
+from pruning_core.convert import rounding
+from pruning_core.convert.from_gguf import write_folder
 from pruning_core.errors import OutputOverflow
-from pruning_core.intake.checkpoint import inspect
-from pruning_core.intake.sizes import layout_of
-from pruning_core.pipeline import prune
+from pruning_core.pipeline.phases import prune
 from pruning_core.spec.output import Output, RoundedDtype
 from pruning_core.spec.prune import PruneSpec
+from pruning_core.structure.sizes import layout_of
 from tests import gguf_files, tiny
 
 DTYPES: tuple[RoundedDtype, ...] = ("bfloat16", "float16")

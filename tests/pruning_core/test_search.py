@@ -14,12 +14,12 @@ from hypothesis import strategies as st
 
 from bench.gini import Part, gini, part_gini
 from bench.search import PARTS, pilot_points, proxies
-from pruning_core.engine.stats import Stats
+from pruning_core.element_methods import crepe
 from pruning_core.errors import NumericalFailure
-from pruning_core.methods import crepe
-from pruning_core.search.hill_climb import climb
-from pruning_core.search.pho import Proxy, minimise
-from pruning_core.search.space import GRID, RIA, Trial, coefficients, kernel_at
+from pruning_core.numerics.statistics import Stats
+from pruning_core.searches.hill_climb import climb
+from pruning_core.searches.pho import Proxy, minimise
+from pruning_core.searches.space import GRID, RIA, Trial, coefficients, kernel_at
 from pruning_core.spec.methods import CRePE, Neighbour
 from pruning_core.spec.search import HillClimb, Pho
 

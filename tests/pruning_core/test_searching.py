@@ -13,22 +13,22 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
-from pruning_core.engine.activations import Activations
-from pruning_core.engine.calibration import Texts, Windows
-from pruning_core.engine.model import StreamedModel
-from pruning_core.engine.patterns import Selector
-from pruning_core.engine.searching import WORST, Judge, search, with_coefficients
-from pruning_core.engine.stats import Stats
+from pruning_core.checkpoints.facts import inspect
+from pruning_core.datasets.data_used import Sources
+from pruning_core.decide.search import WORST, Judge, search, with_coefficients
+from pruning_core.element_methods import crepe
 from pruning_core.errors import DatasetTooSmall, NumericalFailure, PresetNotFound, ResumeMismatch
-from pruning_core.intake.checkpoint import inspect
-from pruning_core.intake.sources import Sources
-from pruning_core.methods import crepe
-from pruning_core.pipeline import prune
-from pruning_core.search.space import RIA
+from pruning_core.model.hidden_states import Activations
+from pruning_core.model.streamed import StreamedModel
+from pruning_core.numerics.statistics import Stats
+from pruning_core.pipeline.phases import prune
+from pruning_core.searches.space import RIA
+from pruning_core.selection.masks import Selector
 from pruning_core.spec.calibration import Calibration
 from pruning_core.spec.methods import CRePE
 from pruning_core.spec.patterns import MatrixWide
 from pruning_core.spec.report import SearchReport
+from pruning_core.text.windows import Texts, Windows
 from tests import tiny
 from tests.pruning_core.runs import (
     removed,

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from pruning_core.engine.significance import (
+from pruning_core.evaluate.intervals import (
     FEWEST_ITEMS,
     FEWEST_UNITS,
     Figures,

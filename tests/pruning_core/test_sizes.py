@@ -10,17 +10,17 @@ import pytest
 import torch
 from transformers import CONFIG_MAPPING, AutoModelForCausalLM
 
+from pruning_core.checkpoints import facts as checkpoint
+from pruning_core.checkpoints.facts import CheckpointFacts, inspect
+from pruning_core.checkpoints.headers import TensorFacts
+from pruning_core.checkpoints.weight_files import Stored
 from pruning_core.errors import ModelInvalid, PruningError, SizeUnreachable, UnitsUnsupported
 from pruning_core.families import FAMILIES, family_of
-from pruning_core.families.layout import Layout, Sizes
-from pruning_core.intake import checkpoint
-from pruning_core.intake.checkpoint import CheckpointFacts, inspect
-from pruning_core.intake.headers import TensorFacts
-from pruning_core.intake.sizes import NAMES, Cutter, Target, check_units, layout_of
-from pruning_core.intake.weights import Stored
 from pruning_core.spec.patterns import Units
 from pruning_core.spec.prune import Budget, PruneSpec
 from pruning_core.spec.unit_methods import UnitKind
+from pruning_core.structure.layout import Layout, Sizes
+from pruning_core.structure.sizes import NAMES, Cutter, Target, check_units, layout_of
 from tests import tiny
 
 MODEL_TYPES = sorted(name for family in FAMILIES for name in family.model_types)

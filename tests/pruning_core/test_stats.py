@@ -11,14 +11,14 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pruning_core.engine.activations import Activations
-from pruning_core.engine.model import StreamedModel
-from pruning_core.engine.numerics import all_finite, damped_cholesky, damping, smallest
-from pruning_core.engine.prune_matrix import output_error
-from pruning_core.engine.stats import SKETCH_ROWS, STATISTICS, Collector, Stats, held_out
-from pruning_core.engine.walk import observe
+from pruning_core.checkpoints.facts import inspect
 from pruning_core.errors import NumericalFailure
-from pruning_core.intake.checkpoint import inspect
+from pruning_core.model.hidden_states import Activations
+from pruning_core.model.streamed import StreamedModel
+from pruning_core.numerics.linear_algebra import all_finite, damped_cholesky, damping, smallest
+from pruning_core.numerics.statistics import SKETCH_ROWS, STATISTICS, Collector, Stats, held_out
+from pruning_core.prune.matrix import output_error
+from pruning_core.prune.walk import observe
 from tests import tiny
 
 Array = npt.NDArray[np.float64]

@@ -14,12 +14,13 @@ import pyarrow
 import pytest
 from pyarrow import parquet
 
+from pruning_core.admission import submission
+from pruning_core.datasets import hub_data, tasks
+from pruning_core.datasets.declaration import Hub
+from pruning_core.datasets.items import ChoiceItem
+from pruning_core.datasets.tasks import SPLITS, Question
+from pruning_core.datasets.uploads import UserFile
 from pruning_core.errors import DatasetInvalid, DatasetNotFound, PruningError
-from pruning_core.intake import admission, hub_data, tasks
-from pruning_core.intake.declaration import Hub
-from pruning_core.intake.items import ChoiceItem
-from pruning_core.intake.tasks import SPLITS, Question
-from pruning_core.intake.userfiles import UserFile
 from pruning_core.spec.model import ModelRef
 from pruning_core.spec.prune import PruneSpec
 from tests.conftest import REPOSITORY
@@ -69,7 +70,7 @@ def refusal(call: Callable[[], Any]) -> str:
 
 
 def test_every_shipped_declaration_is_valid_and_says_what_it_is() -> None:
-    files = {path.stem for path in Path(tasks.__file__).parent.parent.glob("tasks/*.toml")}
+    files = {path.stem for path in Path(tasks.__file__).parent.glob("catalogue/*.toml")}
     assert set(SHIPPED) == files >= {"wikitext2", "c4", "ptb", "boolq", "rte", "mmlu", "self"}
     for task in SHIPPED.values():
         assert task.declaration.description
@@ -473,7 +474,7 @@ CALL = """
 import json, sys
 from pathlib import Path
 from pruning_core.errors import PruningError
-from pruning_core.intake import tasks
+from pruning_core.datasets import tasks
 found = {}
 for name, split in json.loads(sys.argv[3]):
     try:
@@ -655,7 +656,7 @@ def admit(
 ) -> None:
     spec = PruneSpec.model_validate({"method": "wanda", "sparsity": 0.5} | prune)
     model = ModelRef(ref="hf://org/model")
-    admission.check(model, spec, roots=[], tasks_dir=root, files=files)
+    submission.check(model, spec, roots=[], tasks_dir=root, files=files)
 
 
 def code_of(

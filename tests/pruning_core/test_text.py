@@ -12,13 +12,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from pruning_core.checkpoints import config as configs
 from pruning_core.errors import ModelInvalid
-from pruning_core.intake import config as configs
+from pruning_core.printable import plain, shown, shown_document
 from pruning_core.reporting import card, licence
 from pruning_core.spec.base import Frozen
 from pruning_core.spec.prune import PruneSpec
 from pruning_core.spec.recovery import Recovery
-from pruning_core.text import plain, shown, shown_document
 
 HOSTILE = ["\x1b[2J", "a\rb", "\x9b1m", "\u202egnp.exe", "\u2066", "\u200b", "\ud800", "\U000e0041"]
 

@@ -12,24 +12,24 @@ import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
-from pruning_core import results
-from pruning_core import run as runs
-from pruning_core.engine.calibration import Texts, Windows
-from pruning_core.engine.choices import Encoded
-from pruning_core.engine.measure import Yardsticks
-from pruning_core.engine.model import StreamedModel
-from pruning_core.engine.progress import Tracker
-from pruning_core.engine.token_counts import HELD, counted, coverage, template_ids
-from pruning_core.engine.unit_plan import UnitPlan
+from pruning_core.checkpoints.facts import inspect
+from pruning_core.datasets.data_used import Sources
+from pruning_core.decide.token_counts import HELD, counted, coverage, template_ids
+from pruning_core.decide.unit import UnitDecision
 from pruning_core.errors import ModelInvalid
-from pruning_core.intake.checkpoint import inspect
-from pruning_core.intake.sources import Sources
-from pruning_core.pipeline import prune
-from pruning_core.run import Run, fingerprint_of
+from pruning_core.evaluate.compare import Yardsticks
+from pruning_core.model.streamed import StreamedModel
+from pruning_core.pipeline import results
+from pruning_core.pipeline import run as runs
+from pruning_core.pipeline.phases import prune
+from pruning_core.pipeline.run import Run, fingerprint_of
+from pruning_core.plans.unit import UnitPlan
 from pruning_core.spec.calibration import Calibration
 from pruning_core.spec.prune import PruneSpec
 from pruning_core.spec.report import Origin, Progress, Report, VocabularyCoverage
-from pruning_core.unit_decide import UnitDecision
+from pruning_core.system.progress import Tracker
+from pruning_core.text.question_tokens import Encoded
+from pruning_core.text.windows import Texts, Windows
 from tests import tiny
 from tests.pruning_core.test_pipeline import Watcher
 

@@ -19,20 +19,16 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
-from pruning_core.engine import device as devices
-from pruning_core.engine.activations import Activations
-from pruning_core.engine.candidates import Candidates
-from pruning_core.engine.divergence import divergences, head_divergence, of_groups
-from pruning_core.engine.least_squares import RIDGES
-from pruning_core.engine.model import StreamedModel
-from pruning_core.engine.prune_units import digest_of
-from pruning_core.engine.registry import unit_score
-from pruning_core.engine.stats import STATISTICS, Collector, Stats
-from pruning_core.engine.unit_observe import influences, last_states, profiles
-from pruning_core.families.layout import Sizes
-from pruning_core.intake.checkpoint import inspect
-from pruning_core.intake.sizes import layout_of
-from pruning_core.methods import contextual, diet, flap, goa, layer_drop, random_units
+from pruning_core.checkpoints.facts import inspect
+from pruning_core.decide.observe import influences, last_states, profiles
+from pruning_core.model.attention_divergence import divergences, head_divergence, of_groups
+from pruning_core.model.candidates import Candidates
+from pruning_core.model.hidden_states import Activations
+from pruning_core.model.streamed import StreamedModel
+from pruning_core.numerics.least_squares import RIDGES
+from pruning_core.numerics.statistics import STATISTICS, Collector, Stats
+from pruning_core.plans.registry import unit_score
+from pruning_core.prune.units import digest_of
 from pruning_core.spec.prune import PruneSpec
 from pruning_core.spec.unit_methods import (
     FLAP,
@@ -44,6 +40,10 @@ from pruning_core.spec.unit_methods import (
     UnitMethod,
     WandaSp,
 )
+from pruning_core.structure.layout import Sizes
+from pruning_core.structure.sizes import layout_of
+from pruning_core.system import device as devices
+from pruning_core.unit_methods import contextual, diet, flap, goa, layer_drop, random_units
 from tests import tiny
 from tests.pruning_core.test_methods import counting, loss_after, train
 from tests.pruning_core.test_units import (

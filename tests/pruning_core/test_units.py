@@ -20,26 +20,27 @@ from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerFast
 
-from pruning_core.engine import device as devices
-from pruning_core.engine import helper, verify
-from pruning_core.engine.activations import Activations
-from pruning_core.engine.blocks import run
-from pruning_core.engine.matrix import input_groups
-from pruning_core.engine.model import StreamedModel
-from pruning_core.engine.prune_units import digest_of
-from pruning_core.engine.quiet import quiet
-from pruning_core.engine.units import spread
+from pruning_core.checkpoints.config import read_config
+from pruning_core.checkpoints.facts import inspect
 from pruning_core.errors import PruningError, ResumeMismatch, SizeUnreachable, UnitsUnsupported
+from pruning_core.evaluate import verify
 from pruning_core.families import family_of
-from pruning_core.families.layout import Layout
-from pruning_core.intake.checkpoint import inspect
-from pruning_core.intake.config import read_config
-from pruning_core.intake.sizes import Cutter, layout_of
-from pruning_core.pipeline import prune
+from pruning_core.model.block_calls import run
+from pruning_core.model.hidden_states import Activations
+from pruning_core.model.matrix import input_groups
+from pruning_core.model.streamed import StreamedModel
+from pruning_core.model.unit_groups import spread
+from pruning_core.pipeline.phases import prune
+from pruning_core.plans.low_activation import quiet
+from pruning_core.prune.units import digest_of
 from pruning_core.spec.patterns import Units
 from pruning_core.spec.prune import PruneSpec
 from pruning_core.spec.report import Report
 from pruning_core.spec.unit_methods import UnitKind
+from pruning_core.structure.layout import Layout
+from pruning_core.structure.sizes import Cutter, layout_of
+from pruning_core.system import device as devices
+from pruning_core.system import subprocesses
 from tests import tiny
 from tests.pruning_core import reload_all
 from tests.pruning_core.runs import stored
@@ -178,7 +179,7 @@ def finished(
 ) -> Result:
     """Prune without the fresh process."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(helper, "run", answered)
+        patch.setattr(subprocesses, "run", answered)
         report = prune(source, wanted, out, tokens=tokens() if given is None else given)
     return Result(source, out, report)
 

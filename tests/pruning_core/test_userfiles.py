@@ -14,10 +14,10 @@ from typing import Any
 
 import pytest
 
+from pruning_core.admission import submission
+from pruning_core.datasets.items import MAX_LINE_BYTES, ChoiceItem, TextItem
+from pruning_core.datasets.uploads import Split, Use, UserFile, examine, items_of, read, survey
 from pruning_core.errors import DataLeakage, DatasetInvalid, DatasetNotFound, DatasetTooSmall
-from pruning_core.intake import admission
-from pruning_core.intake.items import MAX_LINE_BYTES, ChoiceItem, TextItem
-from pruning_core.intake.userfiles import Split, Use, UserFile, examine, items_of, read, survey
 from pruning_core.spec.model import ModelRef
 from pruning_core.spec.prune import PruneSpec
 
@@ -379,7 +379,7 @@ def test_an_upload_too_small_for_what_is_asked_fails_at_submit(
 
     def submit(calibration: dict[str, Any]) -> None:
         spec = PruneSpec.model_validate(fields | {"calibration": calibration})
-        admission.check(model, spec, roots=[], tasks_dir=None, files={FILE_A: file})
+        submission.check(model, spec, roots=[], tasks_dir=None, files={FILE_A: file})
 
     with pytest.raises(DatasetTooSmall):
         submit(asked)
@@ -408,7 +408,7 @@ def check(files: dict[str, UserFile], *, method: str = "wanda") -> None:
     }
     model = ModelRef.model_validate("hf://a/b")
     spec = PruneSpec.model_validate(prune)
-    admission.check(model, spec, roots=[], tasks_dir=None, files=files)
+    submission.check(model, spec, roots=[], tasks_dir=None, files=files)
 
 
 def test_the_same_bytes_neither_calibrate_nor_evaluate_under_two_names(tmp_path: Path) -> None:

@@ -16,10 +16,10 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 from transformers.modeling_utils import _get_resolved_checkpoint_files
 
-from pruning_core.engine import export
-from pruning_core.engine.hub import PATTERNS
+from pruning_core.checkpoints.facts import inspect
 from pruning_core.errors import ModelInvalid
-from pruning_core.intake.checkpoint import inspect
+from pruning_core.export import checkpoint
+from pruning_core.fetch.hub_download import PATTERNS
 from tests import tiny
 
 SINGLE = "model.safetensors"
@@ -127,7 +127,7 @@ def test_the_files_are_those_that_stock_transformers_opens(name: str, folder: Pa
 @pytest.mark.parametrize("name", FOLDERS)
 def test_what_is_saved_opens_as_the_source_does(name: str, folder: Path, tmp_path: Path) -> None:
     FOLDERS[name](folder)
-    export.write(folder, inspect(folder), [], tmp_path / "out", shard_bytes=1 << 30)
+    checkpoint.write(folder, inspect(folder), [], tmp_path / "out", shard_bytes=1 << 30)
     source, result = map(AutoModelForCausalLM.from_pretrained, (folder, tmp_path / "out"))
     for one, other in zip(source.parameters(), result.parameters(), strict=True):
         assert torch.equal(one, other)

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from pruning_core.intake.userfiles import examine
+from pruning_core.datasets.uploads import examine
 from pruning_core.spec.prune import PruneSpec
 from store import files
 from store.artifacts import LocalArtifacts

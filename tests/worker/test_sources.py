@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from pruning_core.engine.progress import Silent, Tracker
 from pruning_core.errors import ModelInvalid, ModelNotAllowed
 from pruning_core.spec.model import ModelRef
+from pruning_core.system.progress import Silent, Tracker
 from worker import sources
 
 

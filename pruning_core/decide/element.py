@@ -1,0 +1,132 @@
+"""What is decided before the first block: coefficients by search, ratios by allocation.
+
+Both are kept on disk, so that a resumed run neither searches nor allocates again.
+"""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import dataclass
+from pathlib import Path
+
+from pydantic import BaseModel, ValidationError
+
+from pruning_core.decide.allocate import allocate, allocated, needs_forward
+from pruning_core.decide.search import search
+from pruning_core.errors import ResumeMismatch
+from pruning_core.model.hidden_states import Activations
+from pruning_core.model.streamed import StreamedModel
+from pruning_core.plans.element import Plan
+from pruning_core.spec.composition import Uniform
+from pruning_core.spec.prune import PruneSpec
+from pruning_core.spec.report import SearchReport
+from pruning_core.system.files import replacing
+from pruning_core.system.progress import Tracker
+from pruning_core.text.windows import Windows
+
+FILE = "decided.json"
+
+
+class Decided(BaseModel):
+    """The outcome, for the run of this fingerprint alone."""
+
+    fingerprint: str
+    complete: bool = False
+    search: SearchReport | None = None
+    ratios: tuple[float, ...] | None = None
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What deciding needs.
+
+    Attributes:
+        model: The dense model.
+        spec: What was asked for.
+        windows: Calibration windows, if anything reads them.
+        search_text: Windows that candidates are judged on, if the specification searches.
+        tracker: Told of every step.
+    """
+
+    model: StreamedModel
+    spec: PruneSpec
+    windows: Windows | None
+    search_text: Windows | None
+    tracker: Tracker
+
+    def make(
+        self, folder: Path, fingerprint: str, *, begun: bool
+    ) -> tuple[Plan, SearchReport | None]:
+        """Return the plan of the walk and the report of the search, from `folder` as far as they are there.
+
+        Args:
+            folder: Work folder of the run.
+            fingerprint: Of the run.
+            begun: Whether blocks were pruned already, by a decision that must then be there.
+
+        Raises:
+            ResumeMismatch: it is not.
+        """
+        path = folder / FILE
+        decided = _read(path, fingerprint)
+        if begun and not decided.complete and self._to_decide:
+            raise ResumeMismatch(
+                f"{folder} has pruned blocks, but not what was decided before them: remove it to start again"
+            )
+        if self.search_text is not None and decided.search is None:
+            decided.search = self._search(self.search_text)
+            _write(path, decided)
+        if decided.ratios is None and not isinstance(self.spec.allocation, Uniform):
+            decided.ratios = self._ratios()
+        decided.complete = True
+        _write(path, decided)
+        plan = Plan.of(_with_found(self.spec, decided.search))
+        if decided.ratios is not None:
+            plan = allocated(plan, self.model, decided.ratios)
+        return plan, decided.search
+
+    @property
+    def _to_decide(self) -> bool:
+        return self.search_text is not None or not isinstance(self.spec.allocation, Uniform)
+
+    def _search(self, text: Windows) -> SearchReport:
+        self.tracker.begin("searching", len(self.model.blocks))
+        step, alive = functools.partial(_block_done, self.tracker), self.tracker.alive
+        return search(self.model, self.spec, self._states(), text, step, alive)
+
+    def _ratios(self) -> tuple[float, ...]:
+        self.tracker.begin("allocating", len(self.model.blocks))
+        states = self._states() if needs_forward(self.spec) else None
+        step = functools.partial(_block_done, self.tracker)
+        return allocate(self.model, self.spec, states, step, self.tracker.alive)
+
+    def _states(self) -> Activations:
+        assert self.windows is not None
+        return Activations(self.model, self.windows.groups, alive=self.tracker.alive)
+
+
+def _block_done(tracker: Tracker, index: int) -> None:
+    tracker.step(index + 1)
+
+
+def _read(path: Path, fingerprint: str) -> Decided:
+    try:
+        decided = Decided.model_validate_json(path.read_bytes())
+    except (FileNotFoundError, ValidationError):  # none, or of another version: decide anew
+        return Decided(fingerprint=fingerprint)
+    return decided if decided.fingerprint == fingerprint else Decided(fingerprint=fingerprint)
+
+
+def _write(path: Path, decided: Decided) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(path) as temporary:
+        temporary.write_text(decided.model_dump_json(), encoding="utf-8")
+
+
+def _with_found(spec: PruneSpec, found: SearchReport | None) -> PruneSpec:
+    """Return the specification with a search replaced by what it found."""
+    if found is None:
+        return spec
+    values = found.model_dump(include={"alpha", "beta", "gamma", "kernel"})
+    method = spec.method.model_copy(update={**values, "search": None})
+    return spec.model_copy(update={"method": method})

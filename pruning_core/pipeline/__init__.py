@@ -1,0 +1,5 @@
+"""The one public function of the library."""
+
+from pruning_core.pipeline.phases import prune
+
+__all__ = ["prune"]

@@ -1,0 +1,293 @@
+"""What all phases of one run share, read and checked before any work is done."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import json
+import platform
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+
+import torch
+
+from pruning_core.checkpoints.facts import CheckpointFacts, inspect
+from pruning_core.checkpoints.tokenizer_files import has_tokenizer
+from pruning_core.datasets.data_used import Sources
+from pruning_core.decide.allocate import needs_forward
+from pruning_core.errors import DataLeakage, DatasetTooSmall
+from pruning_core.evaluate import lm_eval, verify
+from pruning_core.evaluate.compare import Measured, Yardsticks, yardsticks
+from pruning_core.model import preflight
+from pruning_core.model.hidden_states import Activations
+from pruning_core.model.streamed import StreamedModel
+from pruning_core.plans.unit import UnitPlan
+from pruning_core.recover.held_out import Schedule, most
+from pruning_core.spec.base import digest
+from pruning_core.spec.calibration import DEFAULT_SAMPLES
+from pruning_core.spec.composition import Uniform
+from pruning_core.spec.prune import PruneSpec
+from pruning_core.spec.recovery import Recovery, RecoveryReport
+from pruning_core.spec.report import GgufReport, Origin, RoundingReport, SearchReport
+from pruning_core.spec.unit_methods import Contextual, UnitMethod
+from pruning_core.system import device as devices
+from pruning_core.system.files import sha256
+from pruning_core.system.progress import Tracker, counting
+from pruning_core.text.self_generated import sample
+from pruning_core.text.windows import Texts, Windows, checked_tokens
+from pruning_core.tokenizers.load import check_tokenizer
+from pruning_core.tokenizers.probe import probe
+from pruning_core.tokenizers.shrink import TOKENIZER
+
+_PRUNE_COST = 1.9
+_FIXED_COST = 0.04
+
+
+@dataclass
+class Run:
+    """Everything that the phases of one run share."""
+
+    source: Path
+    facts: CheckpointFacts
+    spec: PruneSpec
+    out: Path
+    device: torch.device
+    sources: Sources
+    base_model: str | None
+    origin: Origin
+    windows: Windows | None
+    search_text: Windows | None
+    yardsticks: Yardsticks
+    model_digest: str
+    tracker: Tracker
+    texts: Texts | None = None
+    """The model's tokenizer over the calibration data; None where the caller gave tokens."""
+    dense: Measured | None = None
+    harness_dense: list[lm_eval.Row] | None = None
+    search: SearchReport | None = None
+    ratios: tuple[float, ...] | None = None
+    units: UnitPlan | None = None
+    training: torch.Tensor | None = None
+    recovery: RecoveryReport | None = None
+    rounding: RoundingReport | None = None
+    gguf: GgufReport | None = None
+    offered: tuple[str, ...] = ()
+    """What lies in the dense model's folder, read or not."""
+
+    def states(
+        self, model: StreamedModel, *, batch_tokens: int | None = None
+    ) -> Activations | None:
+        """Return the states of the calibration text before the first block; None where nothing reads any.
+
+        Args:
+            model: The dense model.
+            batch_tokens: Tokens per forward pass, by default what suits the device.
+        """
+        if self.windows is None:
+            return None
+        groups, alive = self.windows.groups, self.tracker.alive
+        return Activations(model, groups, batch_tokens=batch_tokens, alive=alive)
+
+    @property
+    def counted(self) -> tuple[str, ...]:
+        """The digests of all text whose tokens are counted to choose a vocabulary."""
+        method = self.spec.method
+        if not isinstance(method, Contextual) or "embedding" not in method.parts or not self.texts:
+            return ()
+        return tuple(one.digest for one in self.sources.reports() if one.split == "calibration")
+
+    @property
+    def work(self) -> Path:
+        """Folder of the resumable state."""
+        return self.out / "work"
+
+    @property
+    def checkpoint(self) -> Path:
+        """Folder of the result: complete and verified, or absent."""
+        return self.out / "checkpoint"
+
+
+def prepare(
+    model_dir: Path,
+    spec: PruneSpec,
+    out: Path,
+    tokens: torch.Tensor | None,
+    tracker: Tracker,
+    sources: Sources,
+    base_model: str | None,
+    origin: Origin,
+) -> Run:
+    """Read and tokenise everything that the run needs.
+
+    Args:
+        model_dir: Dense model.
+        spec: What to do, presets expanded.
+        out: Folder of the run.
+        tokens: int64 [samples, seq_len]; replaces the calibration tasks.
+        tracker: Told of every step.
+        sources: The data.
+        base_model: The dense model's name on the hub.
+        origin: Which model and job the report names.
+
+    Raises:
+        PruningError: something of it is missing, malformed or too small.
+    """
+    facts, device = inspect(model_dir), devices.pick()
+    preflight.check(model_dir, facts)
+    if spec.evaluation.harness == "lm_eval":
+        lm_eval.require()
+    out.mkdir(parents=True, exist_ok=True)
+    model_digest = _model_digest(model_dir, facts, tracker)
+    sources.told = lambda read: tracker.part(read, 0, "text")
+    own_text = functools.partial(
+        sample,
+        model_dir,
+        out,
+        model_digest=model_digest,
+        device=device,
+        told=tracker.part,
+        alive=tracker.waiting,
+    )
+    texts = Texts(model_dir, facts, sources, own_text)
+    if has_tokenizer(model_dir):
+        _check_tokenizer(model_dir, texts, tracker)
+    by = yardsticks(spec, texts, sources)
+    training = training_windows(spec, texts) if spec.recovery else None
+    windows, search_text = _calibration(spec, facts, texts, tokens)
+    _refuse_leaks(sources)
+    tracker.plan(_costs(spec, facts, windows, by, training))
+    return Run(
+        source=model_dir,
+        facts=facts,
+        spec=spec,
+        out=out,
+        device=device,
+        sources=sources,
+        base_model=base_model,
+        origin=origin,
+        windows=windows,
+        search_text=search_text,
+        yardsticks=by,
+        model_digest=model_digest,
+        tracker=tracker,
+        training=training,
+        texts=texts if tokens is None else None,
+    )
+
+
+def _check_tokenizer(folder: Path, texts: Texts, tracker: Tracker) -> None:
+    """Refuse a tokenizer that would fail when the finished checkpoint is examined with it."""
+    if (folder / TOKENIZER).is_file():
+        probe(folder / TOKENIZER, tracker.waiting)
+    check_tokenizer(folder, texts.tokenizer, verify.PROMPT)
+
+
+def _calibration(
+    spec: PruneSpec, facts: CheckpointFacts, texts: Texts, given: torch.Tensor | None
+) -> tuple[Windows | None, Windows | None]:
+    """Return the calibration samples, and those that a search judges its candidates on."""
+    held_out = spec.held_out_windows
+    if not spec.needs_calibration:
+        return None, None
+    if given is None:
+        default = spec.calibration.default_samples or spec.method.default_samples or DEFAULT_SAMPLES
+        windows, others = texts.calibration(spec.calibration, held_out=held_out, default=default)
+    else:
+        count = len(checked_tokens(given, facts)) - held_out
+        if count < 1:
+            raise DatasetTooSmall(f"{held_out} of the given windows are held out; none is left.")
+        used = (given[:count].cpu(),)
+        windows = Windows(used, {"given": count}, by_task={"given": used})
+        others = Windows((given[count:].cpu(),), {"given": held_out})
+    if spec.reconstruction and windows.samples < 2:
+        raise DatasetTooSmall("Reconstruction needs two calibration windows: one is held out.")
+    return windows, others if held_out else None
+
+
+def training_windows(spec: PruneSpec, texts: Texts) -> torch.Tensor:
+    """Return the windows that recovery trains and validates on, int64 [windows, seq].
+
+    Raises:
+        DatasetTooSmall: the tasks do not fill two windows.
+    """
+    params = spec.recovery
+    assert params is not None
+    names = params.tasks or tuple(task.name for task in spec.calibration.tasks)
+    return texts.training(names, params.seq_len, spec.calibration)
+
+
+def _refuse_leaks(sources: Sources) -> None:
+    for overlap in sources.overlaps():
+        if overlap.items == sources.distinct(overlap.evaluation_task, "eval"):
+            raise DataLeakage(
+                f"Every item of the evaluation split of {overlap.evaluation_task!r} is in the calibration split of "
+                f"{overlap.calibration_task!r}: a figure measured on it would flatter the result."
+            )
+
+
+def _model_digest(folder: Path, facts: CheckpointFacts, tracker: Tracker) -> str:
+    """Return sha256 over the configuration and every weight file."""
+    files = [folder / name for name in sorted(set(facts.files.values()))]
+    tracker.begin("preparing", sum(path.stat().st_size for path in files), unit="byte")
+    told = counting(tracker.step)
+    content = json.dumps(facts.config, sort_keys=True)
+    content += "".join(sha256(path, told=told) for path in files)
+    return "sha256:" + hashlib.sha256(content.encode()).hexdigest()
+
+
+def _costs(
+    spec: PruneSpec,
+    facts: CheckpointFacts,
+    windows: Windows | None,
+    by: Yardsticks,
+    training: torch.Tensor | None,
+) -> dict[str, float]:
+    evaluated = by.tokens * facts.blocks
+    forward = float(windows.tokens if windows else 1) * facts.blocks
+    costs = {"pruning": forward * _PRUNE_COST, "evaluating_pruned": float(evaluated)}
+    if training is not None and spec.recovery is not None:
+        costs["recovering"] = _training_cost(spec.recovery, training) * facts.blocks
+    if isinstance(spec.method, UnitMethod) and windows is not None:
+        costs["observing"] = forward
+    if spec.held_out_windows:
+        costs["searching"] = forward * _PRUNE_COST
+    if not isinstance(spec.allocation, Uniform):
+        costs["allocating"] = forward if needs_forward(spec) else forward * _FIXED_COST
+    if spec.evaluation.baseline:
+        costs["evaluating_dense"] = float(evaluated)
+    fixed = _FIXED_COST * sum(costs.values())
+    return costs | {"saving": fixed, "verifying": fixed}
+
+
+def _training_cost(params: Recovery, training: torch.Tensor) -> float:
+    """Return the tokens of training and validating, each counted as often as a plain forward pass would cost it."""
+    schedule = Schedule.of(params, len(training))
+    trained = schedule.window_budget or len(training)
+    validated = schedule.validations * min(
+        most(training, params), round(params.validation * len(training))
+    )
+    teacher = 1 if params.distillation else 0
+    windows = trained * (3 + teacher) + validated * (1 + teacher)
+    return float(windows * training.shape[1])
+
+
+def versions() -> dict[str, str]:
+    """Return the versions that decide numbers."""
+    names = ("secateur", "torch", "transformers", "safetensors")
+    return {"python": platform.python_version()} | {name: version(name) for name in names}
+
+
+def fingerprint_of(run: Run) -> str:
+    """Return the digest of all that decides the result's bytes."""
+    content = {
+        "model": run.model_digest,
+        "spec": digest(run.spec),
+        "tokens": run.windows.digest if run.windows else None,
+        "search_text": run.search_text.digest if run.search_text else None,
+        "training": Windows((run.training,), {}).digest if run.training is not None else None,
+        "counted": run.counted,
+        "versions": versions(),
+        "device": run.device.type,
+    }
+    return "sha256:" + hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()

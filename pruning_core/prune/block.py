@@ -1,0 +1,143 @@
+"""The pruning of one block: record its inputs, prune every matrix, keep note of what changed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from itertools import groupby
+
+import torch
+from torch import nn
+
+from pruning_core.families.base import Place
+from pruning_core.model.channel_order import channel_order, folding
+from pruning_core.model.hidden_states import Activations
+from pruning_core.model.matrix import InputGroup, Matrix, input_groups
+from pruning_core.model.recorder import record
+from pruning_core.model.streamed import StreamedModel
+from pruning_core.numerics.statistics import Stats
+from pruning_core.plans.element import Plan
+from pruning_core.prune.matrix import Ordering, prune_matrix
+from pruning_core.spec.report import MatrixReport
+
+NEVER_REACHED = "block {}, {}: the calibration text never reached its input; its weights were compared without activations"
+FEW_TOKENS = (
+    "block {}, {}: {} calibration tokens for {} inputs; its Gram matrix is singular and damping decides "
+    "what the text leaves open. Use more windows."
+)
+
+
+@dataclass
+class BlockPruner:
+    """The pruning of one block.
+
+    Attributes:
+        model: The model that the block belongs to.
+        plan: What to do with every matrix.
+        calibration: States of the calibration windows before the block, or None where nothing reads them.
+        index: Which block.
+        module: Its module, with dense weights at first.
+        reports: One per matrix, in order of execution.
+        warnings: What the user must know.
+        orders: Channel orders that are saved beside the model, by stored name.
+    """
+
+    model: StreamedModel
+    plan: Plan
+    calibration: Activations | None
+    index: int
+    module: nn.Module
+    reports: list[MatrixReport] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+    orders: dict[str, torch.Tensor] = field(default_factory=dict)
+    _moved: dict[str, nn.Parameter] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.groups = input_groups(self.module, self.model.family, self.model.config)
+        self.matrices = {matrix.name: matrix for group in self.groups for matrix in group.matrices}
+
+    def prune(self) -> None:
+        """Prune every matrix, stage by stage where the plan says so."""
+        for groups in self._stages():
+            found = self._statistics(groups)
+            for group in groups:
+                stats = found.pop(0)  # with its factorisations it goes when the group is done
+                for matrix in group.matrices:
+                    self._prune(matrix, stats)
+                    if self.calibration is not None:
+                        self.calibration.alive()
+
+    def weights(self) -> dict[str, nn.Parameter]:
+        """Return the parameters that hold pruned matrices, by stored name; several matrices may share one."""
+        return dict(self._parameter(self._place(one).weight) for one in self.matrices.values())
+
+    def changed(self) -> dict[str, torch.Tensor]:
+        """Return every tensor of the block that is no longer the source's, by stored name."""
+        return {**self.weights(), **self._moved}
+
+    def _stages(self) -> list[list[InputGroup]]:
+        if not self.plan.stages:
+            return [self.groups]
+        return [list(groups) for _, groups in groupby(self.groups, key=lambda group: group.stage)]
+
+    def _statistics(self, groups: Sequence[InputGroup]) -> list[Stats]:
+        if self.calibration is None or not self.plan.needs:
+            return [Stats(tokens=0) for _ in groups]
+        needs = [self.plan.needs] * len(groups)
+        found = record(self.index, self.module, groups, self.calibration, needs)
+        return [self._usable(*pair) for pair in zip(groups, found, strict=True)]
+
+    def _usable(self, group: InputGroup, stats: Stats) -> Stats:
+        name, width = group.matrices[0].name, group.matrices[0].shape[1]
+        if stats.silent:
+            self.warnings.append(NEVER_REACHED.format(self.index, name))
+            return stats.with_unit_input()
+        if stats.gram is not None and stats.tokens < width:
+            self.warnings.append(FEW_TOKENS.format(self.index, name, stats.tokens, width))
+        return stats
+
+    def _prune(self, matrix: Matrix, stats: Stats) -> None:
+        name = self._stored(matrix)
+        select = self.plan.select_for(self.index, len(self.reports))
+        ordering = self._ordering(matrix, stats)
+        stored = self.model.files.dtype(name.partition("[")[0])
+        self.reports.append(
+            prune_matrix(matrix, name, stats, self.plan, select, ordering=ordering, stored=stored)
+        )
+        if ordering is None:
+            return
+        if ordering.folding is None:
+            self.orders[name] = ordering.order
+        else:
+            for module in ordering.folding.reorder_writers(ordering.order):
+                writer = next(one for one in self.matrices.values() if one.module is module)
+                self._moved.update([self._parameter(self._place(writer).bias)])
+
+    def _ordering(self, matrix: Matrix, stats: Stats) -> Ordering | None:
+        """Return the order of a matrix's channels, where the pattern permutes them and this matrix allows it."""
+        pattern, element, found = self.plan.permuting, self.plan.element, None
+        if pattern is None:
+            return None
+        if pattern.permute == "fold":
+            family, config = self.model.family, self.model.config
+            found = folding(matrix, self.matrices.values(), family, config)
+            if found is None:
+                return None
+        score = element.score(matrix.read(), stats, element.params)
+        choose = channel_order if found is None else found.order
+        return Ordering(choose(score, pattern.n, pattern.m), score, found)
+
+    def _place(self, matrix: Matrix) -> Place:
+        return self.model.family.place(matrix.name)
+
+    def _parameter(self, name: str) -> tuple[str, nn.Parameter]:
+        """Return a parameter of the block with its stored name."""
+        stored = self.model.files.stored_name(self.model.block_prefix(self.index) + name)
+        assert stored is not None
+        return stored, self.module.get_parameter(name)
+
+    def _stored(self, matrix: Matrix) -> str:
+        """Return a matrix's name in the checkpoint, with its part's in brackets."""
+        place = self._place(matrix)
+        stored, _ = self._parameter(place.weight)
+        return f"{stored}[{place.part}]" if place.part else stored

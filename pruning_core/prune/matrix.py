@@ -1,0 +1,121 @@
+"""One matrix: method, refinements, channel order, write back, and what became of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from pruning_core.errors import NumericalFailure
+from pruning_core.model.channel_order import Folding
+from pruning_core.model.matrix import Matrix
+from pruning_core.numerics.linear_algebra import all_finite
+from pruning_core.numerics.statistics import Stats
+from pruning_core.plans.element import Plan
+from pruning_core.selection.masks import Selector
+from pruning_core.spec.patterns import NofM
+from pruning_core.spec.report import MatrixReport
+
+
+@dataclass(frozen=True)
+class Ordering:
+    """An order of a matrix's input channels for n:m.
+
+    Attributes:
+        order: int64 [in], the original channel at each place.
+        score: [out, in], the importance that decided it, in the original order.
+        folding: What absorbs the order, so that the result stays in it; None where the order is saved beside the model.
+    """
+
+    order: torch.Tensor
+    score: torch.Tensor
+    folding: Folding | None
+
+
+def prune_matrix(
+    matrix: Matrix,
+    name: str,
+    stats: Stats,
+    plan: Plan,
+    select: Selector,
+    *,
+    ordering: Ordering | None,
+    stored: torch.dtype,
+) -> MatrixReport:
+    """Prune one matrix in place.
+
+    Args:
+        matrix: Which.
+        name: Its stored name.
+        stats: Of its input, in the channels' original order.
+        plan: Method and refinements.
+        select: How much, and in which pattern.
+        ordering: The order in which n:m groups are counted; None for the stored one.
+        stored: The dtype that the checkpoint stores.
+
+    Raises:
+        UnsupportedPattern: the pattern does not fit the matrix.
+        NumericalFailure: the method produced NaN or infinity.
+    """
+    select.check(name, matrix.shape)
+    dense = matrix.read()
+    score = None
+    if ordering is not None:
+        order, score = ordering.order, ordering.score[:, ordering.order]
+        dense, stats = dense[:, order], stats.permuted(order)
+    weight, keep = plan.element.prune(dense.clone(), stats, select, score)
+    for part in plan.refinements_of(matrix.name):
+        weight, keep = part.apply(dense, weight, keep, stats, select, part.params)
+    weight = weight.to(stored)
+    removed = _checked(name, weight, keep, select)
+    error = output_error(dense, weight.float(), stats)
+    if ordering is not None and ordering.folding is None:
+        weight = weight[:, ordering.order.argsort()]
+    matrix.write(weight, stored=stored)
+    return MatrixReport(
+        name=name,
+        shape=matrix.shape,
+        zeros=weight.numel() - int(weight.count_nonzero()),
+        removed=removed,
+        sparsity=removed / keep.numel(),
+        error=error,
+    )
+
+
+def _checked(name: str, weight: torch.Tensor, keep: torch.Tensor, select: Selector) -> int:
+    """Return how many weights were removed; refuse a result that is not what was asked for, before it is written.
+
+    Args:
+        name: For the error.
+        weight: [out, in], as stored, n:m groups side by side.
+        keep: [out, in].
+        select: How much, and in which pattern.
+    """
+    if not all_finite(weight):
+        raise NumericalFailure(
+            f"{name}: the method produced NaN, infinity or more than {weight.dtype} holds"
+        )
+    removed, asked = keep.numel() - int(keep.sum()), select.total((keep.shape[0], keep.shape[1]))
+    if removed != asked:
+        raise NumericalFailure(f"{name}: {removed} weights were removed, {asked} were asked for")
+    if bool(weight.masked_fill(keep, 0).any()):
+        raise NumericalFailure(f"{name}: a removed weight is not zero")
+    pattern = select.pattern
+    if isinstance(pattern, NofM) and bool((keep.view(-1, pattern.m).sum(dim=1) != pattern.n).any()):
+        raise NumericalFailure(f"{name}: a group does not keep {pattern.n} of {pattern.m}")
+    return removed
+
+
+def output_error(dense: torch.Tensor, weight: torch.Tensor, stats: Stats) -> float | None:
+    """Return |X (W' - W)^T| / |X W^T| over the calibration tokens; None without any, or where the dense output is 0."""
+    if stats.tokens == 0:
+        return None
+    if stats.gram is not None:
+        change = weight - dense
+        squares = [((matrix @ stats.gram) * matrix).sum() for matrix in (change, dense)]
+    elif stats.sketch is not None:
+        squares = [(stats.sketch @ matrix.T).square().sum() for matrix in (weight - dense, dense)]
+    else:
+        return None
+    above, below = (max(0.0, float(square)) for square in squares)
+    return (above / below) ** 0.5 if below > 0 else None
