@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from pruning_core.spec.methods import COEFFICIENTS
+from pruning_core.spec.element_methods import COEFFICIENTS
 from secateur import arguments, inspected, render
 from secateur.client import Client
 from secateur.models import Preset, Task

@@ -9,7 +9,7 @@ from typing import Any
 
 from pruning_core.admission.presets import Preset
 from pruning_core.errors import QualityGateFailed
-from pruning_core.spec.methods import CRePE
+from pruning_core.spec.element_methods import CRePE
 from pruning_core.spec.model import ModelRef
 from pruning_core.spec.patterns import NofM
 from pruning_core.spec.report import FileEntry, GateReport, Report, SearchReport

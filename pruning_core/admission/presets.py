@@ -10,7 +10,7 @@ from pydantic import Field
 
 from pruning_core.errors import PresetNotFound
 from pruning_core.spec.base import Frozen
-from pruning_core.spec.methods import CRePE, Neighbour, Share
+from pruning_core.spec.element_methods import CRePE, Neighbour, Share
 from pruning_core.spec.prune import PruneSpec
 
 _FOLDER = Path(__file__).parent / "preset_files"

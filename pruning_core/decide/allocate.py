@@ -16,7 +16,7 @@ from pruning_core.plans.element import Plan
 from pruning_core.prune.walk import observe
 from pruning_core.selection.ratios import removed_counts
 from pruning_core.spec.composition import AlphaPruning, DepthRamp, Owl
-from pruning_core.spec.methods import Wanda
+from pruning_core.spec.element_methods import Wanda
 from pruning_core.spec.prune import PruneSpec
 
 

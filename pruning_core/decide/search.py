@@ -21,7 +21,7 @@ from pruning_core.prune.walk import observe
 from pruning_core.searches import hill_climb, pho
 from pruning_core.searches.space import RIA, Trial, coefficients
 from pruning_core.selection.masks import Selector
-from pruning_core.spec.methods import CRePE
+from pruning_core.spec.element_methods import CRePE
 from pruning_core.spec.prune import PruneSpec
 from pruning_core.spec.report import SearchReport, TrialReport
 from pruning_core.spec.search import HillClimb

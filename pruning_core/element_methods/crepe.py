@@ -20,7 +20,7 @@ from torch.nn import functional
 
 from pruning_core.numerics.relative_importance import activation, relative_importance
 from pruning_core.numerics.statistics import Stats
-from pruning_core.spec.methods import CRePE, Neighbour
+from pruning_core.spec.element_methods import CRePE, Neighbour
 
 NEEDS: tuple[str, ...] = ("column_mean_square",)
 ALONE = 1e-6

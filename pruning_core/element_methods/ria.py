@@ -13,7 +13,7 @@ import torch
 
 from pruning_core.numerics.relative_importance import activation, relative_importance
 from pruning_core.numerics.statistics import Stats
-from pruning_core.spec.methods import RIA
+from pruning_core.spec.element_methods import RIA
 
 NEEDS: tuple[str, ...] = ("column_mean_square",)
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pruning_core.plans.registry import Element, Refine, element, refinement
 from pruning_core.selection.masks import Selector
 from pruning_core.spec.composition import Reconstruction
-from pruning_core.spec.methods import ElementMethod
+from pruning_core.spec.element_methods import ElementMethod
 from pruning_core.spec.patterns import NofM
 from pruning_core.spec.prune import PruneSpec
 

@@ -13,7 +13,8 @@ from pruning_core.numerics.statistics import Stats
 from pruning_core.plans.unit import UnitScore
 from pruning_core.selection.masks import Selector
 from pruning_core.spec.composition import RefinementStep
-from pruning_core.spec.methods import ElementMethod, method_name
+from pruning_core.spec.element_methods import ElementMethod
+from pruning_core.spec.methods import method_name
 from pruning_core.spec.unit_methods import UnitMethod
 
 ScoreFunction = Callable[[torch.Tensor, Stats, Any], torch.Tensor]

@@ -29,7 +29,7 @@ from pruning_core.element_methods import ria, wanda
 from pruning_core.numerics.statistics import Stats
 from pruning_core.selection.masks import Selector
 from pruning_core.spec.composition import Dsnot
-from pruning_core.spec.methods import RIA, Wanda
+from pruning_core.spec.element_methods import RIA, Wanda
 from pruning_core.spec.patterns import NofM
 
 NEEDS: tuple[str, ...] = ("column_mean", "column_mean_square", "column_variance")

@@ -10,7 +10,7 @@ from typing import Literal
 from pruning_core.reporting import units
 from pruning_core.reporting.units import Cut
 from pruning_core.spec.composition import Refinement, Refit, Uniform
-from pruning_core.spec.methods import CRePE
+from pruning_core.spec.element_methods import CRePE
 from pruning_core.spec.patterns import NofM
 from pruning_core.spec.prune import PruneSpec
 from pruning_core.spec.recovery import RecoveryReport

@@ -16,8 +16,9 @@ from pruning_core.spec.composition import (
     Refit,
     Uniform,
 )
+from pruning_core.spec.element_methods import CRePE, SparseGPT
 from pruning_core.spec.evaluation import Evaluation, Gate
-from pruning_core.spec.methods import CRePE, Method, SparseGPT
+from pruning_core.spec.methods import Method
 from pruning_core.spec.output import Output
 from pruning_core.spec.patterns import NofM, Pattern, PatternName, Units
 from pruning_core.spec.recovery import Recovery

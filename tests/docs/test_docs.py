@@ -11,7 +11,8 @@ import worker.errors  # noqa: F401 - its classes belong to the tree of PruningEr
 from api.app import create_app
 from api.errors import STATUS_OF_CODE
 from pruning_core.errors import PruningError
-from pruning_core.spec.methods import METHODS, ElementMethod, method_name
+from pruning_core.spec.element_methods import ElementMethod
+from pruning_core.spec.methods import METHODS, method_name
 from store.errors import StoreError
 from store.settings import Settings
 from tests.conftest import REPOSITORY

@@ -15,7 +15,8 @@ from pruning_core.numerics.statistics import STATISTICS, Collector, Stats
 from pruning_core.pipeline.phases import prune
 from pruning_core.plans.registry import element, unit_score
 from pruning_core.selection.masks import Selector
-from pruning_core.spec.methods import METHODS, ElementMethod, Magnitude, Wanda, method_name
+from pruning_core.spec.element_methods import ElementMethod, Magnitude, Wanda
+from pruning_core.spec.methods import METHODS, method_name
 from pruning_core.spec.patterns import MatrixWide, Row
 from pruning_core.spec.prune import PruneSpec
 from pruning_core.spec.unit_methods import UnitKind, UnitMethod

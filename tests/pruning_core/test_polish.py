@@ -14,7 +14,7 @@ from pruning_core.numerics.masked_least_squares import masked_least_squares
 from pruning_core.numerics.statistics import Stats
 from pruning_core.plans.registry import element, refinement
 from pruning_core.spec.composition import Polish
-from pruning_core.spec.methods import ALPS, SparseGPT
+from pruning_core.spec.element_methods import ALPS, SparseGPT
 from tests.pruning_core.problems import (
     MATRIX,
     ROW,

@@ -13,16 +13,8 @@ from hypothesis import strategies as st
 from pruning_core.numerics.statistics import STATISTICS, Collector, Stats
 from pruning_core.plans.registry import Element, element
 from pruning_core.selection.masks import Selector
-from pruning_core.spec.methods import (
-    ALPS,
-    METHODS,
-    RIA,
-    CRePE,
-    ElementMethod,
-    Neighbour,
-    SparseGPT,
-    method_name,
-)
+from pruning_core.spec.element_methods import ALPS, RIA, CRePE, ElementMethod, Neighbour, SparseGPT
+from pruning_core.spec.methods import METHODS, method_name
 from pruning_core.spec.patterns import MatrixWide, NofM, Pattern, Row, removed_count
 
 VARIANTS: list[ElementMethod] = [

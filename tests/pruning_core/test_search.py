@@ -20,7 +20,7 @@ from pruning_core.numerics.statistics import Stats
 from pruning_core.searches.hill_climb import climb
 from pruning_core.searches.pho import Proxy, minimise
 from pruning_core.searches.space import GRID, RIA, Trial, coefficients, kernel_at
-from pruning_core.spec.methods import CRePE, Neighbour
+from pruning_core.spec.element_methods import CRePE, Neighbour
 from pruning_core.spec.search import HillClimb, Pho
 
 SHAPES = [(6, 8), (10, 7), (9, 9), (30, 40), (6, 8)]

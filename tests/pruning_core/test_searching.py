@@ -25,7 +25,7 @@ from pruning_core.pipeline.phases import prune
 from pruning_core.searches.space import RIA
 from pruning_core.selection.masks import Selector
 from pruning_core.spec.calibration import Calibration
-from pruning_core.spec.methods import CRePE
+from pruning_core.spec.element_methods import CRePE
 from pruning_core.spec.patterns import MatrixWide
 from pruning_core.spec.report import SearchReport
 from pruning_core.text.windows import Texts, Windows

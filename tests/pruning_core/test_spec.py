@@ -9,7 +9,7 @@ from pydantic import ValidationError
 
 from pruning_core.spec.base import digest
 from pruning_core.spec.composition import Dsnot, Owl, Polish, Reconstruction
-from pruning_core.spec.methods import Wanda
+from pruning_core.spec.element_methods import Wanda
 from pruning_core.spec.model import ModelRef
 from pruning_core.spec.patterns import NofM
 from pruning_core.spec.prune import PruneSpec

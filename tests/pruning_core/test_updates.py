@@ -15,7 +15,7 @@ from pruning_core.element_methods import alps, sparsegpt
 from pruning_core.numerics.statistics import Stats
 from pruning_core.plans.registry import element
 from pruning_core.selection.masks import Selector
-from pruning_core.spec.methods import ALPS, ElementMethod, SparseGPT, Wanda
+from pruning_core.spec.element_methods import ALPS, ElementMethod, SparseGPT, Wanda
 from pruning_core.spec.patterns import MatrixWide, NofM, Pattern, Row, removed_count
 from tests.pruning_core.problems import (
     MATRIX,

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from pruning_core.spec.base import digest
-from pruning_core.spec.methods import CRePE
+from pruning_core.spec.element_methods import CRePE
 from pruning_core.spec.prune import PruneSpec
 from pruning_core.spec.report import (
     FileEntry,
