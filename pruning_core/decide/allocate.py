@@ -49,8 +49,7 @@ def allocate(
     def visit(index: int, group: InputGroup, stats: Stats) -> None:
         for matrix in group.matrices:
             if isinstance(params, Owl):
-                usable = stats.with_unit_input() if stats.silent else stats
-                scores.append(wanda.score(matrix.read(), usable, Wanda()))
+                scores.append(wanda.score(matrix.read(), stats, Wanda()))
             else:
                 found[index].append(alphapruning.alpha(matrix.read()))
             alive()

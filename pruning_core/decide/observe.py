@@ -173,8 +173,7 @@ def dense_scores(
             stats = record(index, block, inputs, states, wanted)
         at: dict[str, Stats] = {}
         for (group, _), seen in zip(asked, stats, strict=True):
-            usable = seen.with_unit_input() if seen.silent else seen
-            at |= {matrix.name: usable for matrix in group.matrices}
+            at |= {matrix.name: seen for matrix in group.matrices}
         for one in units:
             readout, writer = (
                 at.get(m.name, Stats(tokens=0)) for m in (one.readout, one.writers[0])

@@ -58,9 +58,8 @@ class Judge:
         self._stats = [[] for _ in self.model.blocks]
 
         def seen(index: int, group: InputGroup, stats: Stats) -> None:
-            usable = stats.with_unit_input() if stats.silent else stats
-            self._stats[index].append(usable)
-            visit(group, usable)
+            self._stats[index].append(stats)
+            visit(group, stats)
 
         observe(self.model, states, crepe.NEEDS, seen, block_done)
 

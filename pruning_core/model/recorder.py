@@ -21,7 +21,7 @@ def record(
     states: Activations,
     needs: Sequence[Iterable[str]],
 ) -> list[Stats]:
-    """Return the statistics of every group's input; the states stay where they are.
+    """Return usable statistics of every group's input, also where it is dead; the states stay where they are.
 
     Args:
         index: Which block.
@@ -41,7 +41,8 @@ def record(
         for hidden, call in states.inputs(index):
             with suppress(_EnoughError):
                 run(block, hidden, call)
-    return [collectors.pop(0).stats(f"block {index}, {group.matrices[0].name}") for group in groups]
+    names = (f"block {index}, {group.matrices[0].name}" for group in groups)
+    return [collectors.pop(0).stats(name).usable() for name in names]
 
 
 class _EnoughError(Exception):

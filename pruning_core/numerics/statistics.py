@@ -46,8 +46,8 @@ class Stats:
     _made: dict[Any, Any] = field(default_factory=dict, compare=False, repr=False)
 
     @property
-    def silent(self) -> bool:
-        """Tell whether the input was zero throughout, or never came."""
+    def dead_input(self) -> bool:
+        """Tell whether the input was zero throughout, or never came; still true of `usable` statistics."""
         squares = self.gram.diagonal() if self.gram is not None else self.column_mean_square
         return self.tokens == 0 or (squares is not None and not bool(squares.any()))
 
@@ -66,6 +66,10 @@ class Stats:
             self._made[key] = make()
         made: T = self._made[key]
         return made
+
+    def usable(self) -> Stats:
+        """Return these, or, where the input is dead, those of a unit input: no score and no factorisation is by zero."""
+        return self.with_unit_input() if self.dead_input else self
 
     def with_unit_input(self) -> Stats:
         """Return the statistics of an input never seen: channels all alike, uncorrelated, of mean 0, over no tokens."""

@@ -85,16 +85,16 @@ class BlockPruner:
             return [Stats(tokens=0) for _ in groups]
         needs = [self.plan.needs] * len(groups)
         found = record(self.index, self.module, groups, self.calibration, needs)
-        return [self._usable(*pair) for pair in zip(groups, found, strict=True)]
+        for group, stats in zip(groups, found, strict=True):
+            self._warn(group, stats)
+        return found
 
-    def _usable(self, group: InputGroup, stats: Stats) -> Stats:
+    def _warn(self, group: InputGroup, stats: Stats) -> None:
         name, width = group.matrices[0].name, group.matrices[0].shape[1]
-        if stats.silent:
+        if stats.dead_input:
             self.warnings.append(NEVER_REACHED.format(self.index, name))
-            return stats.with_unit_input()
-        if stats.gram is not None and stats.tokens < width:
+        elif stats.gram is not None and stats.tokens < width:
             self.warnings.append(FEW_TOKENS.format(self.index, name, stats.tokens, width))
-        return stats
 
     def _prune(self, matrix: Matrix, stats: Stats) -> None:
         name = self._stored(matrix)

@@ -216,7 +216,8 @@ class UnitPruner:
                 needs = [self._needs(group) for group in others]
                 found = record(self.index, self.module, others, self.calibration, needs)
                 for group, stats in zip(others, found, strict=True):
-                    self._at[group.matrices[0].name] = self._usable(group, stats)
+                    self._warn(group, stats)
+                    self._at[group.matrices[0].name] = stats
 
     def _see_both(self, group: InputGroup, taps: Taps) -> None:
         assert self.calibration is not None
@@ -259,11 +260,9 @@ class UnitPruner:
         heads = any(one.kind == "kv_groups" for one in map(self._unit_group, stage) if one)
         return heads and self.plan.params.compares_heads
 
-    def _usable(self, group: InputGroup, stats: Stats) -> Stats:
-        if stats.silent:
+    def _warn(self, group: InputGroup, stats: Stats) -> None:
+        if stats.dead_input:
             self.warnings.append(NEVER_REACHED.format(self.index, group.matrices[0].name))
-            return stats.with_unit_input()
-        return stats
 
     def _finish(self, group: InputGroup) -> None:
         """Fit a group's matrices, choose the units that go, zero them, and fit the read-out to that."""

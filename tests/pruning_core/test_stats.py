@@ -137,19 +137,24 @@ def test_the_window_is_the_text_s_and_not_that_of_a_batch(tmp_path: Path) -> Non
     assert windows == {24}
 
 
-def test_no_tokens_give_zeros_that_call_themselves_silent() -> None:
+def test_no_tokens_give_zeros_that_call_their_input_dead() -> None:
     found = collected([torch.zeros(0, 5)])
     assert found.tokens == 0
-    assert found.silent
+    assert found.dead_input
     assert all(not getattr(found, name).any() for name in STATISTICS)
 
 
 @pytest.mark.parametrize("needs", [("gram",), ("column_mean_square", "sketch")])
-def test_an_input_of_zeros_is_silent_and_one_token_is_not(needs: tuple[str, ...]) -> None:
+def test_an_input_of_zeros_is_dead_and_one_token_is_not(needs: tuple[str, ...]) -> None:
     zeros = torch.zeros(9, 5)
-    assert collected([zeros], *needs).silent
+    dead = collected([zeros], *needs)
+    assert dead.dead_input
+    assert dead.usable().root_mean_square.tolist() == [1] * 5
+    assert dead.usable().dead_input
     zeros[8, 3] = 1e-3
-    assert not collected([zeros], *needs).silent
+    stats = collected([zeros], *needs)
+    assert not stats.dead_input
+    assert stats.usable() is stats
 
 
 @pytest.mark.parametrize("name", STATISTICS)
