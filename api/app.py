@@ -11,7 +11,7 @@ from fastapi import FastAPI
 from fastapi.routing import APIRoute
 from starlette.middleware import Middleware
 
-from api import handlers, openapi
+from api import openapi, problem_handlers
 from api.broker_probe import BrokerProbe
 from api.deps import Parts
 from api.middleware import BodyLimit, HeadLimit, RequestContext
@@ -60,7 +60,7 @@ def create_app(settings: Settings) -> FastAPI:
     )
     app.state.parts = parts
     app.state.routes = []
-    handlers.install(app)
+    problem_handlers.install(app)
     openapi.install(app)
     for module in (jobs, events, artifacts, files, methods, models, tasks, presets, health):
         app.include_router(module.router)

@@ -11,9 +11,9 @@ from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer, SecurityS
 from starlette.requests import Request
 
 from api.broker_probe import BrokerProbe
-from api.errors import Problem
 from api.hub_calls import HubCalls
 from api.hub_probe import HubProbe
+from api.problems import Problem
 from store import keys
 from store.artifacts import LocalArtifacts
 from store.broker import Doorbell

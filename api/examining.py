@@ -10,7 +10,7 @@ import anyio
 from anyio import BrokenWorkerProcess, to_process, to_thread
 
 from api.deps import Parts
-from api.errors import Problem
+from api.problems import Problem
 from pruning_core.datasets import uploads
 from pruning_core.datasets.file_formats import Format
 from pruning_core.datasets.uploads import Examined

@@ -9,7 +9,7 @@ from typing import Any
 
 from api import presets, schemas, userfiles
 from api.deps import Caller, Parts
-from api.errors import Problem
+from api.problems import Problem
 from pruning_core.admission import estimate, submission
 from pruning_core.checkpoints.facts import CheckpointFacts
 from pruning_core.errors import HubUnavailable, PruningError

@@ -7,7 +7,7 @@ from typing import Annotated
 
 from fastapi import Depends, Path
 
-from api.errors import Problem
+from api.problems import Problem
 
 _JOB_ID = re.compile(r"^job_[0-9A-HJKMNP-TV-Z]{26}$")
 _FILE_ID = re.compile(r"^file_[0-9A-HJKMNP-TV-Z]{26}$")

@@ -13,7 +13,7 @@ from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from ulid import ULID
 
-from api.errors import Problem, problem_response
+from api.problems import Problem, problem_response
 
 log = structlog.get_logger()
 

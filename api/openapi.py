@@ -8,7 +8,7 @@ from typing import Any
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 
-from api.errors import PROBLEM_JSON, ProblemBody
+from api.problems import PROBLEM_JSON, ProblemBody
 
 _ANY = {
     413: "Body too large",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from api.deps import Caller, Parts
-from api.errors import FieldError, Problem
+from api.problems import FieldError, Problem
 from pruning_core.admission.presets import Preset, expand, shipped
 from pruning_core.spec.element_methods import CRePE
 from pruning_core.spec.prune import PruneSpec

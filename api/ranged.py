@@ -13,7 +13,7 @@ from starlette.responses import FileResponse, Response
 from starlette.types import Message, Receive, Scope, Send
 
 from api.conditional import matches
-from api.errors import Problem, problem_response
+from api.problems import Problem, problem_response
 
 _ONE_RANGE = re.compile(
     r"\s*bytes\s*=\s*(?:(?P<first>\d{1,18})-(?P<last>\d{0,18})|-\d{1,18})\s*", re.I | re.A

@@ -11,7 +11,7 @@ from fastapi.routing import APIRoute
 from starlette.requests import Request
 from starlette.responses import Response
 
-from api.errors import Problem
+from api.problems import Problem
 
 MAX_VALUES = 5_000
 """Keys and values of a body: more than any sound one has, few enough to check and explain each."""

@@ -20,7 +20,7 @@ from starlette.requests import ClientDisconnect, Request
 
 from api import schemas
 from api.deps import Caller, Parts
-from api.errors import FieldError, Problem
+from api.problems import FieldError, Problem
 from api.resources import upload_resource
 from pruning_core.datasets import uploads
 from pruning_core.datasets.file_formats import Format

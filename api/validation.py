@@ -11,7 +11,7 @@ from typing import Any
 from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel
 
-from api.errors import FieldError, Problem
+from api.problems import FieldError, Problem
 from api.schemas import JobFilters, JobSubmission
 
 MAX_ERRORS = 20

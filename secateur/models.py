@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict
 
 from secateur.errors import JobFailed
 
-TERMINAL = frozenset({"succeeded", "failed", "cancelled", "expired"})
+TERMINAL = frozenset({"succeeded", "failed", "cancelled"})
 
 
 class Answer(BaseModel):

@@ -12,8 +12,8 @@ from sqlalchemy.orm import Session
 from pruning_core.spec.report import Progress
 from store import presets
 from store.artifacts import ArtifactRow
+from store.attempt_end import RELEASED, end, requeue_or_give_up
 from store.clock import db_now, db_now_plus
-from store.endings import RELEASED, end, requeue_or_give_up
 from store.errors import LeaseLost
 from store.presets import NewPreset
 from store.states import Status, amend, note, transition

@@ -12,9 +12,9 @@ from starlette.responses import FileResponse, HTMLResponse, JSONResponse, Respon
 
 from api import ranged, schemas
 from api.deps import Downloader, Parts, PartsDep, Reader
-from api.errors import CONFLICT, RANGE, Problem
 from api.ids import JobId
 from api.negotiation import prefers_html
+from api.problems import CONFLICT, RANGE, Problem
 from api.resources import file_resource
 from pruning_core.spec.report import Report
 from store import artifacts, jobs

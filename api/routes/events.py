@@ -15,8 +15,8 @@ from starlette.responses import JSONResponse, Response
 
 from api import schemas, watching
 from api.deps import Parts, PartsDep, Reader
-from api.errors import FieldError, Problem
 from api.ids import JobId
+from api.problems import FieldError, Problem
 from api.resources import event_resource
 from store import events, jobs
 from store.states import TERMINAL

@@ -11,9 +11,9 @@ from starlette.requests import Request
 
 from api import ranged, schemas, uploads
 from api.deps import Downloader, PartsDep, Reader, Writer
-from api.errors import CONFLICT, RANGE
 from api.examining import examine
 from api.ids import FileId
+from api.problems import CONFLICT, RANGE
 from api.resources import upload_resource
 from store import files
 

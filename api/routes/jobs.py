@@ -11,8 +11,8 @@ from starlette.requests import Request
 from api import expectations, schemas, watching
 from api.conditional import matches
 from api.deps import Caller, Parts, PartsDep, Reader, Writer
-from api.errors import CONFLICT, FieldError, Problem
 from api.ids import JobId
+from api.problems import CONFLICT, FieldError, Problem
 from api.resources import job_resource, submitted_resource
 from api.strict_json import StrictRoute
 from pruning_core.spec.base import digest

@@ -8,7 +8,7 @@ from fastapi import APIRouter
 
 from api import schemas
 from api.deps import AnyKey
-from api.errors import Problem
+from api.problems import Problem
 from pruning_core.spec.methods import METHODS
 
 router = APIRouter(prefix="/v1/methods", tags=["discovery"])

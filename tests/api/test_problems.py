@@ -15,7 +15,7 @@ from httpx2 import Response
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from api.errors import PROBLEM_JSON
+from api.problems import PROBLEM_JSON
 from store.session import Database
 from tests.api.jobs import BODY, Service
 

@@ -9,7 +9,7 @@ import pytest
 
 import worker.errors  # noqa: F401 - its classes belong to the tree of PruningError
 from api.app import create_app
-from api.errors import STATUS_OF_CODE
+from api.problems import STATUS_OF_CODE
 from pruning_core.errors import PruningError
 from pruning_core.spec.element_methods import ElementMethod
 from pruning_core.spec.methods import METHODS, method_name

@@ -19,7 +19,9 @@ from secateur import (
     NotFound,
     Unauthenticated,
     WaitTimeout,
+    models,
 )
+from store import states
 from tests.api.jobs import COEFFICIENTS, NAMING, PRESET, REPORT, SAVING, Service
 from tests.secateur.proxy import Proxy
 from tests.servers import free_port
@@ -187,3 +189,7 @@ def test_watch_of_an_unknown_job(client: Client) -> None:
 
 def test_public_names_are_there() -> None:
     assert all(hasattr(secateur, name) for name in secateur.__all__)
+
+
+def test_the_client_knows_when_a_job_has_ended() -> None:
+    assert models.TERMINAL == states.TERMINAL

@@ -14,7 +14,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 
-from api.errors import STATUS_OF_CODE, FieldError, Problem, problem_response
+from api.problems import STATUS_OF_CODE, FieldError, Problem, problem_response
 from api.validation import validation_problem
 from pruning_core.errors import NO_SPACE, PruningError
 from store.errors import StoreError
