@@ -15,7 +15,7 @@ from pruning_core.spec.methods import METHODS, method_name
 from pruning_core.spec.model import ModelRef
 from pruning_core.spec.patterns import Units
 from pruning_core.spec.unit_methods import Contextual, Diet, RandomUnits, UnitKind, UnitMethod
-from pruning_core.structure.further import noted
+from pruning_core.structure.further import inspection_notes
 from pruning_core.structure.layout import Layout
 from pruning_core.structure.sizes import NAMES, Cutter, layout_of
 from store.settings import Settings
@@ -60,7 +60,7 @@ def inspect(
         head_dim=layout.head_dim,
         axes=[_axis(cutters, kind) for kind in NAMES],
         methods=_fits(cutters[0]),
-        notes=list(noted(layout.further)),
+        notes=list(inspection_notes(layout.further)),
     )
 
 

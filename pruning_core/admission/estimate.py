@@ -86,9 +86,9 @@ def sized(
     if recovery is not None and not {"epochs", "steps", "minutes"} & recovery.model_fields_set:
         recovery = recovery.model_copy(update={"steps": CPU_STEPS})
         more = (*more, f"recovery takes {CPU_STEPS} steps (`prune.recovery.steps`)")
-    told = "; ".join((*notes, *more))
-    why = f"This service prunes on a CPU and no other number was asked for: {told}."
-    return _with(given, samples, evaluation, recovery), (why,) if told else ()
+    reasons = "; ".join((*notes, *more))
+    why = f"This service prunes on a CPU and no other number was asked for: {reasons}."
+    return _with(given, samples, evaluation, recovery), (why,) if reasons else ()
 
 
 def _with(
@@ -155,7 +155,7 @@ def expected(
     """
     if machine is None:
         return None
-    size, told = (parameters, "") if parameters else (size_in(model.ref), " (by its name)")
+    size, by_name = (parameters, "") if parameters else (size_in(model.ref), " (by its name)")
     if size is None:
         basis = (
             "the model's size is known only when it has been fetched; `secateur inspect` shows it"
@@ -169,12 +169,12 @@ def expected(
     minutes = {"low": (seconds + fixed) / spread / 60, "high": (seconds + fixed) * spread / 60}
     return {
         "minutes": {end: round(value, 1) for end, value in minutes.items()},
-        "basis": _basis(model, spec, size, told, passes, machine),
+        "basis": _basis(model, spec, size, by_name, passes, machine),
     }
 
 
 def _basis(
-    model: ModelRef, spec: PruneSpec, size: int, told: str, passes: float, machine: Machine
+    model: ModelRef, spec: PruneSpec, size: int, by_name: str, passes: float, machine: Machine
 ) -> str:
     speed = f"{(machine.flops or GPU_FLOPS) / 1e9:,.0f} GFLOP/s"
     how = "measured when the service started" if machine.flops else "assumed"
@@ -186,7 +186,7 @@ def _basis(
     left_out += ["reconstruction"] if spec.reconstruction else []
     work = f"x {passes:,.0f} tokens through the whole model" if passes else "read and written"
     return (
-        f"{size / 1e6:,.0f} million parameters{told} {work} "
+        f"{size / 1e6:,.0f} million parameters{by_name} {work} "
         f"on a {machine.device.upper()} of {speed} ({how}); not counted: {', '.join(left_out)}"
     )
 

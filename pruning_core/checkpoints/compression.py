@@ -38,9 +38,9 @@ def _statements(value: Any) -> Iterator[Mapping[str, Any]]:
 def _require(statement: Mapping[str, Any]) -> None:
     method, form = statement.get("quant_method", "compressed-tensors"), statement.get("format")
     if method != "compressed-tensors" or statement.get("config_groups"):
-        told = ", ".join(str(one) for one in (method, form) if one)
+        scheme = ", ".join(str(one) for one in (method, form) if one)
         raise UnsupportedModel(
-            f"The weights are quantised ({told:.80}); pruning needs the float checkpoint that they were made from."
+            f"The weights are quantised ({scheme:.80}); pruning needs the float checkpoint that they were made from."
         )
     if form not in _PLAIN:
         raise UnsupportedModel(

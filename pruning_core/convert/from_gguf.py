@@ -29,7 +29,7 @@ from pruning_core.gguf.file import GgufModel, Wanted, read_model
 from pruning_core.spec.report import FileEntry
 from pruning_core.system import subprocesses
 from pruning_core.system.files import locked, replacing, sha256, write_json
-from pruning_core.system.progress import Told, counting
+from pruning_core.system.progress import CountCallback, counting
 
 VERSION = 4
 """Of what this module makes: folders of another one are not used."""
@@ -40,7 +40,7 @@ _ID_KEYS = ("bos_token_id", "eos_token_id", "pad_token_id")
 def convert(
     gguf: Path,
     cache_dir: Path,
-    told: Callable[[int, int], None] = lambda _done, _total: None,
+    on_progress: Callable[[int, int], None] = lambda _done, _total: None,
     alive: Callable[[], None] = lambda: None,
 ) -> Path:
     """Return a folder with the float32 weights and the tokenizer of a GGUF file, and of the parts beside it.
@@ -48,7 +48,7 @@ def convert(
     Args:
         gguf: The file, or the first part.
         cache_dir: Where the folder is kept.
-        told: Called with the bytes that were read and written, and how many there are to read and write at most.
+        on_progress: Called with the bytes that were read and written, and how many there are to read and write at most.
         alive: Called every few seconds while nothing is read or written.
 
     Raises:
@@ -58,16 +58,16 @@ def convert(
     model = read_model(gguf)
     parts, whole = model.parts, _bytes(model)
     total = 2 * sum(part.stat().st_size for part in parts) + 2 * whole
-    add = counting(lambda done: told(min(done, total), total))
+    add = counting(lambda done: on_progress(min(done, total), total))
     store = cache_dir / "gguf"
     store.mkdir(parents=True, exist_ok=True)
-    known = store / _name([sha256(part, told=add) for part in parts])
+    known = store / _name([sha256(part, on_bytes=add) for part in parts])
     if _is_whole(known, add):
         return known
     with tempfile.TemporaryDirectory(dir=store) as temporary:
         own = Path(temporary)
         # What is converted under a digest are the bytes that it is of, whoever writes to the file meanwhile
-        folder = store / _name([sha256(part, own / part.name, told=add) for part in parts])
+        folder = store / _name([sha256(part, own / part.name, on_bytes=add) for part in parts])
         with locked(store / f"{folder.name}.lock"):
             if not _is_whole(folder, add):
                 _make(own / gguf.name, own / "model", folder, add, alive)
@@ -84,17 +84,19 @@ def _bytes(model: GgufModel) -> int:
     return sum(4 * math.prod(one.shape) for one in model.wanted.values())
 
 
-def _make(gguf: Path, made: Path, folder: Path, add: Told, alive: Callable[[], None]) -> None:
+def _make(
+    gguf: Path, made: Path, folder: Path, add: CountCallback, alive: Callable[[], None]
+) -> None:
     written = 0
 
-    def told(done: int, _total: int, unit: str, _share: float | None) -> None:
+    def part_done(done: int, _total: int, unit: str, _share: float | None) -> None:
         nonlocal written
         if unit == "byte":
             add(done - written)
             written = done
 
     try:
-        subprocesses.run(__name__, str(gguf), str(made), told=told, alive=alive)
+        subprocesses.run(__name__, str(gguf), str(made), on_progress=part_done, alive=alive)
     except subprocesses.HelperFailed as error:
         raise ModelInvalid(f"{gguf.name} cannot be read as GGUF: {error}") from None
     shutil.rmtree(folder, ignore_errors=True)
@@ -104,7 +106,7 @@ def _make(gguf: Path, made: Path, folder: Path, add: Told, alive: Callable[[], N
         temporary.write_bytes(_LISTING.dump_json(checkpoint.manifest(folder, add)))
 
 
-def _is_whole(folder: Path, add: Told) -> bool:
+def _is_whole(folder: Path, add: CountCallback) -> bool:
     """Tell whether a converted folder is as it was made: cut short, altered or of no listing, it is made again."""
     try:
         listed = _LISTING.validate_json(_listing(folder).read_bytes())
@@ -136,7 +138,7 @@ def _write_weights(path: Path, model: GgufModel) -> None:
     facts = {name: TensorFacts("F32", one.shape, 0) for name, one in model.wanted.items()}
     with path.open("wb") as output:
         output.write(format_header(facts))
-        add = counting(lambda done: subprocesses.tell(done, _bytes(model), "byte"))
+        add = counting(lambda done: subprocesses.report_progress(done, _bytes(model), "byte"))
         for one in model.wanted.values():
             add(output.write(np.ascontiguousarray(values(one, model.config)).data))
 

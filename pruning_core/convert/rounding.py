@@ -157,12 +157,12 @@ def _rounded(name: str, tensor: torch.Tensor, dtype: torch.dtype) -> torch.Tenso
 
 def _renamed_dtype(config: dict[str, Any], dtype: RoundedDtype) -> dict[str, Any]:
     """Return the configuration with the type under the keys that name it, in nested ones too."""
-    told = {
+    settings = {
         key: _renamed_dtype(value, dtype) if isinstance(value, dict) else value
         for key, value in config.items()
     }
-    named = [key for key in _DTYPE_KEYS if isinstance(told.get(key), str)]
-    return told | dict.fromkeys(named, dtype)
+    named = [key for key in _DTYPE_KEYS if isinstance(settings.get(key), str)]
+    return settings | dict.fromkeys(named, dtype)
 
 
 def _copy(path: Path, target: Path) -> None:

@@ -129,8 +129,8 @@ def _announce(writer: GGUFWriter, stored: str, shape: tuple[int, ...], kind: Ggu
         size = math.prod(shape) * np.dtype(plain).itemsize
         writer.add_tensor_info(stored, shape, np.dtype(plain), size, found)
         return
-    told = quant_shape_to_byte_shape(shape, found)
-    writer.add_tensor_info(stored, told, np.dtype(np.uint8), math.prod(told), found)
+    byte_shape = quant_shape_to_byte_shape(shape, found)
+    writer.add_tensor_info(stored, byte_shape, np.dtype(np.uint8), math.prod(byte_shape), found)
 
 
 def _add_settings(writer: GGUFWriter, facts: CheckpointFacts, kind: GgufType) -> None:

@@ -19,14 +19,14 @@ class Sources:
         files: Uploaded files by the name that a specification gives them, `file:<id>`.
         cache_dir: Where downloads are kept; None for the hub library's own place.
         warnings: What the user must know of how the data was read.
-        told: Called with the number of splits that were read, after each.
+        on_progress: Called with the number of splits that were read, after each.
     """
 
     tasks_dir: Path | None = None
     files: Files = field(default_factory=lambda: NO_FILES)
     cache_dir: Path | None = None
     warnings: list[str] = field(default_factory=list)
-    told: Callable[[int], None] = lambda _read: None
+    on_progress: Callable[[int], None] = lambda _read: None
     _read: dict[tuple[str, Split], Data] = field(default_factory=dict)
 
     def find(self, name: str) -> Task:
@@ -44,7 +44,7 @@ class Sources:
             task = self.find(name)
             limit = limit_bytes if task.origin == "hub" or split == "eval" else None
             self._read[name, split] = load(task, split, cache_dir=self.cache_dir, limit_bytes=limit)
-            self.told(len(self._read))
+            self.on_progress(len(self._read))
         return self._read[name, split]
 
     def warn(self, warning: str) -> None:

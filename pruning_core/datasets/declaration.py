@@ -174,8 +174,8 @@ def read(path: Path) -> Declaration:
     except ValidationError as error:
         first = error.errors()[0]
         key = ".".join(str(part) for part in first["loc"])
-        told = f"{path.name}, `{key}`" if key else path.name
-        raise DatasetInvalid(f"{told}: {first['msg']}") from None
+        place = f"{path.name}, `{key}`" if key else path.name
+        raise DatasetInvalid(f"{place}: {first['msg']}") from None
     except (ValueError, RecursionError) as error:
         raise DatasetInvalid(f"{path.name}: not TOML in UTF-8: {error}") from None
     except OSError as error:
@@ -205,8 +205,8 @@ def item_of(fields: Mapping[str, Any], where: str) -> Item | None:
     """
     choices = fields.get("choices")
     if isinstance(choices, list | tuple) and all(isinstance(one, str) for one in choices):
-        told = {one.strip() for one in choices}
-        if "" in told or len(told) < len(choices):
+        named = {one.strip() for one in choices}
+        if "" in named or len(named) < len(choices):
             return None
     elif "choices" not in fields and not str(fields.get("text") or "").strip():
         return None
@@ -228,9 +228,9 @@ def rendered(
     known |= {"choices": choices, "letters": letters}
     templates, pairs = declaration.templates, []
     for choice, letter in zip(choices, letters, strict=True):
-        told = known | {"choice": choice, "letter": letter}
-        prompt = _render(templates.prompt, told, f"{where}: template `prompt`")
-        pairs.append((prompt, _render(templates.answer, told, f"{where}: template `answer`")))
+        fields = known | {"choice": choice, "letter": letter}
+        prompt = _render(templates.prompt, fields, f"{where}: template `prompt`")
+        pairs.append((prompt, _render(templates.answer, fields, f"{where}: template `answer`")))
     if len(set(pairs)) < len(pairs):
         raise DatasetInvalid(f"{where}: the templates give two choices the same text")
     return tuple(pairs)

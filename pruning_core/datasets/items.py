@@ -60,8 +60,8 @@ class ChoiceItem:
     @property
     def fingerprint(self) -> str:
         """Return the hash that equal items share, whatever the order of their choices."""
-        told = (str(self.fields.get(name, "")) for name in ("context", "question"))
-        return fingerprint(" ".join((*told, *sorted(self.choices))))
+        texts = (str(self.fields.get(name, "")) for name in ("context", "question"))
+        return fingerprint(" ".join((*texts, *sorted(self.choices))))
 
 
 Item = TextItem | ChoiceItem
@@ -182,7 +182,7 @@ def _choice(content: Mapping[str, Any], where: str) -> ChoiceItem:
         raise DatasetInvalid(f"{where}: `answer` is no whole number (the right choice, from 0)")
     if not 0 <= answer < len(choices):
         raise DatasetInvalid(f"{where}: `answer` is {answer}, but there are {len(choices)} choices")
-    told = {name: content.get(name) or "" for name in ("question", "context")}
-    if not all(isinstance(one, str) for one in told.values()) or not any(told.values()):
+    texts = {name: content.get(name) or "" for name in ("question", "context")}
+    if not all(isinstance(one, str) for one in texts.values()) or not any(texts.values()):
         raise DatasetInvalid(f"{where}: neither a `question` nor a `context`")
-    return ChoiceItem({**content, **told}, tuple(choices), answer)
+    return ChoiceItem({**content, **texts}, tuple(choices), answer)

@@ -210,11 +210,11 @@ def readings(data: Data, *, answers: bool) -> Iterator[TextItem]:
         yield from (one for _, one in data.items if isinstance(one, TextItem))
         return
     for prompt, answer in map(_right, questions(data)):
-        asked, told = Turn("user", prompt), Turn("assistant", answer.strip())
+        question, answer_turn = Turn("user", prompt), Turn("assistant", answer.strip())
         if answers:
-            yield TextItem(prompt + answer, (asked, told))
+            yield TextItem(prompt + answer, (question, answer_turn))
         else:
-            yield TextItem(prompt, (asked,))
+            yield TextItem(prompt, (question,))
 
 
 def _names(tasks_dir: Path | None) -> list[str]:

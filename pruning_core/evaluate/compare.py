@@ -96,13 +96,13 @@ def measure(model: StreamedModel, by: Yardsticks, tracker: Tracker, key: str) ->
     read = 0
     losses, scores = {}, {}
     for task, windows in by.texts.items():
-        told = functools.partial(_part_done, tracker, read, windows.tokens)
-        losses[task] = token_losses(model, windows.groups, told, alive=tracker.alive)
+        part_done = functools.partial(_part_done, tracker, read, windows.tokens)
+        losses[task] = token_losses(model, windows.groups, part_done, alive=tracker.alive)
         read += windows.tokens
     for task, asked in by.questions.items():
         size = sum(question.size for question in asked)
-        told = functools.partial(_part_done, tracker, read, size)
-        scores[task] = score(model, asked, told, alive=tracker.alive)
+        part_done = functools.partial(_part_done, tracker, read, size)
+        scores[task] = score(model, asked, part_done, alive=tracker.alive)
         read += size
     return Measured(losses, scores)
 

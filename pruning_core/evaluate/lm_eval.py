@@ -70,7 +70,7 @@ def evaluate(
     limit: int | None,
     device: torch.device,
     include: Path | None = None,
-    told: subprocesses.Told = lambda _done, _total, _unit, _share: None,
+    on_progress: subprocesses.ProgressCallback = lambda _done, _total, _unit, _share: None,
     alive: Callable[[], None] = lambda: None,
 ) -> list[Row]:
     """Return what the harness finds, in its order: groups after their tasks.
@@ -81,7 +81,7 @@ def evaluate(
         limit: Items per task, from the first; None for all.
         device: Where to load the model.
         include: Folder of further task files; they may name Python functions, so it belongs to the operator.
-        told: Called with what the process tells of its progress.
+        on_progress: Called with what the process tells of its progress.
         alive: Called every few seconds while it tells nothing.
 
     Raises:
@@ -98,7 +98,9 @@ def evaluate(
         "include": str(include) if include is not None and include.is_dir() else None,
     }
     try:
-        answer = subprocesses.run(__name__, json.dumps(request), told=told, alive=alive)
+        answer = subprocesses.run(
+            __name__, json.dumps(request), on_progress=on_progress, alive=alive
+        )
     except subprocesses.HelperFailed as error:
         raise HarnessUnavailable(
             f"lm-evaluation-harness cannot run {', '.join(tasks)}: {error}"
@@ -190,10 +192,10 @@ def _tell_requests() -> None:
 
     def update(bar: Any, n: float | None = 1) -> Any:
         shown = silent.update(bar, n)
-        subprocesses.tell(int(bar.n), int(bar.total or 0), "request")
+        subprocesses.report_progress(int(bar.n), int(bar.total or 0), "request")
         return shown
 
-    subprocesses.tell_loading()
+    subprocesses.report_loading()
     huggingface.tqdm = type("TellingBar", (silent,), {"update": update})
 
 

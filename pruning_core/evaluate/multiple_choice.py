@@ -52,10 +52,10 @@ def score(
         share = sum(row.batch.tokens.numel() for row in rows) / total
         states = Activations(model, [row.batch for row in rows], alive=alive)
 
-        def told(index: int, done: float = done, share: float = share) -> None:
+        def report_share(index: int, done: float = done, share: float = share) -> None:
             block_done(min(1.0, done + share * (index + 1) / len(model.blocks)))
 
-        forward(model, states, told, prepare)
+        forward(model, states, report_share, prepare)
         done += share
         for row, hidden in zip(rows, states.hidden, strict=True):
             for target, value in zip(row.targets, _sums(model, row, hidden), strict=True):

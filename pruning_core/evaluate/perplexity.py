@@ -63,10 +63,10 @@ def token_losses(
     for number, part in enumerate(parts):
         states = Activations(model, part, alive=alive)
 
-        def told(index: int, number: int = number) -> None:
+        def report_share(index: int, number: int = number) -> None:
             block_done((number + (index + 1) / len(model.blocks)) / len(parts))
 
-        forward(model, states, told, prepare)
+        forward(model, states, report_share, prepare)
         for batch, hiddens in zip(states.batches, states.hidden, strict=True):
             for window, hidden in zip(batch.tokens, hiddens, strict=True):
                 losses.append(_losses(model, window[None], hidden[None]))

@@ -71,7 +71,7 @@ def check(
     rescaled: bool = False,
     rounded: bool = False,
     device: torch.device,
-    told: subprocesses.Told = lambda _done, _total, _unit, _share: None,
+    on_progress: subprocesses.ProgressCallback = lambda _done, _total, _unit, _share: None,
     alive: Callable[[], None] = lambda: None,
 ) -> Examined:
     """Return what stock transformers makes of the folder.
@@ -87,7 +87,7 @@ def check(
         rescaled: Norms were rescaled, and rounded to the stored dtype after that.
         rounded: Weights were rounded since: the difference is measured and not judged, but for what is no number.
         device: Where to load it.
-        told: Called with what the process tells of its progress.
+        on_progress: Called with what the process tells of its progress.
         alive: Called every few seconds while it tells nothing.
 
     Raises:
@@ -95,7 +95,7 @@ def check(
     """
     save_file({"tokens": tokens.cpu(), "logits": logits.cpu().contiguous()}, probe)
     arguments = (str(folder), str(probe), str(device), "timed" if timed else "")
-    found = _asked(arguments, dense if timed else None, told, alive)
+    found = _asked(arguments, dense if timed else None, on_progress, alive)
     tolerance = TOLERANCE.get(logits.dtype, COARSE_TOLERANCE)
     if cut:
         tolerance = max(tolerance, CUT_TOLERANCE)
@@ -114,12 +114,14 @@ def check(
 def _asked(
     arguments: tuple[str, ...],
     dense: Path | None,
-    told: subprocesses.Told,
+    on_progress: subprocesses.ProgressCallback,
     alive: Callable[[], None],
 ) -> dict[str, Any]:
     """Return what the fresh process says; where two models are too much for the machine, it takes them one by one."""
     compared = [str(dense)] if dense else []
-    ask = functools.partial(subprocesses.run, __name__, *arguments, told=told, alive=alive)
+    ask = functools.partial(
+        subprocesses.run, __name__, *arguments, on_progress=on_progress, alive=alive
+    )
     try:
         try:
             answer = ask(*compared)
@@ -138,7 +140,7 @@ def _examine(
 ) -> dict[str, Any]:
     import transformers
 
-    subprocesses.tell_loading()
+    subprocesses.report_loading()
     expected = load_file(probe)
     dtype = expected["logits"].dtype
     tokens = expected["tokens"].to(device)
@@ -195,7 +197,7 @@ def _compared(dense: Any, pruned: Any, prompt: torch.Tensor, count: int) -> dict
 
     def run(model: Any) -> dict[str, float]:
         seconds = run_seconds(model, prompt, new_tokens=count)
-        subprocesses.tell(next(numbers), 0, "timed run")
+        subprocesses.report_progress(next(numbers), 0, "timed run")
         return seconds
 
     runs = [functools.partial(run, model) for model in (dense, pruned)]

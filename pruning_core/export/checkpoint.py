@@ -80,7 +80,7 @@ def write(
     *,
     shard_bytes: int,
     changes: Changes = UNCHANGED,
-    told: Callable[[int, int], None] = lambda _done, _total: None,
+    on_progress: Callable[[int, int], None] = lambda _done, _total: None,
 ) -> int:
     """Write a complete Hugging Face folder and return the bytes of its tensors.
 
@@ -91,7 +91,7 @@ def write(
         target: Folder to make.
         shard_bytes: Largest weight file, unless one tensor is larger.
         changes: What becomes smaller.
-        told: Called with the bytes of tensors that are written, and how many there are to write.
+        on_progress: Called with the bytes of tensors that are written, and how many there are to write.
     """
     pieces = {
         name: _Piece(name, tensor, source / facts.files[name])
@@ -108,7 +108,7 @@ def write(
         pieces = dict(_cut_pieces(pieces.values(), changes.cut))
     target.mkdir(parents=True)
     size = sum(piece.facts.bytes for piece in pieces.values())
-    add = counting(lambda done: told(done, size))
+    add = counting(lambda done: on_progress(done, size))
     if orders:
         _write_safetensors(target / CHANNEL_ORDER, orders, lambda _bytes: None)
     _write_shards(_shards(list(pieces.values()), shard_bytes), target, add)
@@ -128,14 +128,14 @@ def write(
 
 
 def manifest(
-    folder: Path, told: Callable[[int], None] = lambda _bytes: None
+    folder: Path, on_bytes: Callable[[int], None] = lambda _bytes: None
 ) -> tuple[FileEntry, ...]:
-    """Return every file of a folder with size and sha256; call `told` with the bytes of every piece that was read."""
+    """Return every file of a folder with size and sha256; call `on_bytes` with the bytes of every piece that was read."""
     return tuple(
         FileEntry(
             path=path.relative_to(folder).as_posix(),
             bytes=path.stat().st_size,
-            sha256=sha256(path, told=told),
+            sha256=sha256(path, on_bytes=on_bytes),
             media_type=_MEDIA_TYPES.get(path.suffix, "text/plain"),
         )
         for path in sorted(folder.rglob("*"))
@@ -168,20 +168,22 @@ def _shards(pieces: list[_Piece], limit: int) -> list[list[_Piece]]:
     return shards
 
 
-def _write_shards(shards: list[list[_Piece]], target: Path, told: Callable[[int], None]) -> None:
+def _write_shards(
+    shards: list[list[_Piece]], target: Path, on_bytes: Callable[[int], None]
+) -> None:
     if len(shards) == 1:
-        _write_safetensors(target / SINGLE, shards[0], told)
+        _write_safetensors(target / SINGLE, shards[0], on_bytes)
         return
     weight_map: dict[str, str] = {}
     for number, shard in enumerate(shards, 1):
         name = f"model-{number:05d}-of-{len(shards):05d}.safetensors"
-        _write_safetensors(target / name, shard, told)
+        _write_safetensors(target / name, shard, on_bytes)
         weight_map |= {piece.name: name for piece in shard}
     total = sum(piece.facts.bytes for shard in shards for piece in shard)
     write_json(target / INDEX, {"metadata": {"total_size": total}, "weight_map": weight_map})
 
 
-def _write_safetensors(path: Path, pieces: list[_Piece], told: Callable[[int], None]) -> None:
+def _write_safetensors(path: Path, pieces: list[_Piece], on_bytes: Callable[[int], None]) -> None:
     """Copy tensors from file to file; no more than one buffer, or one tensor that is cut, is ever in memory."""
     with path.open("wb") as output:
         output.write(format_header({piece.name: piece.facts for piece in pieces}))
@@ -189,9 +191,9 @@ def _write_safetensors(path: Path, pieces: list[_Piece], told: Callable[[int], N
             if piece.cut is None:
                 with piece.file.open("rb") as file:
                     file.seek(piece.facts.offset)
-                    _copy(file, output, piece.facts.bytes, told)
+                    _copy(file, output, piece.facts.bytes, on_bytes)
             else:
-                told(output.write(_made(piece, piece.cut)))
+                on_bytes(output.write(_made(piece, piece.cut)))
 
 
 def _made(piece: _Piece, cut: Cutting) -> bytes:
@@ -202,11 +204,11 @@ def _made(piece: _Piece, cut: Cutting) -> bytes:
     return content
 
 
-def _copy(file: Any, output: Any, count: int, told: Callable[[int], None]) -> None:
+def _copy(file: Any, output: Any, count: int, on_bytes: Callable[[int], None]) -> None:
     while count > 0:
         chunk = file.read(min(count, _COPY_BYTES))
         if not chunk:
             raise OSError(f"{file.name} became shorter while it was read")
         output.write(chunk)
         count -= len(chunk)
-        told(len(chunk))
+        on_bytes(len(chunk))

@@ -103,9 +103,9 @@ def _raise(response: Any, content: bytes) -> None:
     """Raise what the hub's library makes of a refusal, of which no more is read than `content`."""
     from huggingface_hub.utils import hf_raise_for_status  # type: ignore[attr-defined]
 
-    told = {name: value for name, value in response.headers.items() if name.startswith("x-")}
+    headers = {name: value for name, value in response.headers.items() if name.startswith("x-")}
     short = type(response)(
-        response.status_code, headers=told, content=content, request=response.request
+        response.status_code, headers=headers, content=content, request=response.request
     )
     hf_raise_for_status(short)
 

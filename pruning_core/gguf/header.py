@@ -125,9 +125,9 @@ class _Reader:
         version = int(self._number("I"))
         if version not in VERSIONS:
             swapped = version & 0xFFFF == 0
-            told = "is big-endian" if swapped else f"is GGUF version {version}"
+            fault = "is big-endian" if swapped else f"is GGUF version {version}"
             raise UnsupportedModel(
-                f"{self._path.name} {told}; little-endian files of the versions 2 and 3 are read",
+                f"{self._path.name} {fault}; little-endian files of the versions 2 and 3 are read",
                 suggestions=("convert it again with a current llama.cpp",),
             )
 
@@ -191,10 +191,10 @@ class _Reader:
             self._fail(f"gives {name!r} the shape {list(sides)}")
         if kind not in TYPES:
             raise UnsupportedModel(f"{self._path.name} stores {name!r} in the unknown type {kind}")
-        told, block, size = TYPES[kind]
+        type_name, block, size = TYPES[kind]
         if sides[0] % block:
             self._fail(f"stores {name!r} in blocks of {block}, which do not divide {sides[0]}")
-        return name, told, sides[::-1], offset, math.prod(sides) // block * size
+        return name, type_name, sides[::-1], offset, math.prod(sides) // block * size
 
     def _count(self, most: int, what: str) -> int:
         count = int(self._number("Q"))

@@ -297,7 +297,7 @@ def _verified(
         cut=cut,
         rescaled=rescaled,
         device=run.device,
-        told=run.tracker.part,
+        on_progress=run.tracker.part,
         alive=run.tracker.waiting,
     )
 
@@ -321,5 +321,5 @@ def _save(run: Run, walk: Walk, units: UnitWalk | None, target: Path) -> int:
         target,
         shard_bytes=run.spec.output.shard_bytes,
         changes=changes,
-        told=lambda done, total: run.tracker.part(done, total, "byte"),
+        on_progress=lambda done, total: run.tracker.part(done, total, "byte"),
     )

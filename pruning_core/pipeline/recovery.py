@@ -49,7 +49,7 @@ def recover(
         masked=[*_masked(run, walk)],
         device=run.device,
         fingerprint=fingerprint,
-        told=run.tracker.part,
+        on_progress=run.tracker.part,
         alive=run.tracker.waiting,
     )
     return work / process.FOLDER, load_file(work / process.PROBE)["logits"]

@@ -36,7 +36,7 @@ from pruning_core.spec.report import (
     Timing,
     VocabularyCoverage,
 )
-from pruning_core.structure.further import told
+from pruning_core.structure.further import removal_notes
 from pruning_core.structure.sizes import NAMES, layout_of
 from pruning_core.system import device as devices
 from pruning_core.system.files import replacing
@@ -81,7 +81,7 @@ def _harness(run: Run, folder: Path) -> list[lm_eval.Row]:
         limit=run.spec.evaluation.items,
         device=run.device,
         include=run.sources.tasks_dir,
-        told=run.tracker.part,
+        on_progress=run.tracker.part,
         alive=run.tracker.waiting,
     )
 
@@ -156,8 +156,8 @@ def report(
     files = checkpoint.manifest(
         run.checkpoint, counting(lambda read: run.tracker.part(read, size, "byte"))
     )
-    told = {"files": files, "licence": licence, "summary": headline(report)}
-    report = _timed(run, report.model_copy(update=told))
+    settled = {"files": files, "licence": licence, "summary": headline(report)}
+    report = _timed(run, report.model_copy(update=settled))
     with replacing(run.out / "report.html") as temporary:
         temporary.write_text(page.html(report), encoding="utf-8")
     report = _timed(run, report)
@@ -293,7 +293,7 @@ def _warnings(
         yield from run.units.warnings
         if not run.units.removing:
             yield ZEROED_UNITS
-    yield from told(layout_of(run.facts).further, run.units.cut if run.units else ())
+    yield from removal_notes(layout_of(run.facts).further, run.units.cut if run.units else ())
     left_out = omitted(run.source)
     if left_out:
         yield OMITTED.format(", ".join(left_out))

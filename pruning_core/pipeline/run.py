@@ -139,14 +139,14 @@ def prepare(
         lm_eval.require()
     out.mkdir(parents=True, exist_ok=True)
     model_digest = _model_digest(model_dir, facts, tracker)
-    sources.told = lambda read: tracker.part(read, 0, "text")
+    sources.on_progress = lambda read: tracker.part(read, 0, "text")
     own_text = functools.partial(
         sample,
         model_dir,
         out,
         model_digest=model_digest,
         device=device,
-        told=tracker.part,
+        on_progress=tracker.part,
         alive=tracker.waiting,
     )
     texts = Texts(model_dir, facts, sources, own_text)
@@ -230,9 +230,9 @@ def _model_digest(folder: Path, facts: CheckpointFacts, tracker: Tracker) -> str
     """Return sha256 over the configuration and every weight file."""
     files = [folder / name for name in sorted(set(facts.files.values()))]
     tracker.begin("preparing", sum(path.stat().st_size for path in files), unit="byte")
-    told = counting(tracker.step)
+    add = counting(tracker.step)
     content = json.dumps(facts.config, sort_keys=True)
-    content += "".join(sha256(path, told=told) for path in files)
+    content += "".join(sha256(path, on_bytes=add) for path in files)
     return "sha256:" + hashlib.sha256(content.encode()).hexdigest()
 
 

@@ -27,7 +27,7 @@ from pruning_core.recover import held_out
 from pruning_core.recover.trainable_model import Student
 from pruning_core.spec.recovery import Recovery, RecoveryPoint, RecoveryReport
 from pruning_core.system.files import replacing
-from pruning_core.system.subprocesses import Told
+from pruning_core.system.subprocesses import ProgressCallback
 from pruning_core.text.windows import Windows
 
 CHECKPOINT_SECONDS = 300.0
@@ -69,7 +69,7 @@ class Training:
         device: Of both models.
         path: Where checkpoints are kept: weights, AdamW's moments and the best state, about 14 bytes per parameter.
         fingerprint: Of this training.
-        told: Called after every step, and after every batch that validates.
+        on_progress: Called after every step, and after every batch that validates.
         pause: Least seconds between checkpoints.
         saving_ratio: The least, as a multiple of what the last checkpoint took.
 
@@ -88,7 +88,7 @@ class Training:
         device: torch.device,
         path: Path,
         fingerprint: str,
-        told: Told = lambda _done, _total, _unit, _share: None,
+        on_progress: ProgressCallback = lambda _done, _total, _unit, _share: None,
         pause: float = CHECKPOINT_SECONDS,
         saving_ratio: float = SAVING_RATIO,
     ) -> None:
@@ -99,7 +99,7 @@ class Training:
         self._params = params
         self._device = device
         self._path = path
-        self._told = told
+        self._on_progress = on_progress
         self._pause = self._least_pause = pause
         self._saving_ratio = saving_ratio
         self._size = params.batch * params.accumulation
@@ -209,7 +209,7 @@ class Training:
             for part in torch.split(windows, self._params.batch):
                 total += float(self._loss(part)) * len(part)
                 done += len(part)
-                self._told(done, len(windows), "validation window", self._share())
+                self._on_progress(done, len(windows), "validation window", self._share())
         if not math.isfinite(total):
             raise self._failure("validation loss")
         self._check_seconds = time.perf_counter() - begun
@@ -268,7 +268,7 @@ class Training:
         return (now - ready) / (self._limit - ready) if self._limit > ready else 1.0
 
     def _tell_steps(self) -> None:
-        self._told(self._state.step, self._most or 0, "step", self._share())
+        self._on_progress(self._state.step, self._most or 0, "step", self._share())
 
     def _start(self, fingerprint: str) -> _State:
         state = self._state = _State(fingerprint, before=math.nan, lowest=math.nan)

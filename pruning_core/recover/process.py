@@ -58,7 +58,7 @@ def finetune(
     masked: Sequence[str],
     device: torch.device,
     fingerprint: str,
-    told: subprocesses.Told,
+    on_progress: subprocesses.ProgressCallback,
     alive: Callable[[], None],
 ) -> RecoveryReport:
     """Train a checkpoint in a process of its own; leave `recovered` and `recovered-probe.safetensors` in `work`.
@@ -83,7 +83,7 @@ def finetune(
             the others in the same fused one stay as well.
         device: Where to train.
         fingerprint: Of everything that decides the result.
-        told: Called with what is done, of how much and what, and the share of the whole training; may raise to stop.
+        on_progress: Called with what is done, of how much and what, and the share of the whole training; may raise to stop.
         alive: Called every few seconds while the process tells nothing.
 
     Raises:
@@ -112,11 +112,11 @@ def finetune(
         )
         with replacing(work / _JOB) as temporary:
             temporary.write_text(job.model_dump_json(), encoding="utf-8")
-        _run(work, told, alive)
+        _run(work, on_progress, alive)
     for name in (STATE, TOKENS):
         (work / name).unlink(missing_ok=True)
     report = RecoveryReport.model_validate_json((work / REPORT).read_bytes())
-    told(report.steps, report.steps, "step", 1.0)
+    on_progress(report.steps, report.steps, "step", 1.0)
     return report
 
 
@@ -142,9 +142,9 @@ def _check_owner(work: Path, fingerprint: str) -> None:
         )
 
 
-def _run(work: Path, told: subprocesses.Told, alive: Callable[[], None]) -> None:
+def _run(work: Path, on_progress: subprocesses.ProgressCallback, alive: Callable[[], None]) -> None:
     try:
-        answer = subprocesses.run(__name__, str(work / _JOB), told=told, alive=alive)
+        answer = subprocesses.run(__name__, str(work / _JOB), on_progress=on_progress, alive=alive)
     except subprocesses.HelperFailed as error:
         raise OutputDoesNotLoad(f"stock transformers cannot train the result: {error}") from None
     if not (work / REPORT).is_file():
@@ -232,7 +232,7 @@ class Stored:
             for stored, tensor in self.tensors(name, weight).items()
         }
         for number, shard in enumerate(sorted(shards), 1):
-            subprocesses.tell(number - 1, len(shards), "file")
+            subprocesses.report_progress(number - 1, len(shards), "file")
             tensors = load_file(self._folder / shard)
             for name in tensors.keys() & new.keys():
                 if new[name].shape != tensors[name].shape:
@@ -271,7 +271,7 @@ def recover(job: Job) -> None:
     """
     device, params, work = torch.device(job.device), job.params, job.work
     data = load_file(work / TOKENS)
-    subprocesses.tell_loading()
+    subprocesses.report_loading()
     model = load(job.checkpoint, torch.float32, device)
     stored = Stored(model, job.checkpoint)
     teacher = _teacher(job.dense, model, device) if params.distillation else None
@@ -291,7 +291,7 @@ def recover(job: Job) -> None:
         device=device,
         path=work / STATE,
         fingerprint=job.fingerprint,
-        told=_teller(),
+        on_progress=_whole_training(),
     )
     report = training.run()
     if training.best is None:
@@ -315,16 +315,16 @@ def _answers(model: Any, tokens: torch.Tensor, dtype: torch.dtype) -> torch.Tens
     return logits.cpu().contiguous()
 
 
-def _teller() -> subprocesses.Told:
+def _whole_training() -> subprocesses.ProgressCallback:
     """Return what tells the parent, and ends this process with it: two must not train in one folder."""
     parent = os.getppid()
 
-    def tell(done: int, total: int, unit: str, share: float | None) -> None:
+    def tell_parent(done: int, total: int, unit: str, share: float | None) -> None:
         if os.getppid() != parent:
             raise SystemExit("the run that asked for this training is gone")
-        subprocesses.tell(done, total, unit, share)
+        subprocesses.report_progress(done, total, unit, share)
 
-    return tell
+    return tell_parent
 
 
 def _main(job: str) -> None:

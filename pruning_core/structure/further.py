@@ -113,7 +113,7 @@ def _reads_several(shape: Shape, hidden: int, made: Collection[int]) -> bool:
     return several and shape[-1] not in made
 
 
-def told(tensors: Mapping[str, Further], cut: Iterable[UnitKind] = ()) -> tuple[str, ...]:
+def removal_notes(tensors: Mapping[str, Further], cut: Iterable[UnitKind] = ()) -> tuple[str, ...]:
     """Return sentences on what became of them.
 
     Args:
@@ -125,7 +125,7 @@ def told(tensors: Mapping[str, Further], cut: Iterable[UnitKind] = ()) -> tuple[
     return tuple(f"{beside} {fate}: {_listed(tensors, names)}." for fate, names in found.items())
 
 
-def noted(tensors: Mapping[str, Further]) -> tuple[str, ...]:
+def inspection_notes(tensors: Mapping[str, Further]) -> tuple[str, ...]:
     """Return sentences on what there is, and on what becomes of it when units go."""
     if not tensors:
         return ()

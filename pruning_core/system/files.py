@@ -74,18 +74,18 @@ def write_json(path: Path, content: Mapping[str, Any]) -> None:
 
 
 def sha256(
-    path: Path, copy: Path | None = None, *, told: Callable[[int], None] = lambda _bytes: None
+    path: Path, copy: Path | None = None, *, on_bytes: Callable[[int], None] = lambda _bytes: None
 ) -> str:
     """Return the hex digest of a file, and where `copy` is given leave the very bytes there that it is of.
 
-    `told` is called with the bytes of every piece that was read.
+    `on_bytes` is called with the bytes of every piece that was read.
     """
     digest = hashlib.sha256()
     with path.open("rb") as file, (copy or Path(os.devnull)).open("wb") as output:
         while chunk := file.read(_CHUNK):
             digest.update(chunk)
             output.write(chunk)
-            told(len(chunk))
+            on_bytes(len(chunk))
     return digest.hexdigest()
 
 

@@ -14,14 +14,14 @@ from pruning_core.spec.report import BlockReport, Phase, Progress
 
 MIN_SECONDS = 2.0
 """Below this the rate is noise and no time left is given."""
-TOLD_SECONDS = 1.0
+MESSAGE_SECONDS = 1.0
 """Least time between two messages, but for those on blocks and on the beginning of phases."""
 ALIVE_SECONDS = 5.0
 """Between two signs of life where nothing can be counted."""
 _WITHIN_STEP = 0.95
 """Most of a step that counts as done before it is."""
 
-Told = Callable[[int], None]
+CountCallback = Callable[[int], None]
 """Takes how many units are done."""
 
 
@@ -150,7 +150,7 @@ class Tracker:
     def _tell_soon(self, block: BlockReport | None) -> None:
         state = (self._done, self._total, self._unit)
         finished = self._total and self._done >= self._total and state != self._last
-        due = time.perf_counter() - self._told >= TOLD_SECONDS
+        due = time.perf_counter() - self._told >= MESSAGE_SECONDS
         if block is not None or finished or due:
             self._tell(block)
 
@@ -192,13 +192,13 @@ def _left(seconds: float, done: float, left: float) -> float | None:
     return round(seconds / done * max(left, 0.0), 1)
 
 
-def counting(told: Told) -> Told:
+def counting(on_count: CountCallback) -> CountCallback:
     """Return what takes the sizes of finished pieces and tells their sum."""
     total = 0
 
     def add(size: int) -> None:
         nonlocal total
         total += size
-        told(total)
+        on_count(total)
 
     return add

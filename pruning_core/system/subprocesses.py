@@ -17,7 +17,7 @@ from pruning_core.errors import DiskFull, GpuOutOfMemory, HostOutOfMemory
 LOOK_SECONDS = 2.0
 _MARK = "\x1eprogress "
 
-Told = Callable[[int, int, str, float | None], None]
+ProgressCallback = Callable[[int, int, str, float | None], None]
 """Takes how many are done, of how many, of what, and the share of all that the process has to do, where it knows that."""
 
 
@@ -25,13 +25,13 @@ class HelperFailed(Exception):
     """The module ended with an error of its own; the text is its last line."""
 
 
-def tell(done: int, total: int, unit: str, share: float | None = None) -> None:
-    """Tell the process that runs this one how far it is, as `Told` takes it."""
+def report_progress(done: int, total: int, unit: str, share: float | None = None) -> None:
+    """Tell the process that runs this one how far it is, as `ProgressCallback` takes it."""
     sys.stdout.write(f"\n{_MARK}{json.dumps([done, total, unit, share])}\n")
     sys.stdout.flush()
 
 
-def tell_loading() -> None:
+def report_loading() -> None:
     """Let stock transformers tell how many tensors it has loaded, from here on."""
     from transformers.utils import logging
 
@@ -45,13 +45,13 @@ def _counted(items: Iterable[Any]) -> Iterator[Any]:
     total = len(items) if isinstance(items, Sized) else 0
     for number, item in enumerate(items, 1):
         yield item
-        tell(number, total, "tensor")
+        report_progress(number, total, "tensor")
 
 
 def run(
     module: str,
     *arguments: str,
-    told: Told = lambda _done, _total, _unit, _share: None,
+    on_progress: ProgressCallback = lambda _done, _total, _unit, _share: None,
     alive: Callable[[], None] = lambda: None,
 ) -> str:
     """Return what `python -m module` prints, but for what it tells of its progress.
@@ -59,7 +59,7 @@ def run(
     Args:
         module: Ours.
         arguments: Its own.
-        told: Called with what it tells; raising ends the process.
+        on_progress: Called with what it tells; raising ends the process.
         alive: Called every few seconds while it tells nothing; raising ends the process.
 
     Raises:
@@ -72,7 +72,7 @@ def run(
         subprocess.Popen(command, stdout=subprocess.PIPE, stderr=complaints, text=True) as process,
     ):
         try:
-            output = "".join(_heard(process, told, alive))
+            output = "".join(_heard(process, on_progress, alive))
         except BaseException:
             process.kill()
             raise
@@ -98,7 +98,9 @@ def _last_words(status: int, errors: str) -> str:
     return f"ended by {signal.Signals(-status).name}: {said}" if status < 0 else said
 
 
-def _heard(process: subprocess.Popen[str], told: Told, alive: Callable[[], None]) -> Iterator[str]:
+def _heard(
+    process: subprocess.Popen[str], on_progress: ProgressCallback, alive: Callable[[], None]
+) -> Iterator[str]:
     """Yield the lines of the answer until the process closes its output."""
     assert process.stdout is not None
     lines: SimpleQueue[str | None] = SimpleQueue()
@@ -112,7 +114,7 @@ def _heard(process: subprocess.Popen[str], told: Told, alive: Callable[[], None]
         if line is None:
             return
         if line.startswith(_MARK):
-            told(*json.loads(line.removeprefix(_MARK)))
+            on_progress(*json.loads(line.removeprefix(_MARK)))
         else:
             yield line
 

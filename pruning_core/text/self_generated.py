@@ -33,7 +33,7 @@ def sample(
     *,
     model_digest: str,
     device: torch.device,
-    told: subprocesses.Told = lambda _done, _total, _unit, _share: None,
+    on_progress: subprocesses.ProgressCallback = lambda _done, _total, _unit, _share: None,
     alive: Callable[[], None] = lambda: None,
 ) -> torch.Tensor:
     """Return int64 [count, length]; what an earlier attempt sampled is used again.
@@ -51,7 +51,9 @@ def sample(
         with replacing(path) as temporary:
             arguments = (folder, temporary, count, length, seed, device)
             try:
-                subprocesses.run(__name__, *map(str, arguments), told=told, alive=alive)
+                subprocesses.run(
+                    __name__, *map(str, arguments), on_progress=on_progress, alive=alive
+                )
             except subprocesses.HelperFailed as error:
                 raise ModelInvalid(f"no text can be sampled from the model: {error}") from None
     return load_file(path)["tokens"]
@@ -62,7 +64,7 @@ def _sample(folder: str, out: str, samples: str, tokens: str, seed: str, device:
 
     count, length = int(samples), int(tokens)
     begin = beginning(load_tokenizer(Path(folder)))
-    subprocesses.tell_loading()
+    subprocesses.report_loading()
     model = stock.load(folder, "auto", device)
     torch.manual_seed(int(seed))
     first = torch.randint(model.config.get_text_config().vocab_size, (count, 1))
@@ -80,8 +82,8 @@ def _continued(
 ) -> torch.Tensor:
     """Return the batch with `count` tokens more; tell them beside those of the batches before."""
 
-    def told(ids: torch.Tensor, _scores: Any, **_more: Any) -> torch.Tensor:
-        subprocesses.tell(before + ids.numel(), total, "token")
+    def report(ids: torch.Tensor, _scores: Any, **_more: Any) -> torch.Tensor:
+        subprocesses.report_progress(before + ids.numel(), total, "token")
         return torch.zeros(len(ids), dtype=torch.bool, device=ids.device)
 
     ids: torch.Tensor = model.generate(
@@ -94,7 +96,7 @@ def _continued(
         min_new_tokens=count,
         max_new_tokens=count,
         pad_token_id=0,
-        stopping_criteria=[told],
+        stopping_criteria=[report],
     )
     return ids.cpu()
 

@@ -7,7 +7,7 @@ from pruning_core.system import subprocesses
 
 if __name__ == "__main__":
     for number in range(1, 4):
-        subprocesses.tell(number, 3, "tensor", number / 3)
+        subprocesses.report_progress(number, 3, "tensor", number / 3)
     time.sleep(float(sys.argv[1]))
     sys.stdout.write("noise of a library\n")
     sys.stdout.write("the answer\n")

@@ -38,7 +38,7 @@ from pruning_core.spec.recovery import Recovery, RecoveryReport
 from pruning_core.spec.report import Origin
 from pruning_core.system import files, subprocesses
 from pruning_core.system.progress import Silent, Tracker
-from pruning_core.system.subprocesses import Told
+from pruning_core.system.subprocesses import ProgressCallback
 from tests import tiny
 
 CPU = torch.device("cpu")
@@ -96,7 +96,7 @@ class Rig:
         teacher: Any = None,
         pause: float = 1e9,
         saving_ratio: float = 0.0,
-        told: Told = lambda _done, _total, _unit, _share: None,
+        on_progress: ProgressCallback = lambda _done, _total, _unit, _share: None,
         **fields: Any,
     ) -> None:
         wanted: dict[str, Any] = {"learning_rate": 5e-3, "patience": None, "batch": 8} | fields
@@ -119,7 +119,7 @@ class Rig:
             device=CPU,
             path=path,
             fingerprint="one",
-            told=told,
+            on_progress=on_progress,
             pause=pause,
             saving_ratio=saving_ratio,
         )
@@ -333,7 +333,7 @@ def test_what_is_kept_is_the_best_of_all_validations(tmp_path: Path) -> None:
             raise Killed
 
     with pytest.raises(Killed):
-        Rig(folder, masked, tmp_path / "k", **fields, told=die, pause=0).run()
+        Rig(folder, masked, tmp_path / "k", **fields, on_progress=die, pause=0).run()
     resumed = Rig(folder, masked, tmp_path / "k", **fields)
     assert resumed.run().best_step == report.best_step
     assert rig.training.best is not None
@@ -428,7 +428,7 @@ def test_resumed_equals_uninterrupted_bit_by_bit(
                 raise Killed
 
         with pytest.raises(Killed):
-            Rig(folder, masked, tmp_path / "b", told=die, pause=0, **fields).run()
+            Rig(folder, masked, tmp_path / "b", on_progress=die, pause=0, **fields).run()
     resumed = Rig(folder, masked, tmp_path / "b", **fields)
     assert resumed.training._state.step == 19
     found = resumed.run()
@@ -598,7 +598,7 @@ def test_progress_counts_steps_and_validation_windows(
     learnt: tuple[Path, list[str]], tmp_path: Path
 ) -> None:
     told: list[tuple[int, int, str, float | None]] = []
-    rig = Rig(*learnt, tmp_path / "s", epochs=1, told=lambda *words: told.append(words))
+    rig = Rig(*learnt, tmp_path / "s", epochs=1, on_progress=lambda *words: told.append(words))
     rig.run()
     steps = [(done, total) for done, total, unit, _ in told if unit == "step"]
     assert steps == [(number, 8) for number in range(1, 9)]
@@ -667,7 +667,7 @@ def call(given: dict[str, Any], told: list[tuple[int, int, str, float | None]]) 
         validation=counting(16, seed=77),
         probe=verify.probe_tokens(tiny.VOCAB, 256),
         device=CPU,
-        told=lambda *words: told.append(words),
+        on_progress=lambda *words: told.append(words),
         alive=lambda: None,
     )
 

@@ -14,7 +14,7 @@ from transformers import AutoModelForCausalLM
 
 from pruning_core.checkpoints.facts import inspect
 from pruning_core.model.streamed import StreamedModel
-from pruning_core.structure.further import noted
+from pruning_core.structure.further import inspection_notes
 from pruning_core.structure.sizes import layout_of
 from tests import tiny
 from tests.pruning_core.test_units import ZERO, Result, fewer, finished, save, spec
@@ -201,7 +201,7 @@ def test_a_block_after_the_last_is_no_part_of_the_model(model_type: str, tmp_pat
     assert layout.sizes == alone.sizes
     assert layout.further.keys() == more.keys()
     assert len(StreamedModel(folder, facts, CPU).blocks) == tiny.BLOCKS
-    (first, *later) = noted(layout.further)
+    (first, *later) = inspection_notes(layout.further)
     assert ".3" in first
     assert any(one.startswith("When neurons go") and "left out" in one for one in later)
 

@@ -190,7 +190,7 @@ def test_a_block_file_holds_what_was_pruned_and_nothing_else(folder: Path, tmp_p
 def test_signs_of_life_come_within_a_block(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("pruning_core.system.progress.TOLD_SECONDS", 0.0)
+    monkeypatch.setattr("pruning_core.system.progress.MESSAGE_SECONDS", 0.0)
     listener = Watcher(stop_after=0)
     with pytest.raises(KeyboardInterrupt):
         prune(folder, spec(), tmp_path, tokens=tiny.tokens(), observer=listener)

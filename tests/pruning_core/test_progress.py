@@ -20,7 +20,7 @@ TELLING = "tests.pruning_core.telling"
 
 def test_a_process_tells_what_it_has_done_beside_its_answer() -> None:
     told: list[tuple[int, int, str, float | None]] = []
-    answer = subprocesses.run(TELLING, "0", told=lambda *words: told.append(words))
+    answer = subprocesses.run(TELLING, "0", on_progress=lambda *words: told.append(words))
     assert told == [(1, 3, "tensor", 1 / 3), (2, 3, "tensor", 2 / 3), (3, 3, "tensor", 1.0)]
     assert answer.splitlines()[-1] == "the answer"
 
@@ -33,7 +33,7 @@ def test_silence_of_a_process_is_no_end(monkeypatch: pytest.MonkeyPatch) -> None
     assert len(signs) >= 3
 
 
-@pytest.mark.parametrize("who", ["told", "alive"])
+@pytest.mark.parametrize("who", ["on_progress", "alive"])
 def test_whoever_listens_can_end_a_process(who: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(subprocesses, "LOOK_SECONDS", 0.05)
 
@@ -84,7 +84,7 @@ def test_nothing_is_silent_for_ten_seconds(tmp_path: Path) -> None:
 
 
 def test_work_within_a_step_moves_batches_and_per_cent(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pruning_core.system.progress.TOLD_SECONDS", 0.0)
+    monkeypatch.setattr("pruning_core.system.progress.MESSAGE_SECONDS", 0.0)
     seen = Seen()
     tracker = Tracker(seen)
     tracker.plan({"pruning": 1.0})
