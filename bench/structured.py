@@ -30,7 +30,7 @@ from pruning_core.checkpoints.facts import inspect
 from pruning_core.datasets.data_used import Sources
 from pruning_core.decide.observe import profiles
 from pruning_core.errors import PruningError, SizeUnreachable, UnitsUnsupported
-from pruning_core.evaluate.compare import Measured, Yardsticks, accuracies, perplexities
+from pruning_core.evaluate.compare import EvaluationSet, Measured, accuracies, perplexities
 from pruning_core.evaluate.multiple_choice import score
 from pruning_core.evaluate.perplexity import token_losses
 from pruning_core.evaluate.throughput import throughput
@@ -136,7 +136,7 @@ class Kept:
 
 
 class Bench:
-    """One model, the samples that calibrate it and the yardsticks that it is measured by."""
+    """One model, the samples that calibrate it and the evaluation set that it is measured by."""
 
     def __init__(self, name: str, *, samples: int, items: int, windows: int) -> None:
         self.name = name
@@ -146,7 +146,7 @@ class Bench:
         sources = Sources(settings.tasks_dir())
         self.texts = Texts(self.folder, self.facts, sources)
         text = Evaluation(windows=windows, seq_len=TEXT_TOKENS)
-        self.by = Yardsticks(
+        self.by = EvaluationSet(
             {TEXT: self.texts.windows(TEXT, text)},
             {task: self.texts.questions(task, Evaluation(items=items)) for task in TASKS},
         )

@@ -10,7 +10,7 @@ from typing import Any
 import jinja2
 import torch
 
-from pruning_core.evaluate.compare import Yardsticks
+from pruning_core.evaluate.compare import EvaluationSet
 from pruning_core.spec.report import VocabularyCoverage
 from pruning_core.system.user_faults import blamed_on
 from pruning_core.text.question_tokens import Encoded
@@ -61,7 +61,7 @@ def _literals(template: str) -> Iterator[str]:
 
 
 def coverage(
-    kept: Sequence[int], size: int, by: Yardsticks, after: Yardsticks | None
+    kept: Sequence[int], size: int, by: EvaluationSet, after: EvaluationSet | None
 ) -> tuple[VocabularyCoverage, ...]:
     """Return what share of each evaluated task's tokens stay in the vocabulary.
 
@@ -85,7 +85,7 @@ def coverage(
     )
 
 
-def _ids(by: Yardsticks, task: str) -> torch.Tensor:
+def _ids(by: EvaluationSet, task: str) -> torch.Tensor:
     """Return a task's token ids but the first of every row, which is given, int64 [tokens]."""
     if task in by.texts:
         return torch.cat([group[:, 1:].reshape(-1) for group in by.texts[task].groups])

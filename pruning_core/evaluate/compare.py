@@ -31,7 +31,7 @@ from pruning_core.text.windows import Texts, Windows
 
 
 @dataclass(frozen=True)
-class Yardsticks:
+class EvaluationSet:
     """What both models are measured by, per task."""
 
     texts: Mapping[str, Windows]
@@ -59,13 +59,13 @@ class Measured:
     scores: Mapping[str, list[list[float]]]
 
 
-def yardsticks(spec: PruneSpec, texts: Texts, sources: Sources) -> Yardsticks:
+def evaluation_set(spec: PruneSpec, texts: Texts, sources: Sources) -> EvaluationSet:
     """Return what a specification evaluates, read and tokenised."""
     names = evaluated(spec, sources.files) if spec.evaluation.harness == "secateur" else ()
     kinds = {name: sources.find(name).kind for name in names}
     for gate in spec.gates:
         check_gate(gate, kinds[gate.task])
-    return Yardsticks(
+    return EvaluationSet(
         {name: texts.windows(name, spec.evaluation) for name in names if kinds[name] == "text"},
         {
             name: texts.questions(name, spec.evaluation)
@@ -75,8 +75,8 @@ def yardsticks(spec: PruneSpec, texts: Texts, sources: Sources) -> Yardsticks:
     )
 
 
-def renumbered(by: Yardsticks, spec: PruneSpec, before: Any, texts: Texts) -> Yardsticks:
-    """Return the same yardsticks for a model that numbers its tokens otherwise.
+def renumbered(by: EvaluationSet, spec: PruneSpec, before: Any, texts: Texts) -> EvaluationSet:
+    """Return the same evaluation set for a model that numbers its tokens otherwise.
 
     Args:
         by: Of the dense model.
@@ -84,13 +84,13 @@ def renumbered(by: Yardsticks, spec: PruneSpec, before: Any, texts: Texts) -> Ya
         before: The dense model's tokenizer.
         texts: The other model's tokenizer over the same data.
     """
-    return Yardsticks(
+    return EvaluationSet(
         {task: texts.again(windows, before) for task, windows in by.texts.items()},
         {task: texts.questions(task, spec.evaluation) for task in by.questions},
     )
 
 
-def measure(model: StreamedModel, by: Yardsticks, tracker: Tracker, key: str) -> Measured:
+def measure(model: StreamedModel, by: EvaluationSet, tracker: Tracker, key: str) -> Measured:
     """Measure one model; `key` names its share of the progress."""
     tracker.begin("evaluating", by.tokens, unit="token", key=key)
     read = 0
@@ -113,15 +113,18 @@ def _part_done(tracker: Tracker, before: int, size: int, share: float) -> None:
 
 
 def perplexities(
-    by: Yardsticks, dense: Measured | None, pruned: Measured, by_pruned: Yardsticks | None = None
+    by: EvaluationSet,
+    dense: Measured | None,
+    pruned: Measured,
+    by_pruned: EvaluationSet | None = None,
 ) -> tuple[Perplexity, ...]:
     """Return every text task's perplexity before and after.
 
     Args:
-        by: The dense model's yardsticks.
+        by: The dense model's evaluation set.
         dense: What they found; None where it was not measured.
         pruned: Of the pruned model.
-        by_pruned: Its own yardsticks, where it numbers its tokens otherwise: its loss is then spread over the dense
+        by_pruned: Its own evaluation set, where it numbers its tokens otherwise: its loss is then spread over the dense
             model's tokens of the same text, so that both perplexities are per token of the same kind.
     """
     return tuple(
@@ -208,7 +211,7 @@ def _bits_per_byte(sums: Figures, windows: Windows) -> float | None:
     return float(sums.sum()) / math.log(2) / windows.text_bytes if windows.text_bytes else None
 
 
-def accuracies(by: Yardsticks, dense: Measured | None, pruned: Measured) -> tuple[Accuracy, ...]:
+def accuracies(by: EvaluationSet, dense: Measured | None, pruned: Measured) -> tuple[Accuracy, ...]:
     """Return every multiple-choice task's accuracies before and after."""
 
     def scored(task: str, asked: Sequence[Encoded], *, normalised: bool) -> Score:

@@ -127,7 +127,7 @@ def _finished(run: Run, fingerprint: str) -> Report | None:
         return None
     evaluated = {one.task: one.digest for one in report.perplexity}
     evaluated |= {one.task: one.digest for one in report.accuracy}
-    same = evaluated == run.yardsticks.digests and report.fingerprint == fingerprint
+    same = evaluated == run.evaluation_set.digests and report.fingerprint == fingerprint
     return report if same and report.files == checkpoint.manifest(run.checkpoint) else None
 
 

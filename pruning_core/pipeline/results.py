@@ -66,9 +66,9 @@ def evaluate_dense(run: Run) -> None:
     """Measure the dense model, where that is asked for."""
     if not run.spec.evaluation.baseline:
         return
-    if run.yardsticks.tokens:
+    if run.evaluation_set.tokens:
         model = StreamedModel(run.source, run.facts, run.device)
-        run.dense = measure(model, run.yardsticks, run.tracker, "evaluating_dense")
+        run.dense = measure(model, run.evaluation_set, run.tracker, "evaluating_dense")
     if run.spec.evaluation.harness == "lm_eval":
         run.tracker.begin("evaluating", unit="request", key="evaluating_dense")
         run.harness_dense = _harness(run, run.source)
@@ -242,7 +242,7 @@ class Evaluated:
 
 def _evaluate_pruned(run: Run) -> Evaluated:
     """Measure the files that the user gets, read back from disk."""
-    found = _measured(run) if run.yardsticks.tokens else Evaluated()
+    found = _measured(run) if run.evaluation_set.tokens else Evaluated()
     if run.spec.evaluation.harness == "lm_eval":
         run.tracker.begin("evaluating", unit="request", key="evaluating_pruned")
         rows = lm_eval.metrics(run.harness_dense, _harness(run, run.checkpoint))
@@ -251,7 +251,7 @@ def _evaluate_pruned(run: Run) -> Evaluated:
 
 
 def _measured(run: Run) -> Evaluated:
-    by, other = run.yardsticks, None
+    by, other = run.evaluation_set, None
     facts = inspect(run.checkpoint)
     if run.units is not None and run.units.renumbers:
         own = Texts(run.checkpoint, facts, run.sources)
@@ -307,7 +307,7 @@ def _warnings(
     if run.search is not None and run.search.kept_ria:
         yield "The search found nothing better than RIA on its text; RIA's coefficients were used."
     asked = run.spec.evaluation
-    if asked.tasks != () and asked.harness == "secateur" and not run.yardsticks.tokens:
+    if asked.tasks != () and asked.harness == "secateur" and not run.evaluation_set.tokens:
         yield "No quality was measured: the calibration tasks have nothing to evaluate. Name evaluation.tasks."
     yield from run.sources.warnings
     for found in run.sources.overlaps():

@@ -18,7 +18,7 @@ from pruning_core.datasets.data_used import Sources
 from pruning_core.decide.allocate import needs_forward
 from pruning_core.errors import DataLeakage, DatasetTooSmall
 from pruning_core.evaluate import lm_eval, verify
-from pruning_core.evaluate.compare import Measured, Yardsticks, yardsticks
+from pruning_core.evaluate.compare import EvaluationSet, Measured, evaluation_set
 from pruning_core.model import preflight
 from pruning_core.model.hidden_states import Activations
 from pruning_core.model.streamed import StreamedModel
@@ -58,7 +58,7 @@ class Run:
     origin: Origin
     windows: Windows | None
     search_text: Windows | None
-    yardsticks: Yardsticks
+    evaluation_set: EvaluationSet
     model_digest: str
     tracker: Tracker
     texts: Texts | None = None
@@ -140,7 +140,7 @@ def prepare(
     out.mkdir(parents=True, exist_ok=True)
     model_digest = _model_digest(model_dir, facts, tracker)
     sources.on_progress = lambda read: tracker.part(read, 0, "text")
-    own_text = functools.partial(
+    self_generated = functools.partial(
         sample,
         model_dir,
         out,
@@ -149,10 +149,10 @@ def prepare(
         on_progress=tracker.part,
         alive=tracker.waiting,
     )
-    texts = Texts(model_dir, facts, sources, own_text)
+    texts = Texts(model_dir, facts, sources, self_generated)
     if has_tokenizer(model_dir):
         _check_tokenizer(model_dir, texts, tracker)
-    by = yardsticks(spec, texts, sources)
+    by = evaluation_set(spec, texts, sources)
     training = training_windows(spec, texts) if spec.recovery else None
     windows, search_text = _calibration(spec, facts, texts, tokens)
     _refuse_leaks(sources)
@@ -168,7 +168,7 @@ def prepare(
         origin=origin,
         windows=windows,
         search_text=search_text,
-        yardsticks=by,
+        evaluation_set=by,
         model_digest=model_digest,
         tracker=tracker,
         training=training,
@@ -240,7 +240,7 @@ def _costs(
     spec: PruneSpec,
     facts: CheckpointFacts,
     windows: Windows | None,
-    by: Yardsticks,
+    by: EvaluationSet,
     training: torch.Tensor | None,
 ) -> dict[str, float]:
     evaluated = by.tokens * facts.blocks

@@ -35,7 +35,7 @@ from pruning_core.tokenizers.load import beginning, encoded, load_tokenizer
 TRAINING_BYTES = 64 << 20
 """How much is read of a hub's corpus for recovery."""
 T = TypeVar("T")
-OwnText = Callable[[int, int, int], Iterable[torch.Tensor]]
+SelfGenerated = Callable[[int, int, int], Iterable[torch.Tensor]]
 SEPARATOR = "\n\n"
 BYTES_PER_TOKEN = 16
 """More than any tokenizer needs on average: how much is read of a corpus that has no end."""
@@ -105,7 +105,7 @@ class Texts:
         folder: Hugging Face folder with the tokenizer.
         facts: Of that folder.
         sources: The data.
-        own_text: Samples the dense model for the task `self`: count, length and seed to int64 [length] each.
+        self_generated: Samples the dense model for the task `self`: count, length and seed to int64 [length] each.
             None where nobody asks for it.
     """
 
@@ -114,12 +114,12 @@ class Texts:
         folder: Path,
         facts: CheckpointFacts,
         sources: Sources,
-        own_text: OwnText | None = None,
+        self_generated: SelfGenerated | None = None,
     ) -> None:
         self._folder = folder
         self._facts = facts
         self._sources = sources
-        self._own_text = own_text
+        self._self_generated = self_generated
         self._tokenizer: Any = None
 
     def calibration(
@@ -162,8 +162,8 @@ class Texts:
         found = []
         for task in tasks:
             if task == SELF_TASK:
-                assert self._own_text is not None
-                found += list(self._own_text(DEFAULT_SAMPLES, length, spec.seed))
+                assert self._self_generated is not None
+                found += list(self._self_generated(DEFAULT_SAMPLES, length, spec.seed))
                 continue
             data = self._sources.data(task, "calibration", limit_bytes=TRAINING_BYTES)
             parts = self._texts(data, answers=spec.answers)
@@ -238,8 +238,8 @@ class Texts:
         asked = spec.samples_of(task)
         wanted = (asked or default) + held_out
         if task.name == SELF_TASK:
-            assert self._own_text is not None
-            samples = list(self._own_text(wanted, length, spec.seed))
+            assert self._self_generated is not None
+            samples = list(self._self_generated(wanted, length, spec.seed))
         else:
             samples = self._samples(task.name, spec, length, wanted)
         room = len(samples) - held_out

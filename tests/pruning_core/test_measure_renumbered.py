@@ -13,7 +13,7 @@ from scipy.stats import ttest_1samp
 
 from pruning_core.checkpoints.facts import inspect
 from pruning_core.datasets.data_used import Sources
-from pruning_core.evaluate.compare import Measured, Yardsticks, perplexities
+from pruning_core.evaluate.compare import EvaluationSet, Measured, perplexities
 from pruning_core.evaluate.intervals import FEWEST_UNITS
 from pruning_core.text.windows import Texts, Windows
 from pruning_core.tokenizers.load import beginning, load_tokenizer
@@ -99,10 +99,10 @@ def test_rows_of_one_text_are_one_unit(tmp_path: Path) -> None:
     ]
     assert len(after) > 3
     (found,) = perplexities(
-        Yardsticks({"texts": windows}, {}),
+        EvaluationSet({"texts": windows}, {}),
         Measured({"texts": before}, {}),
         Measured({"texts": after}, {}),
-        Yardsticks({"texts": other}, {}),
+        EvaluationSet({"texts": other}, {}),
     )
     assert (found.windows, found.units, found.tokens) == (3, 3, 3)
     assert found.pruned == pytest.approx(math.exp(float(sums.mean())))
@@ -119,12 +119,12 @@ def test_windows_that_are_read_again_count_to_the_document_of_most_of_their_toke
     other = Windows((tokens.repeat_interleave(2, 0),), {"texts": 30}, owners=PAIRS)
     harm = torch.linspace(-0.1, 0.1, 10).double().repeat_interleave(3)
     (found,) = perplexities(
-        Yardsticks({"texts": windows}, {}),
+        EvaluationSet({"texts": windows}, {}),
         Measured({"texts": [torch.full((4,), 2.0).double() for _ in range(30)]}, {}),
         Measured(
             {"texts": [torch.full((4,), 1 + float(harm[own]) / 2).double() for own in PAIRS]}, {}
         ),
-        Yardsticks({"texts": other}, {}),
+        EvaluationSet({"texts": other}, {}),
     )
     assert (found.resampled, found.units) == ("documents", 10)
     assert found.ratio_interval is not None
@@ -147,7 +147,7 @@ def test_equal_models_on_windows_of_few_documents_are_called_equal(documents: in
     for _ in range(repeats):
         luck = torch.randn(documents, generator=draw).double()[owners]
         (found,) = perplexities(
-            Yardsticks({"texts": windows}, {}),
+            EvaluationSet({"texts": windows}, {}),
             Measured({"texts": [torch.full((4,), 3.0).double() for _ in owners]}, {}),
             Measured(
                 {"texts": [torch.full((4,), 3 + 0.01 * float(one)).double() for one in luck]}, {}

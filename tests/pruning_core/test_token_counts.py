@@ -17,7 +17,7 @@ from pruning_core.datasets.data_used import Sources
 from pruning_core.decide.token_counts import HELD, counted, coverage, template_ids
 from pruning_core.decide.unit import UnitDecision
 from pruning_core.errors import ModelInvalid
-from pruning_core.evaluate.compare import Yardsticks
+from pruning_core.evaluate.compare import EvaluationSet
 from pruning_core.model.streamed import StreamedModel
 from pruning_core.pipeline import results
 from pruning_core.pipeline import run as runs
@@ -218,7 +218,7 @@ def test_counts_are_exact_however_many_rows(rows: int) -> None:
 def test_coverage_of_questions_and_of_zeroed_tokens() -> None:
     asked = Encoded(sequences=((0, 1, 2), (0, 1, 3)), starts=(2, 2), answer=0, lengths=(1, 1))
     windows = Windows((torch.tensor([[0, 1, 1, 4]]),), {"texts": 1})
-    found = coverage((0, 1, 2), 5, Yardsticks({"texts": windows}, {"asked": [asked]}), None)
+    found = coverage((0, 1, 2), 5, EvaluationSet({"texts": windows}, {"asked": [asked]}), None)
     assert [(one.task, one.tokens, one.tokens_after) for one in found] == [
         ("texts", 3, None),
         ("asked", 4, None),
