@@ -37,6 +37,15 @@ def test_no_module_hides_one_of_the_standard_library(path: Path) -> None:
     assert name == "__main__" or name not in sys.stdlib_module_names
 
 
+def test_one_module_sets_hooks() -> None:
+    setting = {
+        path.stem
+        for path in MODULES
+        if re.search(r"\.register_\w*hook\(", path.read_text(encoding="utf-8"))
+    }
+    assert setting == {"recorder"}
+
+
 def test_every_requirement_has_its_exact_version_in_the_constraints() -> None:
     extras = PROJECT["project"]["optional-dependencies"].values()
     wanted = [Requirement(text) for group in extras for text in group]

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import Any
-
 import torch
 from torch import nn
 
 from pruning_core.families.base import Family
-from pruning_core.model.block_calls import run
 from pruning_core.model.hidden_states import Activations
+from pruning_core.model.recorder import passes, watching_output
 from pruning_core.structure.layout import Layout
 
 
@@ -26,13 +22,13 @@ def divergences(attention: torch.Tensor) -> torch.Tensor:
     """
     heads = attention.shape[1]
     entropy = _entropy(attention)
-    found = torch.zeros(heads, heads, device=attention.device)
+    upper = torch.zeros(heads, heads, device=attention.device)
     for first in range(heads - 1):
         others = attention[:, first + 1 :]
         mixed = _entropy((attention[:, first : first + 1] + others) / 2)
         mean = (entropy[:, first : first + 1] + entropy[:, first + 1 :]) / 2
-        found[first, first + 1 :] = (mixed - mean).clamp_min(0).mean(dim=2).sum(dim=0)
-    return found + found.T
+        upper[first, first + 1 :] = (mixed - mean).clamp_min(0).mean(dim=2).sum(dim=0)
+    return upper + upper.T
 
 
 def of_groups(heads: torch.Tensor, groups: int) -> torch.Tensor:
@@ -43,16 +39,16 @@ def of_groups(heads: torch.Tensor, groups: int) -> torch.Tensor:
         groups: How many there are.
     """
     each = len(heads) // groups
-    found: torch.Tensor = heads.view(groups, each, groups, each).mean(dim=(1, 3))
-    return found.masked_fill(torch.eye(groups, dtype=torch.bool, device=found.device), 0)
+    means: torch.Tensor = heads.view(groups, each, groups, each).mean(dim=(1, 3))
+    return means.masked_fill(torch.eye(groups, dtype=torch.bool, device=means.device), 0)
 
 
 def _entropy(rows: torch.Tensor) -> torch.Tensor:
-    found: torch.Tensor = torch.special.entr(rows).sum(dim=-1)
-    return found
+    entropy: torch.Tensor = torch.special.entr(rows).sum(dim=-1)
+    return entropy
 
 
-class Watched:
+class RunningDivergence:
     """The divergence of one attention's heads, summed over the samples that went through."""
 
     def __init__(self) -> None:
@@ -62,29 +58,14 @@ class Watched:
     def see(self, attention: torch.Tensor) -> None:
         """Add attention probabilities, [samples, heads, rows, columns]."""
         for sample in torch.split(attention, 1):  # one by one: several copies of it are made
-            found = divergences(sample.float())
-            self._sum = found if self._sum is None else self._sum + found
+            more = divergences(sample.float())
+            self._sum = more if self._sum is None else self._sum + more
         self._samples += len(attention)
 
     def result(self, groups: int) -> torch.Tensor:
         """Return the mean between groups, [groups, groups]."""
         assert self._sum is not None
         return of_groups(self._sum / self._samples, groups)
-
-
-@contextmanager
-def watching(attention: nn.Module) -> Iterator[Watched]:
-    """Watch the probabilities that an eager attention puts out beside its result."""
-    watched = Watched()
-
-    def hook(_module: nn.Module, _args: Any, output: Any) -> None:
-        watched.see(output[1])
-
-    handle = attention.register_forward_hook(hook)
-    try:
-        yield watched
-    finally:
-        handle.remove()
 
 
 def head_divergence(
@@ -95,7 +76,13 @@ def head_divergence(
     The statistics' pass ends a block early, inside of the attention.
     """
     attention = block.get_submodule(family.attention.output.rpartition(".")[0])
-    with watching(attention) as watched:
-        for hidden, call in states.inputs(index):
-            run(block, hidden, call)
-    return watched.result(layout.sizes.kv_groups)
+    divergence = RunningDivergence()
+
+    def see(output: tuple[torch.Tensor, torch.Tensor]) -> None:
+        _result, probabilities = output  # of an eager attention
+        divergence.see(probabilities)
+
+    with watching_output(attention, see):
+        for _ in passes(index, block, states):
+            pass
+    return divergence.result(layout.sizes.kv_groups)

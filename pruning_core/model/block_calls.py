@@ -21,7 +21,7 @@ class Call:
     kwargs: dict[str, Any]
 
 
-class Recorder:
+class CallRecorder:
     """Stands in for every block of one forward pass: notes the arguments, passes hidden states through."""
 
     def __init__(self) -> None:

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from pruning_core.model.block_calls import replaced_forward
+from pruning_core.model.recorder import watching_input
 
 
 class Replay:
@@ -35,15 +36,8 @@ class Replay:
     @contextmanager
     def watching(self) -> Iterator[None]:
         """Keep what one pass gives to the last matrix."""
-
-        def hook(_module: nn.Module, args: tuple[torch.Tensor, ...]) -> None:
-            self._kept.append(args[0])
-
-        handle = self._last.register_forward_pre_hook(hook)
-        try:
+        with watching_input(self._last, self._kept.append):
             yield
-        finally:
-            handle.remove()
 
     @contextmanager
     def __call__(self) -> Iterator[None]:

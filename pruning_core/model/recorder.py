@@ -1,9 +1,10 @@
-"""Statistics of a block's inputs, taken from one forward pass of the calibration windows."""
+"""What is seen of a block while samples pass through it: the one place that sets hooks and that ends a pass early."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
+from typing import Any
 
 import torch
 from torch import nn
@@ -12,6 +13,65 @@ from pruning_core.model.block_calls import run
 from pruning_core.model.hidden_states import Activations
 from pruning_core.model.matrix import InputGroup
 from pruning_core.numerics.statistics import Collector, Stats
+
+
+class _EnoughSeenError(Exception):
+    """What comes after it in the block is not needed."""
+
+
+@contextmanager
+def watching_input(
+    module: nn.Module, see: Callable[[torch.Tensor], None], *, ends_pass: bool = False
+) -> Iterator[None]:
+    """Show `see` what a module is given, [..., in], before it runs.
+
+    Args:
+        module: Anywhere in a block.
+        see: Called once per call of the module.
+        ends_pass: The block is left there, by `passes` alone.
+    """
+
+    def hook(_module: nn.Module, args: tuple[torch.Tensor, ...]) -> None:
+        see(args[0])
+        if ends_pass:
+            raise _EnoughSeenError
+
+    handle = module.register_forward_pre_hook(hook)
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
+@contextmanager
+def watching_output(module: nn.Module, see: Callable[[Any], None]) -> Iterator[None]:
+    """Show `see` what a module puts out, a tensor or a tuple, after it ran."""
+
+    def hook(_module: nn.Module, _args: Any, output: Any) -> None:
+        see(output)
+
+    handle = module.register_forward_hook(hook)
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
+def passes(index: int, block: nn.Module, states: Activations) -> Iterator[torch.Tensor]:
+    """Run a block on one batch after another, for those who watch; the states stay where they are.
+
+    Args:
+        index: Which block.
+        block: Its module.
+        states: Of the windows before the block.
+
+    Yields:
+        What the block was given, [batch, seq, dim], after it ran.
+    """
+    for hidden, call in states.inputs(index):
+        with suppress(_EnoughSeenError):
+            run(block, hidden, call)
+        yield hidden
 
 
 def record(
@@ -37,34 +97,12 @@ def record(
         Collector(asked, group.matrices[0].shape[1], group.matrices[0].view.device, states.seq_len)
         for group, asked in zip(groups, needs, strict=True)
     ]
-    with _collecting(groups, collectors):
-        for hidden, call in states.inputs(index):
-            with suppress(_EnoughError):
-                run(block, hidden, call)
-    names = (f"block {index}, {group.matrices[0].name}" for group in groups)
-    return [collectors.pop(0).stats(name).usable() for name in names]
-
-
-class _EnoughError(Exception):
-    """The last input of the block was seen; what comes after it changes no statistic."""
-
-
-@contextmanager
-def _collecting(groups: Sequence[InputGroup], collectors: Sequence[Collector]) -> Iterator[None]:
-    """Feed collectors from the modules' inputs; the last one ends the block's forward pass, if it always runs."""
     with ExitStack() as stack:
         for group, collector in zip(groups, collectors, strict=True):
-            final = group is groups[-1] and group.always_runs
-
-            def hook(
-                _module: nn.Module,
-                args: tuple[torch.Tensor, ...],
-                collector: Collector = collector,
-                final: bool = final,
-            ) -> None:
-                collector.update(args[0])
-                if final:
-                    raise _EnoughError
-
-            stack.callback(group.first.register_forward_pre_hook(hook).remove)
-        yield
+            last = group is groups[-1] and group.always_runs
+            watched = watching_input(group.first, collector.update, ends_pass=last)
+            stack.enter_context(watched)
+        for _ in passes(index, block, states):
+            pass
+    names = (f"block {index}, {group.matrices[0].name}" for group in groups)
+    return [collectors.pop(0).stats(name).usable() for name in names]

@@ -15,7 +15,7 @@ from pruning_core.checkpoints.facts import CheckpointFacts
 from pruning_core.errors import ModelInvalid
 from pruning_core.families import family_of
 from pruning_core.model import stock
-from pruning_core.model.block_calls import Call, Recorder, replaced_forward
+from pruning_core.model.block_calls import Call, CallRecorder, replaced_forward
 from pruning_core.model.experts import unfuse
 from pruning_core.model.preflight import configuration
 from pruning_core.model.tensors import TensorFiles, main_dtype
@@ -86,7 +86,7 @@ class StreamedModel:
             positions: int64 [batch, seq]; None for 0, 1, 2, ...
             visible: bool [batch, seq, seq], what each token sees; None for all that stands before it.
         """
-        recorder = Recorder()
+        recorder = CallRecorder()
         arguments: dict[str, torch.Tensor] = {}
         if positions is not None:
             arguments["position_ids"] = positions.to(self.device)

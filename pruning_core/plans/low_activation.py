@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import ExitStack
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import nn
 
-from pruning_core.model.block_calls import run
 from pruning_core.model.hidden_states import Activations
 from pruning_core.model.matrix import InputGroup, Matrix
+from pruning_core.model.recorder import passes, watching_input, watching_output
 from pruning_core.numerics.statistics import ColumnMeanAbs
 
 
@@ -52,20 +52,21 @@ def quiet(
         relative: The threshold as a multiple of the mean over the matrix's rows, or columns.
     """
     matrices = [matrix for group in groups for matrix in group.matrices]
-    watched = {matrix.name: _Watched(matrix) for matrix in matrices}
+    watched = {matrix.name: _MeanSizes(matrix) for matrix in matrices}
     with ExitStack() as stack:
-        for one in watched.values():
-            stack.callback(one.matrix.module.register_forward_hook(one.see).remove)
-        for hidden, call in states.inputs(index):
-            run(block, hidden, call)
+        for sizes in watched.values():
+            stack.enter_context(watching_input(sizes.matrix.module, sizes.see_input))
+            stack.enter_context(watching_output(sizes.matrix.module, sizes.see_output))
+        for _ in passes(index, block, states):
+            pass
 
     def bound(values: torch.Tensor) -> float:
         return absolute if absolute is not None else (relative or 0.0) * float(values.mean())
 
-    return {name: one.below(bound) for name, one in watched.items()}
+    return {name: sizes.below(bound) for name, sizes in watched.items()}
 
 
-class _Watched:
+class _MeanSizes:
     """Mean sizes of one matrix's outputs and inputs."""
 
     def __init__(self, matrix: Matrix) -> None:
@@ -76,15 +77,20 @@ class _Watched:
         self._outputs = [ColumnMeanAbs(outputs, device) for _ in range(2)]
         self._reached = False
 
-    def see(self, _module: nn.Module, args: tuple[torch.Tensor, ...], output: Any) -> None:
-        """Add one call of the module."""
-        x, y = args[0].flatten(0, -2).float(), output.flatten(0, -2).float()
-        if not len(x):
+    def see_input(self, hidden: torch.Tensor) -> None:
+        """Add what one call of the module is given, [..., in]."""
+        x = hidden.flatten(0, -2).float()
+        if len(x):
+            self._reached = True
+            self._inputs.update(x)
+
+    def see_output(self, output: torch.Tensor) -> None:
+        """Add what one call of the module puts out, [..., outputs of all its matrices]."""
+        y = output.flatten(0, -2).float()
+        if not len(y):
             return
-        self._reached = True
         y = y[:, self.matrix.start : self.matrix.stop]
         bias = self.matrix.bias
-        self._inputs.update(x)
         self._outputs[0].update(y)
         self._outputs[1].update(y if bias is None else y - bias.float())
 

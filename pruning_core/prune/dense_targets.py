@@ -3,27 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 
 import torch
 from torch import nn
 
 from pruning_core.errors import NumericalFailure
-from pruning_core.model.block_calls import run
 from pruning_core.model.hidden_states import Activations
 from pruning_core.model.matrix import InputGroup, Matrix
+from pruning_core.model.recorder import passes, watching_input, watching_output
 from pruning_core.numerics.least_squares import Moments
 from pruning_core.numerics.linear_algebra import all_finite
 from pruning_core.numerics.statistics import Collector, Gram, Stats, held_out
 
 
-class _EnoughError(Exception):
-    """The input was seen; what comes after it is not needed."""
-
-
 @dataclass
-class Taps:
+class DenseTargets:
     """The dense model's inputs of some groups, per batch; of a group whose input is no narrower than its outputs, the outputs.
 
     Attributes:
@@ -36,21 +32,21 @@ class Taps:
     @classmethod
     def of(
         cls, index: int, block: nn.Module, groups: Sequence[InputGroup], states: Activations
-    ) -> Taps:
-        """Tap one block of the dense model, and move the states over it."""
-        taps = cls()
+    ) -> DenseTargets:
+        """Run one block of the dense model, and move the states over it."""
+        targets = cls()
         with ExitStack() as stack:
             for group in groups:
                 for matrix in group.matrices:
                     bias = None if matrix.bias is None else matrix.bias.float().clone()
-                    taps.weights[matrix.name] = matrix.read(), bias
+                    targets.weights[matrix.name] = matrix.read(), bias
                 kept = [
                     stack.enter_context(_keeping(module, outputs=narrower(group)))
-                    for module in _tapped(group)
+                    for module in _watched(group)
                 ]
-                taps._kept[group.matrices[0].name] = kept
+                targets._kept[group.matrices[0].name] = kept
             states.advance(index, block)
-        return taps
+        return targets
 
     def pop(self, group: InputGroup) -> list[torch.Tensor]:
         """Return what was kept of a group, one tensor per batch, outputs side by side, and forget it."""
@@ -62,7 +58,7 @@ class Taps:
         )
 
 
-def _tapped(group: InputGroup) -> list[nn.Module]:
+def _watched(group: InputGroup) -> list[nn.Module]:
     """Return the modules to look at: those with the outputs, or the one that sees the input."""
     if not narrower(group):
         return [group.first]
@@ -73,14 +69,11 @@ def _tapped(group: InputGroup) -> list[nn.Module]:
 def _keeping(module: nn.Module, *, outputs: bool) -> Iterator[list[torch.Tensor]]:
     kept: list[torch.Tensor] = []
 
-    def hook(_module: nn.Module, args: tuple[torch.Tensor, ...], output: torch.Tensor) -> None:
-        kept.append((output if outputs else args[0]).flatten(0, -2))
+    def see(value: torch.Tensor) -> None:
+        kept.append(value.flatten(0, -2))
 
-    handle = module.register_forward_hook(hook)
-    try:
+    with watching_output(module, see) if outputs else watching_input(module, see):
         yield kept
-    finally:
-        handle.remove()
 
 
 def narrower(group: InputGroup) -> bool:
@@ -90,7 +83,7 @@ def narrower(group: InputGroup) -> bool:
 
 
 @dataclass(frozen=True)
-class Paired:
+class CrossMoments:
     """Means over tokens of one group's inputs in the pruned model, with what the dense model has there.
 
     Attributes:
@@ -107,7 +100,7 @@ class Paired:
     kept_mean: torch.Tensor
     kept_square: torch.Tensor
     kept_gram: torch.Tensor | None
-    held: Paired | None
+    held: CrossMoments | None
 
     def moments(
         self, group: InputGroup, matrix: Matrix, dense: tuple[torch.Tensor, torch.Tensor | None]
@@ -143,7 +136,7 @@ class Paired:
         return Moments(gram, mean, cross, pulled + offset, square, tokens, held)
 
 
-class _Pairing:
+class _CrossSums:
     """Sums over batches of a group's inputs in the pruned model with what was kept of the dense one."""
 
     def __init__(self, group: InputGroup, kept: int, window: int, needs: Iterable[str]) -> None:
@@ -165,13 +158,13 @@ class _Pairing:
         if self._gram is not None:
             self._gram.update(wanted)
 
-    def result(self, name: str, held: Paired | None = None) -> Paired:
+    def result(self, name: str, held: CrossMoments | None = None) -> CrossMoments:
         """Return the means."""
         stats = self._collector.stats(name)
         if not all_finite(self._cross):
             raise NumericalFailure(f"{name}: the dense model puts out NaN or infinity there")
         tokens = max(1, stats.tokens)
-        return Paired(
+        return CrossMoments(
             stats,
             self._cross / tokens,
             self._sums / tokens,
@@ -181,14 +174,14 @@ class _Pairing:
         )
 
 
-def pair(
+def cross_moments(
     index: int,
     block: nn.Module,
     group: InputGroup,
     states: Activations,
     kept: Sequence[torch.Tensor],
     needs: Iterable[str] = (),
-) -> Paired:
+) -> CrossMoments:
     """Return the moments of a group's inputs in the pruned model with what the dense model has there.
 
     Args:
@@ -196,37 +189,23 @@ def pair(
         block: Its module, pruned as far as the group.
         group: Whose inputs are looked at.
         states: The pruned model's, before the block.
-        kept: What `Taps` kept of the group.
+        kept: What `DenseTargets` kept of the group.
         needs: Further statistics of its inputs; `held` for all of this of the held-out tokens too.
 
     Raises:
         NumericalFailure: an input is NaN or infinite.
     """
     width, asked = kept[0].shape[1], set(needs)
-    everything = _Pairing(group, width, states.seq_len, asked - {"held"})
-    held = _Pairing(group, width, states.seq_len, ()) if "held" in asked else None
-    with _seeing(group) as seen:
-        for (hidden, call), stored in zip(states.inputs(index), kept, strict=True):
-            with suppress(_EnoughError):
-                run(block, hidden, call)
-            x, target = (flat.float().view(*hidden.shape[:2], -1) for flat in (seen.pop(), stored))
+    everything = _CrossSums(group, width, states.seq_len, asked - {"held"})
+    held = _CrossSums(group, width, states.seq_len, ()) if "held" in asked else None
+    seen: list[torch.Tensor] = []
+    with watching_input(group.first, seen.append, ends_pass=True):
+        for hidden, stored in zip(passes(index, block, states), kept, strict=True):
+            x, target = (
+                flat.float().reshape(*hidden.shape[:2], -1) for flat in (seen.pop(), stored)
+            )
             everything.update(x, target)
             if held is not None:
                 held.update(held_out(x), held_out(target))
     name = f"block {index}, {group.matrices[0].name}"
     return everything.result(name, None if held is None else held.result(name))
-
-
-@contextmanager
-def _seeing(group: InputGroup) -> Iterator[list[torch.Tensor]]:
-    seen: list[torch.Tensor] = []
-
-    def hook(_module: nn.Module, args: tuple[torch.Tensor, ...]) -> None:
-        seen.append(args[0].flatten(0, -2).float())
-        raise _EnoughError
-
-    handle = group.first.register_forward_pre_hook(hook)
-    try:
-        yield seen
-    finally:
-        handle.remove()

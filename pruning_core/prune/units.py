@@ -23,7 +23,7 @@ from pruning_core.numerics.least_squares import Moments, fit, held_out_ridge, re
 from pruning_core.numerics.statistics import Stats
 from pruning_core.plans.unit import UnitPlan
 from pruning_core.prune.block import NEVER_REACHED
-from pruning_core.prune.dense_targets import Taps, pair
+from pruning_core.prune.dense_targets import DenseTargets, cross_moments
 from pruning_core.prune.matrix import output_error
 from pruning_core.spec.composition import Ridge
 from pruning_core.spec.report import MatrixReport, ReconstructionReport, UnitReport
@@ -60,7 +60,7 @@ class UnitPruner:
     reports: Sequence[MatrixReport] = ()
     orders: Mapping[str, torch.Tensor] = field(default_factory=dict)
     reconstruction: ReconstructionReport | None = None
-    _taps: Taps | None = None
+    _taps: DenseTargets | None = None
     _at: dict[str, Stats] = field(default_factory=dict)
     _moments: dict[str, Moments] = field(default_factory=dict)
     _heads: torch.Tensor | None = None
@@ -77,7 +77,7 @@ class UnitPruner:
         """Take the units of the block out by zeros, and fit what is left."""
         if self.dense is not None:
             fitted = [group for group in self._groups if self._fits(group)]
-            self._taps = Taps.of(self.index, self.module, fitted, self.dense)
+            self._taps = DenseTargets.of(self.index, self.module, fitted, self.dense)
         self.ready(self.index, self.module)
         self._zero_decided()
         for stage in self._stages():
@@ -219,10 +219,12 @@ class UnitPruner:
                     self._warn(group, stats)
                     self._at[group.matrices[0].name] = stats
 
-    def _see_both(self, group: InputGroup, taps: Taps) -> None:
+    def _see_both(self, group: InputGroup, taps: DenseTargets) -> None:
         assert self.calibration is not None
         needs = self._needs(group) - {"sketch"} | self._held  # the Gram matrix is exact
-        found = pair(self.index, self.module, group, self.calibration, taps.pop(group), needs)
+        found = cross_moments(
+            self.index, self.module, group, self.calibration, taps.pop(group), needs
+        )
         for matrix in group.matrices:
             self._moments[matrix.name] = found.moments(group, matrix, taps.weights[matrix.name])
         self._at[group.matrices[0].name] = found.stats

@@ -21,7 +21,7 @@ from pruning_core.model.streamed import StreamedModel
 from pruning_core.numerics import least_squares
 from pruning_core.numerics.least_squares import RIDGES, Moments, fit, held_out_ridge, relative_error
 from pruning_core.numerics.statistics import Stats
-from pruning_core.prune.dense_targets import Taps, narrower, pair
+from pruning_core.prune.dense_targets import DenseTargets, cross_moments, narrower
 from tests import tiny
 from tests.pruning_core.runs import save_with_biases
 
@@ -340,7 +340,7 @@ def test_both_streams_give_the_moments_of_a_direct_sum(
         groups = input_groups(block, model.family, model.config)
         assert [narrower(group) for group in groups] == narrow
         wanted = [input_of(group.first) for group in groups]
-        taps = Taps.of(0, block, groups, dense)
+        targets = DenseTargets.of(0, block, groups, dense)
         weights = {m.name: m.read() for group in groups for m in group.matrices}
         biases = {
             m.name: 0 if m.bias is None else m.bias.clone()
@@ -350,12 +350,12 @@ def test_both_streams_give_the_moments_of_a_direct_sum(
         inputs = [torch.cat(parts) for parts in wanted]
         for number, group in enumerate(groups):
             wanted[number].clear()
-            found = pair(0, block, group, pruned, taps.pop(group), {"held"})
+            found = cross_moments(0, block, group, pruned, targets.pop(group), {"held"})
             x = torch.cat(wanted[number])
             assert not torch.allclose(x, inputs[number])
             assert found.stats.tokens == len(x) == ids.numel()
             for matrix in group.matrices:
-                moments = found.moments(group, matrix, taps.weights[matrix.name])
+                moments = found.moments(group, matrix, targets.weights[matrix.name])
                 y = inputs[number] @ weights[matrix.name].T + biases[matrix.name]
                 one = Problem(weights[matrix.name], None, x.double(), y.double())
                 judged = narrow[number] or len(group.matrices) == 1  # all read-outs are alone
@@ -384,7 +384,7 @@ def test_the_dense_stream_goes_on_over_the_dense_block(tmp_path: Path) -> None:
     model = StreamedModel(source, inspect(source), CPU)
     with torch.no_grad(), model.block(0) as block:
         one, other = (Activations(model, tiny.tokens(2, 16)) for _ in range(2))
-        Taps.of(0, block, input_groups(block, model.family, model.config), one)
+        DenseTargets.of(0, block, input_groups(block, model.family, model.config), one)
         other.advance(0, block)
     assert torch.equal(one.hidden[0], other.hidden[0])
 
@@ -398,9 +398,9 @@ def test_an_input_that_is_not_finite_is_an_error_that_names_it(
     with torch.no_grad(), model.block(0) as block:
         dense, pruned = (Activations(model, tiny.tokens(2, 16)) for _ in range(2))
         groups = input_groups(block, model.family, model.config)
-        taps = Taps.of(0, block, groups, dense)
+        targets = DenseTargets.of(0, block, groups, dense)
         pruned.hidden = [spoil(hidden) for hidden in pruned.hidden]
         with pytest.raises(
             NumericalFailure, match=r"block 0, self_attn\.q_proj: \w+ of its input is NaN"
         ):
-            pair(0, block, groups[0], pruned, taps.pop(groups[0]))
+            cross_moments(0, block, groups[0], pruned, targets.pop(groups[0]))
