@@ -14,21 +14,14 @@ from pruning_core.fetch import hub_model
 from pruning_core.spec.methods import METHODS, method_name
 from pruning_core.spec.model import ModelRef
 from pruning_core.spec.patterns import Units
-from pruning_core.spec.unit_methods import Contextual, Diet, RandomUnits, UnitKind, UnitMethod
+from pruning_core.spec.unit_method import UNIT_NAMES, UnitKind, UnitMethod
 from pruning_core.structure.further import inspection_notes
 from pruning_core.structure.layout import Layout
-from pruning_core.structure.sizes import NAMES, Cutter, layout_of
+from pruning_core.structure.sizes import Cutter, layout_of
 from store.settings import Settings
 
 MAX_LISTED = 64
 """Longer regular lists of sizes are given by their ends and their step alone."""
-_FURTHER: tuple[UnitMethod, ...] = (
-    Diet(granularity="units"),
-    RandomUnits(units=("hidden",)),
-    RandomUnits(units=("layers",)),
-    Contextual(parts=("linear", "activation", "embedding")),
-)
-"""Methods with parameters under which they remove other units than by default."""
 
 
 def inspect(
@@ -58,7 +51,7 @@ def inspect(
         query_heads=layout.heads,
         query_heads_per_group=layout.query_heads_per_group,
         head_dim=layout.head_dim,
-        axes=[_axis(cutters, kind) for kind in NAMES],
+        axes=[_axis(cutters, kind) for kind in UNIT_NAMES],
         methods=_fits(cutters[0]),
         notes=list(inspection_notes(layout.further)),
     )
@@ -94,7 +87,7 @@ def _axis(cutters: Sequence[Cutter], kind: UnitKind) -> inspection_schemas.Axis:
     rounded = kind in ("hidden", "neurons")
     return inspection_schemas.Axis(
         name=kind,
-        title=NAMES[kind],
+        title=UNIT_NAMES[kind],
         size=size,
         unit_parameters=finest.layout.parameters(sizes) - finest.layout.parameters(one_less),
         largest_share=_share(finest, kind, legal[0]) if legal else 0.0,
@@ -144,13 +137,12 @@ def _fits(cutter: Cutter) -> list[inspection_schemas.MethodFit]:
 
 def _fit(cutter: Cutter, method: type[UnitMethod]) -> inspection_schemas.MethodFit:
     """Tell which of the units that a method can be asked for can go from this model."""
-    asked = (method.model_validate({}), *(one for one in _FURTHER if isinstance(one, method)))
-    kinds = dict.fromkeys(kind for one in asked for kind in one.unit_kinds)
-    reasons = {kind: cutter.refusal(kind) for kind in kinds}
+    reasons = {kind: cutter.refusal(kind) for kind in method.removable}
     possible = [kind for kind, reason in reasons.items() if reason is None]
     return inspection_schemas.MethodFit(
         name=method_name(method),
         possible=bool(possible),
         units=possible,
-        reason="; ".join(f"{NAMES[kind]}: {why}" for kind, why in reasons.items() if why) or None,
+        reason="; ".join(f"{UNIT_NAMES[kind]}: {why}" for kind, why in reasons.items() if why)
+        or None,
     )

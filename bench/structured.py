@@ -28,7 +28,6 @@ from bench.page import RESULTS, shape_key, write
 from pruning_core import settings
 from pruning_core.checkpoints.facts import inspect
 from pruning_core.datasets.data_used import Sources
-from pruning_core.decide.observe import profiles
 from pruning_core.errors import PruningError, SizeUnreachable, UnitsUnsupported
 from pruning_core.evaluate.compare import EvaluationSet, Measured, accuracies, perplexities
 from pruning_core.evaluate.multiple_choice import score
@@ -44,13 +43,14 @@ from pruning_core.spec.calibration import Calibration
 from pruning_core.spec.evaluation import Evaluation
 from pruning_core.spec.patterns import Units
 from pruning_core.spec.prune import PruneSpec
-from pruning_core.spec.report import Accuracy, Report
+from pruning_core.spec.report import Accuracy, Origin, Report
 from pruning_core.spec.unit_methods import Diet
 from pruning_core.structure.sizes import Cutter, Target, layout_of
 from pruning_core.system import device as devices
-from pruning_core.system.progress import Silent
+from pruning_core.system.progress import Silent, Tracker
 from pruning_core.text.windows import Texts
 from pruning_core.unit_methods import diet
+from pruning_core.unit_methods.diet import profiles
 
 MODELS: dict[str, Callable[[], Path]] = {"smollm2": smollm2, "gemma3": gemma3}
 TASKS = ("boolq", "piqa", "hellaswag", "winogrande", "arc_easy", "arc_challenge", "openbookqa")
@@ -536,7 +536,16 @@ def _walk(folder: Path, asked: dict[str, Any], tokens: torch.Tensor) -> float:
     spec = PruneSpec.model_validate(asked | {"sparsity": COST_RATIO, "evaluation": {"tasks": []}})
     with tempfile.TemporaryDirectory() as out:
         sources = Sources(settings.tasks_dir())
-        run = prepare(folder, spec, Path(out), tokens, Silent(), sources, None)
+        run = prepare(
+            folder,
+            spec,
+            Path(out),
+            tokens,
+            Tracker(Silent()),
+            sources,
+            None,
+            Origin(model=str(folder)),
+        )
         model = StreamedModel(folder, run.facts, run.device)
         return _cpu(lambda: UnitWalk.of(run, model, "bench").walk.run(lambda _index, _report: None))
 

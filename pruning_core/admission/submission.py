@@ -32,7 +32,7 @@ from pruning_core.spec.model import ModelRef
 from pruning_core.spec.patterns import NofM, Row, removed_count
 from pruning_core.spec.prune import PruneSpec
 from pruning_core.spec.recovery import DEFAULT_SEQ_LEN as RECOVERY_SEQ_LEN
-from pruning_core.spec.unit_methods import UnitMethod
+from pruning_core.spec.unit_method import UnitMethod
 from pruning_core.structure.sizes import check_units, layout_of
 
 

@@ -22,7 +22,7 @@ import torch
 from pruning_core.families.settings import spellings
 from pruning_core.model.unit_groups import kept, spread
 from pruning_core.plans.unit import UnitPlan
-from pruning_core.spec.unit_methods import UnitKind
+from pruning_core.spec.unit_method import UnitKind
 from pruning_core.structure.layout import Role, Spans, TensorLayout
 
 Index = torch.Tensor | None
@@ -111,7 +111,7 @@ class Cut:
             found["num_key_value_heads"] = plan.sizes.kv_groups
         if (plan.sizes.kv_groups, plan.sizes.hidden) != (before.kv_groups, before.hidden):
             found["head_dim"] = layout.head_dim
-        if plan.sizes.hidden != before.hidden and plan.rescales:
+        if plan.sizes.hidden != before.hidden and plan.params.rescales:
             found["rms_norm_eps"] = self._config.rms_norm_eps * before.hidden / plan.sizes.hidden
         return found | self._layer_lists(config)
 
@@ -180,7 +180,7 @@ class Cut:
     ) -> Callable[[torch.Tensor], torch.Tensor] | None:
         factors = residual_factors(self._plan, dtype, tied=self._tied)
         factor = factors.get(role) if role is not None else None
-        if factor is None or not self._plan.rescales:
+        if factor is None or not self._plan.params.rescales:
             return None
         return lambda tensor: scaled(tensor, factor, self._offset(role))
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from pruning_core.families.shapes import Shapes
-from pruning_core.spec.unit_methods import UnitKind
+from pruning_core.spec.unit_method import UnitKind
 
 EXPERT = re.compile(r"(?<=\.experts\.)\d+(?=\.)")
 """An expert's number in a name."""

@@ -9,7 +9,7 @@ import torch
 
 from pruning_core.model.unit_groups import UnitGroup
 from pruning_core.numerics.statistics import Stats
-from pruning_core.spec.unit_methods import InnerKind
+from pruning_core.spec.unit_method import InnerKind
 
 
 @dataclass(frozen=True)
@@ -41,6 +41,11 @@ class Candidates:
     def per_unit(self, values: torch.Tensor) -> torch.Tensor:
         """Return one value per channel, or per row of a writer, as [size, channels of a unit]."""
         return values.reshape(self.size, -1)
+
+    def mean_sizes(self) -> torch.Tensor:
+        """Return the mean |x_j| of the read-out's input over each unit's channels and all tokens, [size]."""
+        assert self.at_readout.column_mean_abs is not None
+        return self.per_unit(self.at_readout.column_mean_abs).mean(dim=1)
 
 
 def candidates(

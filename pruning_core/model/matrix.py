@@ -56,6 +56,12 @@ class Matrix:
         """Write [out, in] back, rounded to the dtype that the checkpoint stores."""
         self.view.copy_(weight.to(stored))
 
+    def zero(self) -> None:
+        """Write zeros into the whole weight and its bias."""
+        self.view[:] = 0
+        if self.bias is not None:
+            self.bias[:] = 0
+
 
 @dataclass(frozen=True)
 class InputGroup:

@@ -9,7 +9,7 @@ import torch
 
 from pruning_core.families.base import Family
 from pruning_core.model.matrix import Matrix
-from pruning_core.spec.unit_methods import InnerKind
+from pruning_core.spec.unit_method import InnerKind
 from pruning_core.structure.layout import Layout
 
 

@@ -3,64 +3,63 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from pathlib import Path
 
-import torch
 from safetensors.torch import load_file
 
 from pruning_core.checkpoints.facts import inspect
 from pruning_core.checkpoints.headers import read_header
+from pruning_core.pipeline.job_walk import JobWalk
 from pruning_core.pipeline.run import Run, training_windows
-from pruning_core.prune.walk import Walk
+from pruning_core.pipeline.saving import Probed
 from pruning_core.recover import held_out, process
-from pruning_core.spec.recovery import Recovery
+from pruning_core.spec.recovery import Recovery, RecoveryReport
 from pruning_core.text.windows import Texts
 
 
 def recover(
-    run: Run, fingerprint: str, walk: Walk, checkpoint: Path, tokens: torch.Tensor, params: Recovery
-) -> tuple[Path, torch.Tensor]:
-    """Train the checkpoint; return the trained one's folder and its logits of the probe.
+    run: Run, fingerprint: str, job: JobWalk, pruned: Probed, params: Recovery
+) -> tuple[Probed, RecoveryReport]:
+    """Train the checkpoint; return the trained one and what training did.
 
     Args:
-        run: The run; its report of the recovery is filled in.
+        run: The run.
         fingerprint: Of all that decides the result's bytes.
-        walk: What was done to each block.
-        checkpoint: The pruned model, verified.
-        tokens: int64 [1, seq], the probe, as the checkpoint numbers its tokens.
+        job: What was done to each block.
+        pruned: The pruned model, verified.
         params: How to train.
     """
-    windows = run.training
-    if run.units is not None and run.units.renumbers:
-        texts = Texts(checkpoint, inspect(checkpoint), run.sources)
+    windows, plan = run.training, job.decided.units
+    if plan is not None and plan.renumbers:
+        texts = Texts(pruned.folder, inspect(pruned.folder), run.sources)
         windows = training_windows(run.spec, texts)
     assert windows is not None
     training, validation = held_out.split(windows, params)
     run.tracker.begin("recovering", unit="step")
     work = run.work / "recovery"
-    run.recovery = process.finetune(
-        checkpoint,
+    report = process.finetune(
+        pruned.folder,
         run.source,
         work,
         params,
         training,
         validation,
-        tokens,
-        masked=[*_masked(run, walk)],
+        pruned.tokens,
+        masked=[*_masked(run, job)],
         device=run.device,
         fingerprint=fingerprint,
         on_progress=run.tracker.part,
         alive=run.tracker.waiting,
     )
-    return work / process.FOLDER, load_file(work / process.PROBE)["logits"]
+    logits = load_file(work / process.PROBE)["logits"]
+    return Probed(work / process.FOLDER, pruned.tokens, logits), report
 
 
-def _masked(run: Run, walk: Walk) -> Iterable[str]:
+def _masked(run: Run, job: JobWalk) -> Iterable[str]:
     """Return the stored names of tensors whose zeros stay zero."""
-    if run.units is None:
-        matrices = (matrix for block in walk.ledger.blocks for matrix in block.matrices)
+    if job.decided.units is None:
+        matrices = (matrix for block in job.walk.ledger.blocks for matrix in block.matrices)
         return dict.fromkeys(matrix.name.partition("[")[0] for matrix in matrices)
-    if run.units.removing:
+    if job.cuts:
         return ()
     files = run.work.glob("*.safetensors")
     changed = {name for path in files for name in read_header(path)}

@@ -18,19 +18,18 @@ from pruning_core.datasets.data_used import Sources
 from pruning_core.decide.allocate import needs_forward
 from pruning_core.errors import DataLeakage, DatasetTooSmall
 from pruning_core.evaluate import lm_eval, verify
-from pruning_core.evaluate.compare import EvaluationSet, Measured, evaluation_set
+from pruning_core.evaluate.compare import EvaluationSet, evaluation_set
 from pruning_core.model import preflight
 from pruning_core.model.hidden_states import Activations
 from pruning_core.model.streamed import StreamedModel
-from pruning_core.plans.unit import UnitPlan
 from pruning_core.recover.held_out import Schedule, most
 from pruning_core.spec.base import digest
 from pruning_core.spec.calibration import DEFAULT_SAMPLES
 from pruning_core.spec.composition import Uniform
 from pruning_core.spec.prune import PruneSpec
-from pruning_core.spec.recovery import Recovery, RecoveryReport
-from pruning_core.spec.report import GgufReport, Origin, RoundingReport, SearchReport
-from pruning_core.spec.unit_methods import Contextual, UnitMethod
+from pruning_core.spec.recovery import Recovery
+from pruning_core.spec.report import Origin
+from pruning_core.spec.unit_method import UnitMethod
 from pruning_core.system import device as devices
 from pruning_core.system.files import sha256
 from pruning_core.system.progress import Tracker, counting
@@ -44,7 +43,7 @@ _PRUNE_COST = 1.9
 _FIXED_COST = 0.04
 
 
-@dataclass
+@dataclass(frozen=True)
 class Run:
     """Everything that the phases of one run share."""
 
@@ -63,15 +62,8 @@ class Run:
     tracker: Tracker
     texts: Texts | None = None
     """The model's tokenizer over the calibration data; None where the caller gave tokens."""
-    dense: Measured | None = None
-    harness_dense: list[lm_eval.Row] | None = None
-    search: SearchReport | None = None
-    ratios: tuple[float, ...] | None = None
-    units: UnitPlan | None = None
     training: torch.Tensor | None = None
-    recovery: RecoveryReport | None = None
-    rounding: RoundingReport | None = None
-    gguf: GgufReport | None = None
+    """Windows that recovery trains and validates on, int64 [windows, seq]."""
     offered: tuple[str, ...] = ()
     """What lies in the dense model's folder, read or not."""
 
@@ -92,10 +84,10 @@ class Run:
     @property
     def counted(self) -> tuple[str, ...]:
         """The digests of all text whose tokens are counted to choose a vocabulary."""
-        method = self.spec.method
-        if not isinstance(method, Contextual) or "embedding" not in method.parts or not self.texts:
+        if not self.spec.counts_tokens or not self.texts:
             return ()
-        return tuple(one.digest for one in self.sources.reports() if one.split == "calibration")
+        reports = self.sources.reports()
+        return tuple(report.digest for report in reports if report.split == "calibration")
 
     @property
     def work(self) -> Path:
@@ -117,6 +109,7 @@ def prepare(
     sources: Sources,
     base_model: str | None,
     origin: Origin,
+    offered: tuple[str, ...] = (),
 ) -> Run:
     """Read and tokenise everything that the run needs.
 
@@ -129,6 +122,7 @@ def prepare(
         sources: The data.
         base_model: The dense model's name on the hub.
         origin: Which model and job the report names.
+        offered: What lies in the dense model's folder, read or not.
 
     Raises:
         PruningError: something of it is missing, malformed or too small.
@@ -139,19 +133,7 @@ def prepare(
         lm_eval.require()
     out.mkdir(parents=True, exist_ok=True)
     model_digest = _model_digest(model_dir, facts, tracker)
-    sources.on_progress = lambda read: tracker.part(read, 0, "text")
-    self_generated = functools.partial(
-        sample,
-        model_dir,
-        out,
-        model_digest=model_digest,
-        device=device,
-        on_progress=tracker.part,
-        alive=tracker.waiting,
-    )
-    texts = Texts(model_dir, facts, sources, self_generated)
-    if has_tokenizer(model_dir):
-        _check_tokenizer(model_dir, texts, tracker)
+    texts = _texts(model_dir, facts, sources, out, model_digest, device, tracker)
     by = evaluation_set(spec, texts, sources)
     training = training_windows(spec, texts) if spec.recovery else None
     windows, search_text = _calibration(spec, facts, texts, tokens)
@@ -173,7 +155,34 @@ def prepare(
         tracker=tracker,
         training=training,
         texts=texts if tokens is None else None,
+        offered=offered,
     )
+
+
+def _texts(
+    folder: Path,
+    facts: CheckpointFacts,
+    sources: Sources,
+    out: Path,
+    model_digest: str,
+    device: torch.device,
+    tracker: Tracker,
+) -> Texts:
+    """Return the model's tokenizer over the run's data; the dense model's own text is sampled where a task asks for it."""
+    sources.on_progress = lambda read: tracker.part(read, 0, "text")
+    self_generated = functools.partial(
+        sample,
+        folder,
+        out,
+        model_digest=model_digest,
+        device=device,
+        on_progress=tracker.part,
+        alive=tracker.waiting,
+    )
+    texts = Texts(folder, facts, sources, self_generated)
+    if has_tokenizer(folder):
+        _check_tokenizer(folder, texts, tracker)
+    return texts
 
 
 def _check_tokenizer(folder: Path, texts: Texts, tracker: Tracker) -> None:

@@ -15,7 +15,7 @@ from pruning_core.selection.masks import Selector
 from pruning_core.spec.composition import RefinementStep
 from pruning_core.spec.element_methods import ElementMethod
 from pruning_core.spec.methods import method_name
-from pruning_core.spec.unit_methods import UnitMethod
+from pruning_core.spec.unit_method import UnitMethod
 
 ScoreFunction = Callable[[torch.Tensor, Stats, Any], torch.Tensor]
 PruneFunction = Callable[[torch.Tensor, Stats, Selector, Any], tuple[torch.Tensor, torch.Tensor]]

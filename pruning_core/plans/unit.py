@@ -9,10 +9,11 @@ from typing import Any, get_args
 import torch
 
 from pruning_core.model.candidates import Candidates
+from pruning_core.model.unit_groups import UnitGroup
 from pruning_core.plans.low_activation import Masks
-from pruning_core.spec.composition import Refit
+from pruning_core.spec.composition import Refit, Ridge
 from pruning_core.spec.patterns import Units
-from pruning_core.spec.unit_methods import GOA, Diet, UnitKind, UnitMethod
+from pruning_core.spec.unit_method import UnitKind, UnitMethod
 from pruning_core.structure.layout import Layout, Sizes
 
 Scores = Callable[[Candidates, Any], torch.Tensor]
@@ -98,23 +99,33 @@ class UnitPlan:
         return self.removing and self.vocabulary is not None
 
     @property
-    def goa(self) -> GOA | None:
-        """The method, where it fits modules before it scores them."""
-        params = self.params
-        return params if isinstance(params, GOA) and params.reconstruct else None
+    def ridge(self) -> Ridge | None:
+        """The pull of what is fitted; None where nothing is."""
+        return self.refit.ridge if self.refit is not None else self.params.fits_modules
+
+    @property
+    def fits_modules(self) -> bool:
+        """Whether every module is fitted to the dense model before it is scored."""
+        return self.params.fits_modules is not None
 
     @property
     def follows_dense(self) -> bool:
         """Whether the dense model's states go along."""
-        return self.goa is not None or (self.refit is not None and self.refit.target == "dense")
+        return self.fits_modules or (self.refit is not None and self.refit.target == "dense")
 
-    @property
-    def rescales(self) -> bool:
-        """Whether norms and embeddings make up for residual dimensions that go."""
-        return not isinstance(self.params, Diet) or self.params.rescale
+    def n_drop(self, group: UnitGroup, block: int) -> int:
+        """Return how many units of a group go; where blocks are spared, the others lose their share."""
+        n_drop = group.size - self.sizes.of(group.kind)
+        blocks = self.layout.sizes.layers
+        touched = self.params.blocks_touched(blocks)
+        if len(touched) == blocks:
+            return n_drop
+        if block not in touched:
+            return 0
+        return min(group.size - 1, round(n_drop * blocks / len(touched)))
 
     @property
     def walks_text(self) -> bool:
         """Whether the walk reads calibration text."""
         scored = self.score is not None and bool(self.score.needs | self.score.input_needs)
-        return scored or self.refit is not None or self.goa is not None or self.params.keeps_means
+        return scored or self.ridge is not None or self.params.keeps_means

@@ -12,8 +12,8 @@ from safetensors.torch import load_file, save_file
 
 from pruning_core.plans.low_activation import Masks
 from pruning_core.plans.unit import UnitPlan
+from pruning_core.spec.unit_method import UNIT_NAMES
 from pruning_core.structure.layout import Sizes
-from pruning_core.structure.sizes import NAMES
 from pruning_core.system.files import replacing
 
 FILE = "units.safetensors"
@@ -23,7 +23,7 @@ FILE = "units.safetensors"
 def write(path: Path, fingerprint: str, plan: UnitPlan) -> None:
     """Keep what was decided."""
     tensors = {
-        "sizes": torch.tensor([plan.sizes.of(kind) for kind in NAMES]),
+        "sizes": torch.tensor([plan.sizes.of(kind) for kind in UNIT_NAMES]),
         "layers": torch.tensor(plan.layers, dtype=torch.int64),
     }
     if plan.hidden is not None:
@@ -71,7 +71,7 @@ def read(path: Path, fingerprint: str, plan: UnitPlan) -> UnitPlan | None:
             masks[int(block), group] = Masks(*parts)
     by_block = [name for name in tensors if name.startswith("hidden_by_block/")]
     tokens = tensors.get("vocabulary")
-    sizes = dict(zip(NAMES, tensors["sizes"].tolist(), strict=True))
+    sizes = dict(zip(UNIT_NAMES, tensors["sizes"].tolist(), strict=True))
     return replace(
         plan,
         sizes=Sizes(**sizes),

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 
-import torch
 from torch import nn
 
 from pruning_core.model.hidden_states import Activations
 from pruning_core.model.streamed import StreamedModel
 from pruning_core.plans.element import Plan
-from pruning_core.prune.block import BlockPruner
+from pruning_core.prune.block_matrices import BlockMatrices
 from pruning_core.prune.block_reconstruction import Sample, reconstruct
+from pruning_core.prune.block_result import BlockResult
 from pruning_core.prune.ledger import Ledger
 from pruning_core.prune.walk import Walk
-from pruning_core.spec.report import MatrixReport, ReconstructionReport, UnitReport
 
 
 @dataclass
@@ -30,7 +29,6 @@ class ElementPruner:
         alive: Called often.
         index: Which block.
         module: Its module, with dense weights at first.
-        reconstruction: What training it gained.
     """
 
     model: StreamedModel
@@ -40,39 +38,18 @@ class ElementPruner:
     alive: Callable[[], None]
     index: int
     module: nn.Module
-    units: Sequence[UnitReport] = ()
-    dropped: Mapping[str, torch.Tensor] = field(default_factory=dict)
     advances_plainly: bool = True
-    reconstruction: ReconstructionReport | None = None
-    _work: BlockPruner = field(init=False)
 
-    def __post_init__(self) -> None:
-        self._work = BlockPruner(self.model, self.plan, self.calibration, self.index, self.module)
-
-    @property
-    def reports(self) -> Sequence[MatrixReport]:
-        """One per matrix, in order of execution."""
-        return self._work.reports
-
-    @property
-    def warnings(self) -> Sequence[str]:
-        """What the user must know."""
-        return self._work.warnings
-
-    @property
-    def orders(self) -> Mapping[str, torch.Tensor]:
-        """Channel orders that are saved beside the model, by stored name."""
-        return self._work.orders
-
-    def prune(self) -> None:
+    def prune(self) -> BlockResult:
         """Prune every matrix; then train what is left, where the plan says so."""
         samples = self._dense_samples()
-        self._work.prune()
+        matrices = BlockMatrices(self.model, self.plan, self.calibration, self.index, self.module)
+        result = matrices.prune()
         if self.plan.reconstruction is None:
-            return
-        weights = self._work.weights()
+            return result
+        weights = matrices.weights()
         stored = [self.model.files.dtype(name) for name in weights]
-        self.reconstruction = reconstruct(
+        gained = reconstruct(
             self.module,
             list(weights.values()),
             stored,
@@ -80,15 +57,12 @@ class ElementPruner:
             self.plan.reconstruction,
             self.alive,
         )
+        return replace(result, reconstruction=gained)
 
     def advance(self) -> None:
         """Move the calibration states over the pruned block."""
         assert self.calibration is not None
         self.calibration.advance(self.index, self.module)
-
-    def changed(self) -> dict[str, torch.Tensor]:
-        """Return every tensor of the block that is no longer the source's, by stored name."""
-        return self._work.changed()
 
     def _dense_samples(self) -> list[Sample]:
         """Return every window's way through the dense block, and move the dense states to its output."""
@@ -127,9 +101,14 @@ def element_walk(
         alive: Called often.
     """
 
-    def begin(index: int, block: nn.Module) -> ElementPruner:
+    def make_pruner(index: int, block: nn.Module) -> ElementPruner:
         return ElementPruner(model, plan, calibration, dense, alive, index, block)
 
     return Walk(
-        model=model, ledger=ledger, calibration=calibration, probe=probe, begin=begin, dense=dense
+        model=model,
+        ledger=ledger,
+        calibration=calibration,
+        probe=probe,
+        make_pruner=make_pruner,
+        dense=dense,
     )

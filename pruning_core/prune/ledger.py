@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -12,11 +11,9 @@ from safetensors.torch import load_file, save_file
 
 from pruning_core.errors import ResumeMismatch
 from pruning_core.model.streamed import StreamedModel
+from pruning_core.prune.block_result import BlockResult
 from pruning_core.spec.report import (
     BlockReport,
-    MatrixReport,
-    ReconstructionReport,
-    UnitReport,
 )
 from pruning_core.system.files import replacing, sha256
 
@@ -57,44 +54,33 @@ class Ledger:
         """Return where a block's tensors are, under the checkpoint's own names."""
         return self._folder / f"block-{index:05d}.safetensors"
 
-    def save(
-        self,
-        index: int,
-        weights: Mapping[str, torch.Tensor],
-        model: StreamedModel,
-        orders: Mapping[str, torch.Tensor],
-        dropped: Mapping[str, torch.Tensor],
-    ) -> None:
-        """Write a block's changed tensors, by stored name, in the checkpoint's dtypes.
+    def save(self, index: int, result: BlockResult, model: StreamedModel) -> None:
+        """Write a block's changed tensors in the checkpoint's dtypes, and with them its channel orders and dropped units.
 
         Args:
             index: Which block.
-            weights: The changed tensors.
-            model: The model that they belong to.
-            orders: int64 [in], channel orders by stored name, kept beside them.
-            dropped: int64, units that go by name of their group, kept beside them.
+            result: What became of it.
+            model: The model that it belongs to.
         """
         tensors = {
             stored: weight.to("cpu", model.files.dtype(stored)).contiguous()
-            for stored, weight in weights.items()
+            for stored, weight in result.changed.items()
         }
-        for stored, order in orders.items():
+        for stored, order in result.orders.items():
             tensors[ORDER_PREFIX + stored] = order.to("cpu", torch.int32).contiguous()
-        for group, units in dropped.items():
+        for group, units in result.dropped.items():
             tensors[UNITS_PREFIX + group] = units.to("cpu", torch.int32).contiguous()
         with replacing(self.path(index)) as temporary:
             save_file(tensors, temporary)
 
-    def record(
-        self,
-        index: int,
-        matrices: Sequence[MatrixReport],
-        seconds: float,
-        warnings: Sequence[str],
-        reconstruction: ReconstructionReport | None = None,
-        units: Sequence[UnitReport] = (),
-    ) -> BlockReport:
-        """Vouch for a block that `save` wrote."""
+    def record(self, index: int, result: BlockResult, seconds: float) -> BlockReport:
+        """Vouch for a block that `save` wrote.
+
+        Args:
+            index: Which block.
+            result: What became of it.
+            seconds: Spent on it.
+        """
         path = self.path(index)
         report = BlockReport(
             block=index,
@@ -102,10 +88,10 @@ class Ledger:
             file=path.name,
             sha256=sha256(path),
             bytes=path.stat().st_size,
-            matrices=tuple(matrices),
-            reconstruction=reconstruction,
-            units=tuple(units),
-            warnings=tuple(warnings),
+            matrices=tuple(result.matrices),
+            reconstruction=result.reconstruction,
+            units=tuple(result.units),
+            warnings=tuple(result.warnings),
         )
         self.blocks.append(report)
         content = _LedgerFile(fingerprint=self._fingerprint, blocks=self.blocks)

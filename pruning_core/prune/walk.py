@@ -6,11 +6,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Protocol
 
-import torch
 from torch import nn
 
 from pruning_core.model.hidden_states import Activations
@@ -18,50 +17,24 @@ from pruning_core.model.matrix import InputGroup, input_groups
 from pruning_core.model.recorder import record
 from pruning_core.model.streamed import StreamedModel
 from pruning_core.numerics.statistics import Stats
+from pruning_core.prune.block_result import BlockResult
 from pruning_core.prune.ledger import Ledger
-from pruning_core.spec.report import BlockReport, MatrixReport, ReconstructionReport, UnitReport
+from pruning_core.spec.report import BlockReport
 from pruning_core.system import device as devices
 
 
-class Work(Protocol):
-    """The pruning of one block; when `prune` has returned, the module and all of this say what became of it."""
-
-    @property
-    def reports(self) -> Sequence[MatrixReport]:
-        """One per matrix, where single weights went."""
-
-    @property
-    def units(self) -> Sequence[UnitReport]:
-        """One per group of units, where units went."""
-
-    @property
-    def dropped(self) -> Mapping[str, torch.Tensor]:
-        """The units that went, int64, by name of their group."""
-
-    @property
-    def warnings(self) -> Sequence[str]:
-        """What the user must know."""
-
-    @property
-    def orders(self) -> Mapping[str, torch.Tensor]:
-        """Channel orders that are saved beside the model, by stored name."""
-
-    @property
-    def reconstruction(self) -> ReconstructionReport | None:
-        """What training the block gained."""
+class BlockPruner(Protocol):
+    """The pruning of one block."""
 
     @property
     def advances_plainly(self) -> bool:
         """Whether `advance` is one plain forward pass, so that its time says what one costs."""
 
-    def prune(self) -> None:
-        """Prune the block in place; move the dense states over it, where there are any."""
+    def prune(self) -> BlockResult:
+        """Prune the block in place, move the dense states over it, where there are any, and return what became of it."""
 
     def advance(self) -> None:
         """Move the calibration states over the pruned block."""
-
-    def changed(self) -> dict[str, torch.Tensor]:
-        """Return every tensor of the block that is no longer the source's, by stored name."""
 
 
 @dataclass
@@ -73,10 +46,10 @@ class Walk:
         ledger: Finished blocks; a block that it holds is replayed, not pruned again.
         calibration: States of the calibration windows, or None where nothing reads them.
         probe: States of a few tokens that end as the logits of the pruned model.
-        begin: What prunes a block, given its index and its module with dense weights.
+        make_pruner: What prunes a block, given its index and its module with dense weights.
         dense: States of the calibration windows in the dense model, where something compares with it.
         skipped: Blocks that go as a whole.
-        ready: Changes the weights of a finished block that is loaded again, as `begin`'s work did before it pruned.
+        prepare_block: Changes the weights of a finished block that is loaded again, as its pruner did before it pruned.
         forward_seconds: Time spent in plain forward passes over the calibration windows.
         blocks_forwarded: Blocks that `forward_seconds` covers.
     """
@@ -85,10 +58,10 @@ class Walk:
     ledger: Ledger
     calibration: Activations | None
     probe: Activations
-    begin: Callable[[int, nn.Module], Work]
+    make_pruner: Callable[[int, nn.Module], BlockPruner]
     dense: Activations | None = None
     skipped: Collection[int] = ()
-    ready: Callable[[int, nn.Module], None] = lambda _index, _block: None
+    prepare_block: Callable[[int, nn.Module], None] = lambda _index, _block: None
     forward_seconds: float = 0.0
     blocks_forwarded: int = 0
 
@@ -108,7 +81,7 @@ class Walk:
     def release(self) -> None:
         """Forget the states of the calibration text, which fill memory."""
         self.calibration = self.dense = None
-        self.begin = _ended
+        self.make_pruner = _ended
 
     def _replay(self, index: int, last: int) -> None:
         if self.dense is not None and index < last:
@@ -117,7 +90,7 @@ class Walk:
         if index in self.skipped:
             return
         with self.model.block(index, self.ledger.weights(index, self.model)) as block:
-            self.ready(index, block)
+            self.prepare_block(index, block)
             self.probe.advance(index, block)
             if self.calibration is not None and index < last:
                 self.calibration.advance(index, block)
@@ -126,36 +99,33 @@ class Walk:
         if self.dense is not None:
             with self.model.block(index) as block:
                 self.dense.advance(index, block)
-        self.ledger.save(index, {}, self.model, {}, {})
-        return self.ledger.record(index, (), 0.0, ())
+        self.ledger.save(index, BlockResult(), self.model)
+        return self.ledger.record(index, BlockResult(), 0.0)
 
     def _prune_block(self, index: int, last: int) -> BlockReport:
         started = time.perf_counter()
         with self.model.block(index) as block:
-            work = self.begin(index, block)
-            work.prune()
-            changed = work.changed()
-            self.ledger.save(index, changed, self.model, work.orders, work.dropped)
+            pruner = self.make_pruner(index, block)
+            result = pruner.prune()
+            self.ledger.save(index, result, self.model)
             self.probe.advance(index, block)
             if self.calibration is not None and index < last:
-                self._advance(work)
+                self._advance(pruner)
         devices.synchronize(self.model.device)
         seconds = time.perf_counter() - started
-        return self.ledger.record(
-            index, work.reports, seconds, work.warnings, work.reconstruction, work.units
-        )
+        return self.ledger.record(index, result, seconds)
 
-    def _advance(self, work: Work) -> None:
+    def _advance(self, pruner: BlockPruner) -> None:
         started = time.perf_counter()
-        work.advance()
+        pruner.advance()
         devices.synchronize(self.model.device)
-        if not work.advances_plainly:
+        if not pruner.advances_plainly:
             return
         self.forward_seconds += time.perf_counter() - started
         self.blocks_forwarded += 1
 
 
-def _ended(_index: int, _block: nn.Module) -> Work:
+def _ended(_index: int, _block: nn.Module) -> BlockPruner:
     raise AssertionError("the walk has ended")
 
 

@@ -15,7 +15,6 @@ from pruning_core.spec.patterns import NofM
 from pruning_core.spec.prune import PruneSpec
 from pruning_core.spec.recovery import RecoveryReport
 from pruning_core.spec.report import GateReport, Interval, Perplexity, Report, Score, SpeedReport
-from pruning_core.spec.unit_methods import GOA
 
 DIGITS = 4
 CHANCE = 0.05
@@ -265,7 +264,7 @@ def _extras(report: Report) -> list[str]:
         if isinstance(spec.allocation, Uniform)
         else f"with a ratio per block set by {spec.allocation.name}",
         "with every module fitted to the dense model's outputs (reconstruct)"
-        if isinstance(spec.method, GOA) and spec.method.reconstruct
+        if spec.fits_modules
         else "",
         _refined(spec.refinement),
         "with each block then trained on the dense block's output" if spec.reconstruction else "",

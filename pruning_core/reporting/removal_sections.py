@@ -17,7 +17,6 @@ from pruning_core.spec.report import (
     SpeedReport,
     UnitReport,
 )
-from pruning_core.spec.unit_methods import GOA
 
 DENSE_TARGET_NOTE = (
     "Errors are against the dense model's own outputs, so they include what earlier blocks changed."
@@ -225,9 +224,8 @@ def units_section(report: Report) -> Section:
 
 def _against_dense(report: Report) -> bool:
     """Return whether read-outs were fitted to, and compared with, the dense model's outputs."""
-    refit, method = report.spec.refit, report.spec.method
-    rebuilt = isinstance(method, GOA) and method.reconstruct
-    fitted = rebuilt or (refit is not None and refit.target == "dense")
+    refit = report.spec.refit
+    fitted = report.spec.fits_modules or (refit is not None and refit.target == "dense")
     return fitted and any(block.units for block in report.blocks)
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from pruning_core.spec.prune import PruneSpec
 from pruning_core.spec.report import Report, UnitReport
-from pruning_core.spec.unit_methods import Contextual, Diet, UnitKind
+from pruning_core.spec.unit_method import UnitKind, UnitMethod
 
 NAMES: dict[UnitKind, str] = {
     "hidden": "residual dimensions",
@@ -57,14 +57,13 @@ def retokenized(report: Report) -> bool:
 
 def own_masks(spec: PruneSpec) -> bool:
     """Return whether every block loses residual dimensions of its own."""
-    return isinstance(spec.method, Diet) and spec.method.granularity == "per_layer"
+    return isinstance(spec.method, UnitMethod) and spec.method.masks_by_block
 
 
 def single_rows(spec: PruneSpec) -> bool:
     """Return whether single rows and columns become zero, which no unit counts."""
     method = spec.method
-    rows = isinstance(method, Contextual) and "linear" in method.parts and method.decides_amount
-    return rows and zeroes(spec)
+    return isinstance(method, UnitMethod) and method.zeroes_single_rows and zeroes(spec)
 
 
 def cuts(report: Report) -> Iterator[Cut]:

@@ -15,6 +15,7 @@ from pruning_core.spec.element_methods import (
     SparseGPT,
     Wanda,
 )
+from pruning_core.spec.unit_method import UnitMethod
 from pruning_core.spec.unit_methods import (
     FLAP,
     GOA,
@@ -22,7 +23,6 @@ from pruning_core.spec.unit_methods import (
     Diet,
     LayerDrop,
     RandomUnits,
-    UnitMethod,
     WandaSp,
 )
 

@@ -22,7 +22,7 @@ from pruning_core.spec.methods import Method
 from pruning_core.spec.output import Output
 from pruning_core.spec.patterns import NofM, Pattern, PatternName, Units
 from pruning_core.spec.recovery import Recovery
-from pruning_core.spec.unit_methods import GOA, Contextual, Diet, UnitMethod
+from pruning_core.spec.unit_method import UnitMethod
 
 LARGEST_RATIO = 0.95
 """No allocation takes more from a block."""
@@ -132,7 +132,7 @@ class PruneSpec(Frozen):
             raise ValueError(
                 "refit needs a method that removes units; `polish` fits masked weights"
             )
-        self._check_idle()
+        self._check_budget()
         if not isinstance(self.allocation, Uniform):
             self._check_allocation()
         if self.true_sequential and not self.needs_calibration:
@@ -156,14 +156,8 @@ class PruneSpec(Frozen):
 
     @model_validator(mode="after")
     def _check_recovery(self) -> Self:
-        method, recovery = self.method, self.recovery
-        renumbers = (
-            isinstance(method, Contextual)
-            and "vocabulary" in method.unit_kinds
-            and self.units is not None
-            and self.units.mode == "remove"
-        )
-        if recovery is None or not renumbers:
+        recovery = self.recovery
+        if recovery is None or not self.renumbers_tokens:
             return self
         if recovery.distillation:
             raise ValueError(
@@ -179,15 +173,10 @@ class PruneSpec(Frozen):
 
     def _check_amount_of_units(self, method: UnitMethod) -> None:
         given = [self.sparsity is not None, self.budget is not None, method.decides_amount]
-        if sum(given) > 1 or not (any(given) or self._tokens_alone):
+        if sum(given) > 1 or (method.needs_amount and not any(given)):
             raise ValueError(
                 "give exactly one of `sparsity`, `budget` and the method's own threshold"
             )
-
-    @property
-    def _tokens_alone(self) -> bool:
-        """Whether nothing but tokens goes, of which a threshold decides."""
-        return isinstance(self.method, Contextual) and self.method.unit_kinds == ("vocabulary",)
 
     def _check_units(self, method: UnitMethod) -> None:
         for given, name in (
@@ -203,7 +192,8 @@ class PruneSpec(Frozen):
         if any(not isinstance(step, Refit) for step in self.refinement) or len(self.refinement) > 1:
             raise ValueError(f"{method.name} removes units: its one refinement is `refit`")
         self._check_refit(method)
-        self._check_mode(method)
+        assert self.units is not None
+        method.check(self.units, self.refit)
 
     def _check_refit(self, method: UnitMethod) -> None:
         refit = self.refit
@@ -213,34 +203,11 @@ class PruneSpec(Frozen):
             raise ValueError("refit has nothing to fit: no read-out loses any of its inputs")
         if refit.target == "same" and "hidden" in method.unit_kinds:
             raise ValueError("refit of residual dimensions needs the target `dense`")
-        zeroing = self.units is not None and self.units.mode == "zero"
-        if zeroing and isinstance(method, Contextual) and "linear" in method.parts:
-            raise ValueError("refit does not go with single rows and columns (`mode: zero`)")
 
-    def _check_mode(self, method: UnitMethod) -> None:
-        if not isinstance(self.pattern, Units) or self.pattern.mode == "zero":
-            return
-        if isinstance(method, Diet) and method.granularity == "per_layer":
-            raise ValueError("granularity per_layer needs the pattern's `mode: zero`")
-        if isinstance(method, GOA) and method.blocks == "inner":
-            raise ValueError(
-                "blocks inner needs the pattern's `mode: zero`: widths must be uniform"
-            )
-
-    def _check_idle(self) -> None:
-        """Refuse parts of a removal of units that would do nothing, or be ignored."""
-        method, zeroing = self.method, self.units is not None and self.units.mode == "zero"
-        if self.budget is not None and zeroing:
+    def _check_budget(self) -> None:
+        if self.budget is not None and self.units is not None and self.units.mode == "zero":
             raise ValueError(
                 "a budget is the size of a smaller model; with `mode: zero` give `sparsity`, the share of zeros"
-            )
-        if self.refit is None:
-            return
-        if isinstance(method, GOA) and method.reconstruct:
-            raise ValueError("goa's `reconstruct` fits what stays already: leave out the refit")
-        if isinstance(method, Diet) and method.granularity == "per_layer":
-            raise ValueError(
-                "refit does not go with granularity per_layer: every block reads other dimensions"
             )
 
     def _check_allocation(self) -> None:
@@ -278,6 +245,22 @@ class PruneSpec(Frozen):
     def units(self) -> Units | None:
         """How units are removed, if they are."""
         return self.pattern if isinstance(self.pattern, Units) else None
+
+    @property
+    def renumbers_tokens(self) -> bool:
+        """Whether the result's tokens have other ids than the dense model's."""
+        removes = self.units is not None and self.units.mode == "remove"
+        return removes and self.counts_tokens
+
+    @property
+    def fits_modules(self) -> bool:
+        """Whether the method itself fits every module to the dense model before it scores it."""
+        return isinstance(self.method, UnitMethod) and self.method.fits_modules is not None
+
+    @property
+    def counts_tokens(self) -> bool:
+        """Whether the calibration text decides which tokens go."""
+        return isinstance(self.method, UnitMethod) and "vocabulary" in self.method.unit_kinds
 
     @property
     def ratio(self) -> float:

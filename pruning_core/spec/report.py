@@ -11,7 +11,7 @@ from pruning_core.spec.base import Frozen
 from pruning_core.spec.output import GgufType, RoundedDtype
 from pruning_core.spec.prune import PruneSpec
 from pruning_core.spec.recovery import RecoveryReport
-from pruning_core.spec.unit_methods import UnitKind
+from pruning_core.spec.unit_method import UnitKind
 
 SCHEMA_VERSION = 2
 

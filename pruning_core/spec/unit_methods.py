@@ -1,71 +1,22 @@
-"""One class per method that removes whole units: its parameters with bounds, and what the catalogue says about it."""
+"""One class per method that removes whole units: its parameters with bounds, its facts, what the catalogue says about it."""
 
 from __future__ import annotations
 
-from abc import abstractmethod
-from typing import ClassVar, Literal, Self
+from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
-from pruning_core.spec.base import Frozen
-from pruning_core.spec.composition import Ridge
-from pruning_core.spec.patterns import PatternName
-
-UnitKind = Literal["hidden", "neurons", "kv_groups", "layers", "vocabulary"]
-"""What can be removed whole: residual dimensions, feed-forward neurons, key-value heads with their query heads, blocks, tokens."""
-InnerKind = Literal["kv_groups", "neurons"]
-Inner = tuple[InnerKind, ...]
-INNER: Inner = ("kv_groups", "neurons")
-"""Units within a block."""
-SPARED = (4, 2)
-"""First and last blocks that GOA's `blocks: inner` leaves alone: section 5 of arXiv 2407.19126; the others lose more."""
-
-
-class UnitMethod(Frozen):
-    """What the catalogue knows of a method that removes whole units."""
-
-    kind: ClassVar[Literal["units"]] = "units"
-    summary: ClassVar[str]
-    source: ClassVar[str]
-    name: str
-    needs_calibration: ClassVar[bool] = True
-    patterns: ClassVar[tuple[PatternName, ...]] = ("units",)
-    default_pattern: ClassVar[PatternName] = "units"
-    default_samples: ClassVar[int | None] = None
-    output: ClassVar[str] = "smaller, faster dense safetensors of the source's dtype"
-
-    @property
-    @abstractmethod
-    def unit_kinds(self) -> tuple[UnitKind, ...]:
-        """The units that it removes, at one common share."""
-
-    @property
-    def compares_heads(self) -> bool:
-        """Whether attention probabilities are needed."""
-        return False
-
-    @property
-    def keeps_means(self) -> bool:
-        """Whether the mean output of what goes moves into the read-out's bias, where there is one."""
-        return False
-
-    @property
-    def decides_amount(self) -> bool:
-        """Whether its own parameters say how much goes, in place of `sparsity` or a budget."""
-        return False
-
-
-class InnerMethod(UnitMethod):
-    """A method that removes key-value groups, neurons, or both."""
-
-    units: Inner = Field(default=INNER, min_length=1, max_length=2)
-    """`kv_groups`: key-value heads with their query heads; `neurons`: of the feed-forward. Both lose one share."""
-
-    @property
-    def unit_kinds(self) -> tuple[UnitKind, ...]:
-        """The units that it removes, at one common share."""
-        return tuple(kind for kind in INNER if kind in self.units)
-
+from pruning_core.errors import SizeUnreachable, UnitsUnsupported
+from pruning_core.spec.composition import Refit, Ridge
+from pruning_core.spec.patterns import Units
+from pruning_core.spec.unit_method import (
+    INNER,
+    UNIT_NAMES,
+    InnerMethod,
+    ModelShape,
+    UnitKind,
+    UnitMethod,
+)
 
 _OF_RESIDUALS = ("statistic", "bos", "layer_norm", "layer_reduce", "rescale")
 """What DIET's profiles of residual dimensions are made with."""
@@ -76,6 +27,7 @@ class Diet(UnitMethod):
 
     summary = "one mask over residual dimensions for the whole model, by majority vote over tasks"
     source = "a reconstruction after Hong, Kim: arXiv 2603.23985"
+    removable = ("hidden", *INNER)
     default_samples = 100
 
     name: Literal["diet"] = "diet"
@@ -95,9 +47,28 @@ class Diet(UnitMethod):
     """Rescale norms and embeddings so that removing equals zeroing; false slices plainly."""
 
     @property
+    def rescales(self) -> bool:
+        """Whether norms and embeddings make up for residual dimensions that go."""
+        return self.rescale
+
+    @property
     def unit_kinds(self) -> tuple[UnitKind, ...]:
         """The units that it removes, at one common share."""
         return INNER if self.granularity == "units" else ("hidden",)
+
+    @property
+    def masks_by_block(self) -> bool:
+        """Whether every block loses residual dimensions of its own."""
+        return self.granularity == "per_layer"
+
+    def check(self, pattern: Units, refit: Refit | None) -> None:
+        """Refuse masks by block where widths must be uniform, or are fitted."""
+        if self.masks_by_block and pattern.mode == "remove":
+            raise ValueError("granularity per_layer needs the pattern's `mode: zero`")
+        if self.masks_by_block and refit is not None:
+            raise ValueError(
+                "refit does not go with granularity per_layer: every block reads other dimensions"
+            )
 
     @model_validator(mode="after")
     def _fields_count(self) -> Self:
@@ -116,6 +87,10 @@ class Diet(UnitMethod):
                 "merge vote_strict needs the granularity residual: blocks must lose the same number"
             )
         return self
+
+
+SPARED = (4, 2)
+"""First and last blocks that GOA's `blocks: inner` leaves alone: section 5 of arXiv 2407.19126; the others lose more."""
 
 
 class GOA(InnerMethod):
@@ -150,6 +125,58 @@ class GOA(InnerMethod):
         """Whether attention probabilities are needed."""
         return self.heads_by != "moment" and "kv_groups" in self.units
 
+    @property
+    def fits_modules(self) -> Ridge | None:
+        """The ridge by which every module is fitted to the dense model before it is scored; None where none is."""
+        return self.ridge if self.reconstruct else None
+
+    def blocks_touched(self, blocks: int) -> range:
+        """Return the blocks that lose units within them, of so many."""
+        return range(SPARED[0], blocks - SPARED[1]) if self.blocks == "inner" else range(blocks)
+
+    def check(self, pattern: Units, refit: Refit | None) -> None:
+        """Refuse spared blocks where widths must be uniform, and a second fit."""
+        if self.blocks == "inner" and pattern.mode == "remove":
+            raise ValueError(
+                "blocks inner needs the pattern's `mode: zero`: widths must be uniform"
+            )
+        if self.reconstruct and refit is not None:
+            raise ValueError("goa's `reconstruct` fits what stays already: leave out the refit")
+
+    def check_model(self, shape: ModelShape) -> None:
+        """Refuse to follow routed experts, and sizes that the touched blocks, or heads whose twins stay, cannot come to."""
+        if self.reconstruct and shape.routes:
+            raise UnitsUnsupported(
+                "goa's reconstruction cannot follow routed experts: the two models send tokens to different ones.",
+                suggestions=("leave `reconstruct` off",),
+                pointer="/prune/method/reconstruct",
+            )
+        touched = len(self.blocks_touched(shape.blocks))
+        if touched < 1:
+            raise SizeUnreachable(
+                f"blocks inner spares the first {SPARED[0]} and the last {SPARED[1]} blocks: this model has {shape.blocks}.",
+                suggestions=("use blocks `all`",),
+                pointer="/prune/method/blocks",
+            )
+        for kind in INNER:
+            whole = shape.before[kind]
+            n_drop = round((whole - shape.after[kind]) * shape.blocks / touched)
+            if n_drop >= whole:
+                raise SizeUnreachable(
+                    f"blocks inner would have to take {n_drop} of {whole} {UNIT_NAMES[kind]} from the {touched} blocks "
+                    "that it touches; at least one stays.",
+                    suggestions=("ask for less", "use blocks `all`"),
+                    pointer="/prune/method/blocks",
+                )
+            protected = kind == "kv_groups" and self.heads_by == "similarity_protected"
+            if protected and n_drop > whole // 2:
+                raise UnitsUnsupported(
+                    f"heads_by similarity_protected can remove at most {whole // 2} of {whole} key-value groups, "
+                    f"{n_drop} are to go.",
+                    suggestions=("use heads_by `moment` or `similarity`",),
+                    pointer="/prune/method/heads_by",
+                )
+
     @model_validator(mode="after")
     def _threshold_of_heads(self) -> Self:
         if self.threshold is not None and (
@@ -174,6 +201,17 @@ class FLAP(InnerMethod):
         """Whether the mean output of what goes moves into the read-out's bias, where there is one."""
         return self.compensation == "bias"
 
+    def check_model(self, shape: ModelShape) -> None:
+        """Refuse to move means into biases that no read-out has."""
+        if self.keeps_means and not shape.with_bias & set(self.units):
+            raise UnitsUnsupported(
+                f"flap's compensation `bias` needs a read-out with a bias, and this {shape.model_type} model has none.",
+                suggestions=(
+                    "leave `compensation` off and use the refinement `refit`: it needs no bias",
+                ),
+                pointer="/prune/method/compensation",
+            )
+
 
 class WandaSp(InnerMethod):
     """Wanda for units: the size of a read-out's column times the root mean square of its input."""
@@ -189,6 +227,7 @@ class LayerDrop(UnitMethod):
 
     summary = "blocks that turn the hidden state least; fast models, fragile perplexity"
     source = "Men et al.: arXiv 2403.03853; contiguous: Gromov et al.: arXiv 2403.17887"
+    removable = ("layers",)
 
     name: Literal["layer_drop"] = "layer_drop"
     contiguous: bool = False
@@ -214,6 +253,7 @@ class RandomUnits(UnitMethod):
     summary = "units at random; the control"
     source = "none"
     needs_calibration = False
+    removable = (*INNER, "hidden", "layers")
 
     name: Literal["random_units"] = "random_units"
     units: tuple[Literal["hidden", "neurons", "kv_groups", "layers"], ...] = Field(
@@ -239,6 +279,7 @@ class Contextual(UnitMethod):
 
     summary = "what a domain's text never uses: heads, neurons, tokens; then fine-tune"
     source = "Valicenti, Vidal, Patnaik: arXiv 2312.12682; code tval2/contextual-pruning"
+    removable = (*INNER, "vocabulary")
 
     name: Literal["contextual"] = "contextual"
     parts: tuple[Literal["linear", "activation", "embedding"], ...] = Field(
@@ -266,6 +307,21 @@ class Contextual(UnitMethod):
     def decides_amount(self) -> bool:
         """Whether its own parameters say how much goes, in place of `sparsity` or a budget."""
         return self.absolute is not None or self.relative is not None
+
+    @property
+    def needs_amount(self) -> bool:
+        """Whether a job must say how much goes: of tokens alone a threshold of their own decides."""
+        return self.unit_kinds != ("vocabulary",)
+
+    @property
+    def zeroes_single_rows(self) -> bool:
+        """Whether single rows and columns become zero in `mode: zero`, which no unit counts."""
+        return "linear" in self.parts and self.decides_amount
+
+    def check(self, pattern: Units, refit: Refit | None) -> None:
+        """Refuse to fit what loses single rows and columns."""
+        if pattern.mode == "zero" and refit is not None and "linear" in self.parts:
+            raise ValueError("refit does not go with single rows and columns (`mode: zero`)")
 
     @model_validator(mode="after")
     def _one_threshold(self) -> Self:

@@ -11,7 +11,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from pruning_core.families.base import Axis
-from pruning_core.spec.unit_methods import UnitKind
+from pruning_core.spec.unit_method import UnitKind
 
 Shape = tuple[int, ...]
 _NAMES, _HEADS = 12, 24

@@ -14,7 +14,7 @@ from pruning_core.errors import ModelInvalid
 from pruning_core.families.base import EXPERT, Axis, Family
 from pruning_core.families.parameters import counted
 from pruning_core.families.settings import completed
-from pruning_core.spec.unit_methods import UnitKind
+from pruning_core.spec.unit_method import UnitKind
 from pruning_core.structure.further import Further, Head, further
 
 Role = Literal["embedding", "head", "norm", "final_norm", "reader"]

@@ -14,24 +14,16 @@ from pruning_core.families import family_of
 from pruning_core.spec.output import Output
 from pruning_core.spec.patterns import Units, removed_count
 from pruning_core.spec.prune import Budget, PruneSpec
-from pruning_core.spec.unit_methods import (
-    FLAP,
-    GOA,
+from pruning_core.spec.unit_method import (
     INNER,
-    SPARED,
+    UNIT_NAMES,
     InnerKind,
+    ModelShape,
     UnitKind,
     UnitMethod,
 )
 from pruning_core.structure.layout import Layout, Sizes
 
-NAMES: dict[UnitKind, str] = {
-    "hidden": "residual dimensions",
-    "neurons": "neurons per feed-forward",
-    "kv_groups": "key-value groups per block",
-    "layers": "blocks",
-    "vocabulary": "tokens",
-}
 _AS_STORED = Output(dtype="source")
 SLACK = 0.01
 """A target is out of reach where the nearest legal size misses it by more than this share beyond the last one."""
@@ -70,7 +62,9 @@ class Cutter:
         if fixed is not None and self.pattern.mode == "remove":
             return fixed
         if not self.legal(kind):
-            return f"there is no smaller number of {NAMES[kind]} that stock transformers accepts"
+            return (
+                f"there is no smaller number of {UNIT_NAMES[kind]} that stock transformers accepts"
+            )
         return None
 
     def rule(self, kind: UnitKind) -> str:
@@ -138,7 +132,7 @@ class Cutter:
         possible = tuple(kind for kind in kinds if reasons[kind] is None)
         if possible:
             return possible
-        why = "; ".join(f"{NAMES[kind]}: {reason}" for kind, reason in reasons.items())
+        why = "; ".join(f"{UNIT_NAMES[kind]}: {reason}" for kind, reason in reasons.items())
         raise UnitsUnsupported(
             f"{method} cannot remove anything from a {self.layout.model_type} model ({why}).",
             suggestions=(
@@ -152,7 +146,7 @@ class Cutter:
 def kept_alone(cutter: Cutter, kinds: Sequence[UnitKind]) -> tuple[str, ...]:
     """Return a sentence for every kind that was asked for and stays whole."""
     reasons = ((kind, cutter.refusal(kind)) for kind in kinds)
-    return tuple(f"All {NAMES[kind]} stay: {reason}." for kind, reason in reasons if reason)
+    return tuple(f"All {UNIT_NAMES[kind]} stay: {reason}." for kind, reason in reasons if reason)
 
 
 @dataclass(frozen=True)
@@ -253,7 +247,7 @@ class Target:
     def _refuse(self, kinds: Sequence[UnitKind], why: str, sizes: Sizes) -> NoReturn:
         whole = self.weigh(sizes)
         asked = f"{self.size:,} {'bytes' if self.in_bytes else 'parameters'}"
-        names = " and ".join(NAMES[kind] for kind in kinds)
+        names = " and ".join(UNIT_NAMES[kind] for kind in kinds)
         raise SizeUnreachable(
             f"Removing {names} makes no model of {asked} ({self.size / whole:.1%} of {whole:,}): {why}.",
             suggestions=(
@@ -275,68 +269,41 @@ def check_units(spec: PruneSpec, layout: Layout) -> None:
     assert isinstance(spec.method, UnitMethod)
     cutter = Cutter(layout, spec.units)
     kinds = cutter.require(spec.method.unit_kinds, spec.method.name)
-    _check_fits(spec, layout)
-    if isinstance(spec.method, FLAP) and spec.method.compensation == "bias":
-        _check_biases(layout, inner(kinds))
+    _check_refit(spec, layout)
     amount = spec.sparsity is not None or spec.budget is not None
     sizes = layout.sizes
     if amount and "vocabulary" not in kinds:
         sizes = Target.of(cutter, spec.sparsity, spec.budget).solve(kinds)
-    if isinstance(spec.method, GOA):
-        check_goa(spec.method, layout, sizes)
+    check_method(spec.method, layout, sizes)
 
 
-def _check_fits(spec: PruneSpec, layout: Layout) -> None:
+def _check_refit(spec: PruneSpec, layout: Layout) -> None:
     """Refuse to fit routed experts to the dense model."""
-    if not layout.family.experts:
-        return
-    if spec.refit is not None and spec.refit.target == "dense":
+    if layout.family.experts and spec.refit is not None and spec.refit.target == "dense":
         raise UnitsUnsupported(
             "refit with the target `dense` cannot follow routed experts: the two models send tokens to different ones.",
             suggestions=("use the target `same`",),
             pointer="/prune/refinement",
         )
-    if isinstance(spec.method, GOA) and spec.method.reconstruct:
-        raise UnitsUnsupported(
-            "goa's reconstruction cannot follow routed experts: the two models send tokens to different ones.",
-            suggestions=("leave `reconstruct` off",),
-            pointer="/prune/method/reconstruct",
-        )
 
 
-def check_goa(method: GOA, layout: Layout, sizes: Sizes) -> None:
-    """Refuse sizes that the blocks which GOA may touch, or heads whose twins stay, cannot come to.
+def check_method(method: UnitMethod, layout: Layout, sizes: Sizes) -> None:
+    """Refuse what the method cannot do to this model, or not to these sizes.
 
     Raises:
-        SizeUnreachable: blocks hold too few units.
-        UnitsUnsupported: more than half of the heads would go.
+        UnitsUnsupported, SizeUnreachable: what, and what can be had instead.
     """
-    blocks = layout.sizes.layers
-    touched = blocks - sum(SPARED) if method.blocks == "inner" else blocks
-    if touched < 1:
-        raise SizeUnreachable(
-            f"blocks inner spares the first {SPARED[0]} and the last {SPARED[1]} blocks: this model has {blocks}.",
-            suggestions=("use blocks `all`",),
-            pointer="/prune/method/blocks",
+    bare = uncompensated(layout, INNER)
+    method.check_model(
+        ModelShape(
+            model_type=layout.model_type,
+            blocks=layout.sizes.layers,
+            routes=bool(layout.family.experts),
+            with_bias=frozenset(kind for kind in INNER if kind not in bare),
+            before={kind: layout.sizes.of(kind) for kind in INNER},
+            after={kind: sizes.of(kind) for kind in INNER},
         )
-    for kind in INNER:
-        whole = layout.sizes.of(kind)
-        n_drop = round((whole - sizes.of(kind)) * blocks / touched)
-        if n_drop >= whole:
-            raise SizeUnreachable(
-                f"blocks inner would have to take {n_drop} of {whole} {NAMES[kind]} from the {touched} blocks "
-                "that it touches; at least one stays.",
-                suggestions=("ask for less", "use blocks `all`"),
-                pointer="/prune/method/blocks",
-            )
-        protected = kind == "kv_groups" and method.heads_by == "similarity_protected"
-        if protected and n_drop > whole // 2:
-            raise UnitsUnsupported(
-                f"heads_by similarity_protected can remove at most {whole // 2} of {whole} key-value groups, "
-                f"{n_drop} are to go.",
-                suggestions=("use heads_by `moment` or `similarity`",),
-                pointer="/prune/method/heads_by",
-            )
+    )
 
 
 def uncompensated(layout: Layout, kinds: Sequence[InnerKind]) -> tuple[InnerKind, ...]:
@@ -346,18 +313,6 @@ def uncompensated(layout: Layout, kinds: Sequence[InnerKind]) -> tuple[InnerKind
     names = set(map(layout.module_name, layout.tensors))
     biases = {kind: family.place(readouts[kind].replace("*", "0")).bias for kind in kinds}
     return tuple(kind for kind in kinds if f"{family.blocks}.0.{biases[kind]}" not in names)
-
-
-def _check_biases(layout: Layout, kinds: Sequence[InnerKind]) -> None:
-    """Refuse to move means into biases that no read-out has."""
-    if uncompensated(layout, kinds) == tuple(kinds):
-        raise UnitsUnsupported(
-            f"flap's compensation `bias` needs a read-out with a bias, and this {layout.model_type} model has none.",
-            suggestions=(
-                "leave `compensation` off and use the refinement `refit`: it needs no bias",
-            ),
-            pointer="/prune/method/compensation",
-        )
 
 
 def inner(kinds: Sequence[UnitKind]) -> tuple[InnerKind, ...]:

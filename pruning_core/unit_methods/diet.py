@@ -13,11 +13,87 @@ With `granularity: units` the same vote is taken over the channels of a read-out
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 
 import torch
 
+from pruning_core.decide.dense_model import DenseModel, Scores
+from pruning_core.errors import SizeUnreachable
+from pruning_core.model.candidates import Candidates
+from pruning_core.model.hidden_states import Activations, Batch
+from pruning_core.model.streamed import StreamedModel
+from pruning_core.plans.unit import UnitPlan
+from pruning_core.prune.walk import forward
 from pruning_core.spec.unit_methods import Diet
+from pruning_core.structure.layout import Sizes
+from pruning_core.system import device as devices
+
+NEEDS = ("column_mean_abs",)
+INPUT_NEEDS: tuple[str, ...] = ()
+
+
+def score(group: Candidates, params: Diet) -> torch.Tensor:
+    """Return one task's importance of every unit, [size], for the granularity `units`."""
+    return group.mean_sizes()
+
+
+def decide(dense: DenseModel, params: Diet) -> UnitPlan:
+    """Return the plan: one mask over residual dimensions, one per block, or units of every block."""
+    if params.granularity == "units":
+        return _of_units(dense, params)
+    sizes = dense.target.solve(("hidden",))
+    n_drop = dense.layout.sizes.hidden - sizes.hidden
+    by_task = profiles(
+        dense.model,
+        dense.windows.by_task,
+        params,
+        dense.facts.config.get("bos_token_id"),
+        devices.batch_tokens(dense.model.device),
+        dense.progress(),
+        dense.tracker.alive,
+    ).values()
+    if params.granularity == "per_layer":
+        masks = tuple(
+            merged([importance(rows[[index]], params) for rows in by_task], n_drop, params)
+            for index in range(dense.layout.sizes.layers)
+        )
+        return replace(dense.plan, sizes=sizes, hidden_by_block=masks)
+    hidden = merged([importance(rows, params) for rows in by_task], n_drop, params)
+    return replace(dense.plan, sizes=_sizes_of(dense, sizes, len(hidden)), hidden=hidden)
+
+
+def _sizes_of(dense: DenseModel, sizes: Sizes, dropped: int) -> Sizes:
+    """Return the sizes of what goes: a strict majority removes what it agrees on, however much that is."""
+    left = dense.layout.sizes.hidden - dropped
+    if left == sizes.hidden:
+        return sizes
+    if left not in dense.cutter.legal("hidden"):
+        raise SizeUnreachable(
+            f"A strict majority of the tasks names {dropped} of {dense.layout.sizes.hidden} residual dimensions; "
+            f"stock transformers loads no model of the remaining {left}.",
+            suggestions=(
+                "use merge `vote`, which reaches the share asked for",
+                "use `mode: zero`",
+            ),
+        )
+    return replace(sizes, hidden=left)
+
+
+def _of_units(dense: DenseModel, params: Diet) -> UnitPlan:
+    """Vote over neurons and key-value groups, in every block, with each task's own text."""
+    sizes = dense.target.solve(dense.kinds)
+    tasks = dense.windows.by_task.values()
+    done = dense.progress(len(tasks))
+    votes: list[Scores] = [
+        dense.scores(states=dense.states(groups), block_done=done) for groups in tasks
+    ]
+    chosen = {
+        key: merged([task[key] for task in votes], n_drop, params)
+        for key in votes[0]
+        if (n_drop := dense.n_drop(key[1], sizes))
+    }
+    return replace(dense.plan, sizes=sizes, inner=chosen)
 
 
 def importance(profile: torch.Tensor, params: Diet) -> torch.Tensor:
@@ -51,3 +127,64 @@ def merged(importances: Sequence[torch.Tensor], n_drop: int, params: Diet) -> to
     by_rank = ranks.double().mean(dim=0).argsort(stable=True)
     by_votes = votes[by_rank].argsort(stable=True, descending=True)
     return by_rank[by_votes][:n_drop].sort().values
+
+
+def profiles(
+    model: StreamedModel,
+    tasks: Mapping[str, Sequence[torch.Tensor]],
+    params: Diet,
+    begin: int | None,
+    batch_tokens: int,
+    block_done: Callable[[int], None],
+    alive: Callable[[], None],
+) -> dict[str, torch.Tensor]:
+    """Return each task's mean size of every residual dimension, float32 [blocks + 1, d], in one forward pass.
+
+    Args:
+        model: The dense model.
+        tasks: int64 [samples, seq] tensors of every task.
+        params: The statistic, and whether the first token counts.
+        begin: The configuration's first token, which may not count.
+        batch_tokens: Tokens per forward pass.
+        block_done: Called with each block's index.
+        alive: Called after every batch.
+    """
+    batches: list[Batch] = []
+    owners: list[str] = []
+    for task, groups in tasks.items():
+        for group in groups:
+            for part in torch.split(group, max(1, batch_tokens // group.shape[1])):
+                batches.append(Batch(part))
+                owners.append(task)
+    states = Activations(model, batches, alive=alive)
+    sums: dict[str, list[torch.Tensor]] = {task: [] for task in tasks}
+    counts = {task: sum(len(group) for group in groups) for task, groups in tasks.items()}
+
+    def note() -> None:
+        row = {task: torch.zeros(states.hidden[0].shape[-1]) for task in tasks}
+        for batch, owner, hidden in zip(states.batches, owners, states.hidden, strict=True):
+            row[owner] += (
+                _sample_means(hidden.float(), batch.tokens, params, begin).sum(dim=0).cpu()
+            )
+        for task, total in row.items():
+            sums[task].append(total / counts[task])
+
+    def done(index: int) -> None:
+        note()
+        block_done(index)
+
+    note()
+    forward(model, states, done)
+    return {task: torch.stack(rows) for task, rows in sums.items()}
+
+
+def _sample_means(
+    hidden: torch.Tensor, tokens: torch.Tensor, params: Diet, begin: int | None
+) -> torch.Tensor:
+    """Return each sample's mean over its tokens, [samples, d]."""
+    counted = torch.ones(tokens.shape, device=hidden.device)
+    if params.bos == "drop" and begin is not None and tokens.shape[1] > 1:
+        counted[:, 0] = (tokens[:, 0] != begin).to(counted)
+    sizes = hidden.abs() if params.statistic == "mean_abs" else hidden.square()
+    means = torch.einsum("ns,nsd->nd", counted, sizes) / counted.sum(dim=1, keepdim=True)
+    return means if params.statistic == "mean_abs" else means.sqrt()

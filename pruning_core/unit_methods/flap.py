@@ -16,14 +16,43 @@ has a bias, and by the refinement `refit`, which has it as its centred part.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import torch
 
+from pruning_core.decide.dense_model import DenseModel, Scores
 from pruning_core.model.candidates import Candidates
-from pruning_core.spec.unit_methods import FLAP, InnerKind
+from pruning_core.plans.unit import UnitPlan
+from pruning_core.spec.unit_method import InnerKind
+from pruning_core.spec.unit_methods import FLAP
+from pruning_core.structure.layout import Sizes
+from pruning_core.structure.sizes import Target
 
 NEEDS = ("column_mean", "column_variance")
 INPUT_NEEDS: tuple[str, ...] = ()
+
+
+def decide(dense: DenseModel, params: FLAP) -> UnitPlan:
+    """Return the plan without the units that fluctuate least on the dense model."""
+    scores, target = dense.scores(), dense.target
+    both = len(dense.kinds) > 1
+    sizes = _split(dense, scores, target) if both else target.solve(dense.kinds)
+    return replace(dense.plan, sizes=sizes, inner=dense.lowest(scores, sizes))
+
+
+def _split(dense: DenseModel, scores: Scores, target: Target) -> Sizes:
+    """Return the sizes at which groups and neurons are cut by one threshold."""
+    whole = dense.layout.sizes
+    curves: dict[InnerKind, list[torch.Tensor]] = {
+        kind: [of_group for (_, name), of_group in scores.items() if name.startswith(kind)]
+        for kind in ("kv_groups", "neurons")
+    }
+    weights: dict[InnerKind, int] = {
+        kind: target.weigh(whole) - target.weigh(replace(whole, **{kind: whole.of(kind) - 1}))
+        for kind in curves
+    }
+    gone = groups_to_drop(curves, weights, target.weigh(whole) - target.size)
+    return target.with_groups(dense.nearest("kv_groups", gone, whole).kv_groups, whole)
 
 
 def score(group: Candidates, params: FLAP) -> torch.Tensor:

@@ -22,13 +22,33 @@ as the column's norm, which is what its derivation needs.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 
+from pruning_core.decide.dense_model import DenseModel, taken_per_block
+from pruning_core.decide.unit import by_size
 from pruning_core.model.candidates import Candidates
+from pruning_core.plans.unit import UnitPlan
 from pruning_core.spec.unit_methods import GOA
+from pruning_core.structure.sizes import check_method
 
 NEEDS = ("column_mean_square",)
 INPUT_NEEDS = ("column_mean", "gram")
+
+
+def decide(dense: DenseModel, params: GOA) -> UnitPlan:
+    """Return the plan: with a threshold, as many heads as it takes from a block of the dense model on the mean."""
+    threshold = params.threshold
+    if threshold is None:
+        return by_size(dense, params)
+    attention_alone = replace(dense.score, needs=frozenset(), input_needs=frozenset())
+    scores = dense.scores(score=attention_alone)
+    taken = taken_per_block(scores, "kv_groups", lambda divergence: divergence < threshold)
+    plan = replace(dense.plan, sizes=dense.nearest("kv_groups", taken, dense.layout.sizes))
+    dense.refuse_nothing(plan)
+    check_method(params, dense.layout, plan.sizes)
+    return plan
 
 
 def score(group: Candidates, params: GOA) -> torch.Tensor:
@@ -81,7 +101,7 @@ def protected(divergence: torch.Tensor, moments: torch.Tensor, n_drop: int) -> t
     Args:
         divergence: [size, size], symmetric.
         moments: [size].
-        n_drop: At most half of the units; more is refused before any work (`structure.sizes.check_goa`).
+        n_drop: At most half of the units; more is refused before any work (`GOA.check_model`).
     """
     size = len(divergence)
     assert n_drop <= size // 2

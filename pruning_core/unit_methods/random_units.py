@@ -5,13 +5,33 @@ score = uniform random numbers;   the lowest go
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 
+from pruning_core.decide.dense_model import DenseModel
 from pruning_core.model.candidates import Candidates
+from pruning_core.plans.unit import UnitPlan
 from pruning_core.spec.unit_methods import RandomUnits
 
 NEEDS: tuple[str, ...] = ()
 INPUT_NEEDS: tuple[str, ...] = ()
+
+
+def decide(dense: DenseModel, params: RandomUnits) -> UnitPlan:
+    """Return the plan without random residual dimensions or blocks; units within blocks are left to `score`."""
+    sizes = dense.target.solve(dense.kinds)
+    plan, whole = replace(dense.plan, sizes=sizes), dense.layout.sizes
+    if "hidden" in dense.kinds:
+        return replace(plan, hidden=_some(whole.hidden, whole.hidden - sizes.hidden, params))
+    if "layers" in dense.kinds:
+        gone = _some(whole.layers, whole.layers - sizes.layers, params)
+        return replace(plan, layers=tuple(gone.tolist()))
+    return plan
+
+
+def _some(size: int, n_drop: int, params: RandomUnits) -> torch.Tensor:
+    return shuffled(size, params, 0).argsort()[:n_drop].sort().values
 
 
 def score(group: Candidates, params: RandomUnits) -> torch.Tensor:

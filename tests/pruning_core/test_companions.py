@@ -12,10 +12,10 @@ import transformers
 from transformers import AutoTokenizer
 
 from pruning_core.checkpoints.companions import VOCABULARIES, companions, is_companion, offered
-from pruning_core.decide.contextual import write_companions
 from pruning_core.pipeline.phases import prune
 from pruning_core.spec.prune import PruneSpec
 from pruning_core.tokenizers import shrink
+from pruning_core.tokenizers.companions import write_companions
 from tests import tiny
 
 SPEC = PruneSpec.model_validate(

@@ -14,13 +14,15 @@ from safetensors.torch import load_file, save_file
 
 from pruning_core.checkpoints.facts import inspect
 from pruning_core.datasets.data_used import Sources
-from pruning_core.decide.unit import UnitDecision
+from pruning_core.decide.dense_model import DenseModel
+from pruning_core.decide.unit import decide
 from pruning_core.errors import ModelInvalid, SizeUnreachable
+from pruning_core.export import zero_outside
 from pruning_core.export.cut import Cut, residual_factors
 from pruning_core.model.streamed import StreamedModel
 from pruning_core.model.tensors import new_zeros
 from pruning_core.pipeline import run as runs
-from pruning_core.pipeline import unit_walk
+from pruning_core.pipeline.unit_walk import dense_model
 from pruning_core.plans.unit import UnitPlan
 from pruning_core.spec.patterns import Units
 from pruning_core.spec.prune import PruneSpec
@@ -68,7 +70,7 @@ def test_a_head_counts_as_tied_where_the_loaded_model_ties_it(
 ) -> None:
     model = opened(both(alike))
     assert model.config.tie_word_embeddings
-    assert unit_walk._tied(model) == alike
+    assert zero_outside.tied(model) == alike
 
 
 @pytest.mark.parametrize("tied", [True, False])
@@ -95,7 +97,7 @@ def test_plain_slicing_scales_a_parameter_of_two_names_once(both: Callable[[bool
     model = opened(folder)
     plan = narrower(layout_of(inspect(folder)), rescale=False)
     before = model.model.get_input_embeddings().weight.clone()
-    unit_walk._unscale_outside(model, plan)
+    zero_outside._unscale_outside(model, plan)
     factor = residual_factors(plan, torch.float32, tied=True)["embedding"]
     torch.testing.assert_close(model.model.get_output_embeddings().weight, before / factor)
 
@@ -114,18 +116,16 @@ def test_zeros_are_counted_in_the_checkpoint_s_own_files(tmp_path: Path) -> None
 # Decisions
 
 
-def decision(
-    source: Path, out: Path, method: Any, text: torch.Tensor, **others: Any
-) -> UnitDecision:
+def decision(source: Path, out: Path, method: Any, text: torch.Tensor, **others: Any) -> DenseModel:
     spec = PruneSpec.model_validate({"method": method, "evaluation": {"tasks": []}} | others)
     tracker, origin = Tracker(Watcher()), Origin(model="m")
     run = runs.prepare(source, spec, out, text, tracker, Sources(), None, origin)
-    return UnitDecision(StreamedModel(source, run.facts, CPU), run)
+    return dense_model(run, StreamedModel(source, run.facts, CPU))
 
 
 def made(*args: Any, **others: Any) -> UnitPlan:
     with torch.no_grad():
-        return decision(*args, **others).make("fingerprint", begun=False)
+        return decide(decision(*args, **others), "fingerprint", begun=False)
 
 
 def narrow_text() -> torch.Tensor:

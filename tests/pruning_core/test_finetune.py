@@ -24,8 +24,9 @@ from pruning_core.errors import (
     ResumeMismatch,
 )
 from pruning_core.evaluate import verify
-from pruning_core.pipeline import phases
+from pruning_core.pipeline import saving
 from pruning_core.pipeline.run import Run, prepare
+from pruning_core.pipeline.space import check_space
 from pruning_core.recover import held_out, process
 from pruning_core.recover.held_out import split
 from pruning_core.recover.loop import Training, divergence
@@ -768,7 +769,7 @@ def test_what_was_trained_outlives_the_checkpoint_made_of_it(
     (trained / "sub" / "weights").write_bytes(b"new")
     run.checkpoint.mkdir()
     (run.checkpoint / "weights").write_bytes(b"of an earlier run")
-    phases._publish(run, trained)
+    saving.publish(run, trained)
     assert [path.name for path in run.checkpoint.iterdir()] == ["sub"]
     assert (run.checkpoint / "sub" / "weights").samefile(trained / "sub" / "weights")
 
@@ -776,7 +777,7 @@ def test_what_was_trained_outlives_the_checkpoint_made_of_it(
         raise PermissionError
 
     monkeypatch.setattr(os, "link", fail)
-    phases._publish(run, trained)
+    saving.publish(run, trained)
     assert (run.checkpoint / "sub" / "weights").read_bytes() == b"new"
     assert (trained / "sub" / "weights").read_bytes() == b"new"
 
@@ -791,15 +792,15 @@ def test_room_for_training_is_asked_for_before_any_work(
     needed = int(2.1 * run.facts.bytes) + training
     monkeypatch.setattr(shutil, "disk_usage", lambda _path: usage._replace(free=needed - 1))
     with pytest.raises(DiskFull, match=f"{needed} bytes"):
-        phases._check_space(run)
+        check_space(run)
     work = run.work / "recovery"
     work.mkdir(parents=True)
     (work / process.STATE).write_bytes(b"1")
-    phases._check_space(run)
+    check_space(run)
     (work / process.STATE).unlink()
     (work / process.REPORT).write_text("{}")
     monkeypatch.setattr(shutil, "disk_usage", lambda _path: usage._replace(free=needed - training))
-    phases._check_space(run)
+    check_space(run)
 
 
 RENUMBERING: dict[str, Any] = {

@@ -13,7 +13,7 @@ from pruning_core.checkpoints.facts import inspect
 from pruning_core.checkpoints.headers import TensorFacts
 from pruning_core.errors import ModelInvalid
 from pruning_core.families import FAMILIES, family_of
-from pruning_core.spec.unit_methods import UnitKind
+from pruning_core.spec.unit_method import UnitKind
 from pruning_core.structure.layout import Layout, Sizes, Span, TensorLayout
 from tests import tiny
 

@@ -19,7 +19,7 @@ from pruning_core.spec.element_methods import ElementMethod, Magnitude, Wanda
 from pruning_core.spec.methods import METHODS, method_name
 from pruning_core.spec.patterns import MatrixWide, Row
 from pruning_core.spec.prune import PruneSpec
-from pruning_core.spec.unit_methods import UnitKind, UnitMethod
+from pruning_core.spec.unit_method import UnitKind, UnitMethod
 from tests import tiny
 
 ELEMENTS: list[type[ElementMethod]] = [m for m in METHODS if issubclass(m, ElementMethod)]

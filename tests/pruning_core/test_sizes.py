@@ -18,9 +18,9 @@ from pruning_core.errors import ModelInvalid, PruningError, SizeUnreachable, Uni
 from pruning_core.families import FAMILIES, family_of
 from pruning_core.spec.patterns import Units
 from pruning_core.spec.prune import Budget, PruneSpec
-from pruning_core.spec.unit_methods import UnitKind
+from pruning_core.spec.unit_method import UNIT_NAMES, UnitKind
 from pruning_core.structure.layout import Layout, Sizes
-from pruning_core.structure.sizes import NAMES, Cutter, Target, check_units, layout_of
+from pruning_core.structure.sizes import Cutter, Target, check_units, layout_of
 from tests import tiny
 
 MODEL_TYPES = sorted(name for family in FAMILIES for name in family.model_types)
@@ -125,7 +125,7 @@ def test_what_cannot_go_says_why_and_zeros_can_always_be_written(
         assert cutter(layout).refusal(kind) == reason
         assert not cutter(layout).legal(kind)
         assert cutter(layout, mode="zero").refusal(kind) is None
-    for kind in NAMES:
+    for kind in UNIT_NAMES:
         assert len(cutter(layout, mode="zero").legal(kind)) == layout.sizes.of(kind) - 1
         assert cutter(layout).rule(kind) != cutter(layout, mode="zero").rule(kind)
 

@@ -15,14 +15,15 @@ from transformers import PreTrainedTokenizerFast
 from pruning_core.checkpoints.facts import inspect
 from pruning_core.datasets.data_used import Sources
 from pruning_core.decide.token_counts import HELD, counted, coverage, template_ids
-from pruning_core.decide.unit import UnitDecision
+from pruning_core.decide.unit import decide
 from pruning_core.errors import ModelInvalid
 from pruning_core.evaluate.compare import EvaluationSet
 from pruning_core.model.streamed import StreamedModel
-from pruning_core.pipeline import results
 from pruning_core.pipeline import run as runs
 from pruning_core.pipeline.phases import prune
 from pruning_core.pipeline.run import Run, fingerprint_of
+from pruning_core.pipeline.unit_walk import dense_model
+from pruning_core.pipeline.warnings import uncovered_text
 from pruning_core.plans.unit import UnitPlan
 from pruning_core.spec.calibration import Calibration
 from pruning_core.spec.prune import PruneSpec
@@ -106,8 +107,8 @@ def planned(
     origin = Origin(model="m")
     run = runs.prepare(folder, spec, out, None, Tracker(watcher), Sources(tasks), None, origin)
     with torch.no_grad():
-        decision = UnitDecision(StreamedModel(folder, run.facts, torch.device("cpu")), run)
-        return run, decision.make("fingerprint", begun=False), watcher.seen
+        dense = dense_model(run, StreamedModel(folder, run.facts, torch.device("cpu")))
+        return run, decide(dense, "fingerprint", begun=False), watcher.seen
 
 
 def kept_words(plan: UnitPlan) -> set[str]:
@@ -163,7 +164,7 @@ def test_low_coverage_is_warned_of(
     tasks = task(tmp_path / "tasks", [f" {WORDS[0]}" * 20], [f" {WORDS[0]}" * 40])
     run, _, _ = planned(model(), tasks, tmp_path / "out")
     found = VocabularyCoverage(task="words", tokens=1000, kept=kept, tokens_after=None)
-    assert len([*results._uncovered(run, [found])]) == warned
+    assert len([*uncovered_text(run, [found])]) == warned
 
 
 def test_other_text_is_another_run(model: Callable[..., Path], tmp_path: Path) -> None:

@@ -20,7 +20,6 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
 from pruning_core.checkpoints.facts import inspect
-from pruning_core.decide.observe import influences, last_states, profiles
 from pruning_core.model.attention_divergence import divergences, head_divergence, of_groups
 from pruning_core.model.candidates import Candidates
 from pruning_core.model.hidden_states import Activations
@@ -30,20 +29,14 @@ from pruning_core.numerics.statistics import STATISTICS, Collector, Stats
 from pruning_core.plans.registry import unit_score
 from pruning_core.prune.units import digest_of
 from pruning_core.spec.prune import PruneSpec
-from pruning_core.spec.unit_methods import (
-    FLAP,
-    GOA,
-    Contextual,
-    Diet,
-    InnerKind,
-    RandomUnits,
-    UnitMethod,
-    WandaSp,
-)
+from pruning_core.spec.unit_method import InnerKind, UnitMethod
+from pruning_core.spec.unit_methods import FLAP, GOA, Contextual, Diet, RandomUnits, WandaSp
 from pruning_core.structure.layout import Sizes
 from pruning_core.structure.sizes import layout_of
 from pruning_core.system import device as devices
 from pruning_core.unit_methods import contextual, diet, flap, goa, layer_drop, random_units
+from pruning_core.unit_methods.diet import profiles
+from pruning_core.unit_methods.layer_drop import influences, last_states
 from tests import tiny
 from tests.pruning_core.test_methods import counting, loss_after, train
 from tests.pruning_core.test_units import (

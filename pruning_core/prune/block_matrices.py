@@ -17,6 +17,7 @@ from pruning_core.model.recorder import record
 from pruning_core.model.streamed import StreamedModel
 from pruning_core.numerics.statistics import Stats
 from pruning_core.plans.element import Plan
+from pruning_core.prune.block_result import BlockResult
 from pruning_core.prune.matrix import Ordering, prune_matrix
 from pruning_core.spec.report import MatrixReport
 
@@ -28,8 +29,8 @@ FEW_TOKENS = (
 
 
 @dataclass
-class BlockPruner:
-    """The pruning of one block.
+class BlockMatrices:
+    """The matrices of one block, while they are pruned.
 
     Attributes:
         model: The model that the block belongs to.
@@ -56,8 +57,8 @@ class BlockPruner:
         self.groups = input_groups(self.module, self.model.family, self.model.config)
         self.matrices = {matrix.name: matrix for group in self.groups for matrix in group.matrices}
 
-    def prune(self) -> None:
-        """Prune every matrix, stage by stage where the plan says so."""
+    def prune(self) -> BlockResult:
+        """Prune every matrix, stage by stage where the plan says so, and return what became of them."""
         for groups in self._stages():
             found = self._statistics(groups)
             for group in groups:
@@ -66,14 +67,16 @@ class BlockPruner:
                     self._prune(matrix, stats)
                     if self.calibration is not None:
                         self.calibration.alive()
+        return BlockResult(
+            changed={**self.weights(), **self._moved},
+            matrices=self.reports,
+            orders=self.orders,
+            warnings=self.warnings,
+        )
 
     def weights(self) -> dict[str, nn.Parameter]:
         """Return the parameters that hold pruned matrices, by stored name; several matrices may share one."""
         return dict(self._parameter(self._place(one).weight) for one in self.matrices.values())
-
-    def changed(self) -> dict[str, torch.Tensor]:
-        """Return every tensor of the block that is no longer the source's, by stored name."""
-        return {**self.weights(), **self._moved}
 
     def _stages(self) -> list[list[InputGroup]]:
         if not self.plan.stages:

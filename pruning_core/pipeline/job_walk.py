@@ -1,0 +1,61 @@
+"""`JobWalk`: the pass over all blocks of one job, with what was decided before it and what saving its result needs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+
+from pruning_core.export.checkpoint import Changes
+from pruning_core.pipeline.run import Run
+from pruning_core.plans.unit import UnitPlan
+from pruning_core.prune.walk import Walk
+from pruning_core.spec.report import SearchReport
+
+
+@dataclass(frozen=True)
+class Decided:
+    """What was decided before the first block.
+
+    Attributes:
+        search: What a search of coefficients found.
+        ratios: Share of the weights that goes, by block.
+        units: Which units go.
+    """
+
+    search: SearchReport | None = None
+    ratios: tuple[float, ...] | None = None
+    units: UnitPlan | None = None
+
+
+class JobWalk(Protocol):
+    """The pass over all blocks of one job."""
+
+    @property
+    def walk(self) -> Walk:
+        """The pass."""
+
+    @property
+    def decided(self) -> Decided:
+        """What was decided before it."""
+
+    @property
+    def probe(self) -> torch.Tensor:
+        """Tokens whose logits vouch for the result, int64 [1, seq], as the dense model numbers them."""
+
+    @property
+    def cuts(self) -> bool:
+        """Whether tensors of the result are smaller."""
+
+    @property
+    def rescales(self) -> bool:
+        """Whether the result is a little off by design."""
+
+    def changes(self, run: Run) -> Changes:
+        """Return what the checkpoint has other than the source, beside the tensors of the blocks."""
+
+    def renumbered(
+        self, tokens: torch.Tensor, logits: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return tokens [1, seq] and logits [1, seq, vocabulary] as the result numbers its tokens."""
