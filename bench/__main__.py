@@ -25,7 +25,8 @@ from pruning_core.checkpoints.facts import inspect
 from pruning_core.datasets.data_used import Sources
 from pruning_core.spec.calibration import Calibration
 from pruning_core.system import device as devices
-from pruning_core.text.windows import Texts
+from pruning_core.text.calibration_text import calibration_windows
+from pruning_core.text.task_reader import TaskReader
 
 TEXT = {"tasks": [{"name": "python_docs", "samples": 32}], "seq_len": 512}
 SPECS: dict[str, dict[str, Any]] = {
@@ -79,9 +80,9 @@ def main() -> None:
     chosen = parser.parse_args()
     console, folder = Console(), smollm2()
     facts = inspect(folder)
-    (windows,) = (
-        Texts(folder, facts, Sources()).calibration(Calibration.model_validate(TEXT))[0].groups
-    )
+    (windows,) = calibration_windows(
+        TaskReader(folder, facts, Sources()), Calibration.model_validate(TEXT)
+    )[0].groups
     with tempfile.TemporaryDirectory() as temporary:
         tokens = Path(temporary) / "tokens.npy"
         np.save(tokens, windows.numpy())

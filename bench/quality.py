@@ -29,7 +29,9 @@ from pruning_core.spec.calibration import Calibration
 from pruning_core.spec.evaluation import Evaluation
 from pruning_core.spec.prune import PruneSpec
 from pruning_core.system import device as devices
-from pruning_core.text.windows import Texts
+from pruning_core.text.calibration_text import calibration_windows
+from pruning_core.text.evaluation_text import evaluation_windows
+from pruning_core.text.task_reader import TaskReader
 
 RESULTS = Path("docs/benchmarks.json")
 METHODS: dict[str, dict[str, Any]] = {
@@ -142,14 +144,14 @@ def main() -> None:
         write()
         return
     folder = smollm2()
-    texts = Texts(folder, inspect(folder), Sources(settings.tasks_dir()))
+    reader = TaskReader(folder, inspect(folder), Sources(settings.tasks_dir()))
     if chosen.tokens:
         tokens = torch.from_numpy(np.load(chosen.tokens)["tokens"]).long()[: chosen.windows]
     else:
         asked = {"tasks": [{"name": "wikitext2", "samples": chosen.windows}], "seq_len": 512}
-        tokens = texts.calibration(Calibration.model_validate(asked))[0].groups[0]
+        tokens = calibration_windows(reader, Calibration.model_validate(asked))[0].groups[0]
     asked_text = Evaluation(windows=chosen.evaluation, seq_len=2048)
-    (text,) = texts.windows("wikitext2", asked_text).groups
+    (text,) = evaluation_windows(reader, "wikitext2", asked_text).groups
     run(Bench(folder, tokens, text), chosen.table, chosen.only, chosen.skip)
 
 

@@ -33,7 +33,8 @@ from pruning_core.spec.calibration import Calibration
 from pruning_core.spec.patterns import removed_count
 from pruning_core.spec.prune import PruneSpec
 from pruning_core.system import device as devices
-from pruning_core.text.windows import Texts
+from pruning_core.text.calibration_text import calibration_windows
+from pruning_core.text.task_reader import TaskReader
 
 RESULTS = Path("docs/search.json")
 SEARCH_WINDOWS = 8
@@ -46,10 +47,10 @@ class Bench:
 
     def __init__(self, folder: Path, windows: int, ratio: float) -> None:
         self.model = StreamedModel(folder, inspect(folder), devices.pick())
-        texts = Texts(folder, inspect(folder), Sources(settings.tasks_dir()))
+        reader = TaskReader(folder, inspect(folder), Sources(settings.tasks_dir()))
         asked = {"tasks": [{"name": "wikitext2", "samples": windows}], "seq_len": 512}
         calibration = Calibration.model_validate(asked)
-        self.windows, self.text = texts.calibration(calibration, held_out=SEARCH_WINDOWS)
+        self.windows, self.text = calibration_windows(reader, calibration, held_out=SEARCH_WINDOWS)
         self.ratio = ratio
 
     def spec(self, name: str) -> PruneSpec:

@@ -48,7 +48,9 @@ from pruning_core.spec.unit_methods import Diet
 from pruning_core.structure.sizes import Cutter, Target, layout_of
 from pruning_core.system import device as devices
 from pruning_core.system.progress import Silent, Tracker
-from pruning_core.text.windows import Texts
+from pruning_core.text.calibration_text import calibration_windows
+from pruning_core.text.evaluation_text import evaluation_questions, evaluation_windows
+from pruning_core.text.task_reader import TaskReader
 from pruning_core.unit_methods import diet
 from pruning_core.unit_methods.diet import profiles
 
@@ -144,11 +146,14 @@ class Bench:
         self.facts = inspect(self.folder)
         self.samples = samples
         sources = Sources(settings.tasks_dir())
-        self.texts = Texts(self.folder, self.facts, sources)
+        self.reader = TaskReader(self.folder, self.facts, sources)
         text = Evaluation(windows=windows, seq_len=TEXT_TOKENS)
         self.by = EvaluationSet(
-            {TEXT: self.texts.windows(TEXT, text)},
-            {task: self.texts.questions(task, Evaluation(items=items)) for task in TASKS},
+            {TEXT: evaluation_windows(self.reader, TEXT, text)},
+            {
+                task: evaluation_questions(self.reader, task, Evaluation(items=items))
+                for task in TASKS
+            },
         )
         self.conditions = (
             f"{len(TASKS)} tasks x {samples} samples x {SAMPLE_TOKENS}"
@@ -357,7 +362,7 @@ class Readings:
             asked = Calibration.model_validate(bench.calibration(answers=reading.answers))
             self._profiles[reading.profile] = profiles(
                 model,
-                bench.texts.calibration(asked)[0].by_task,
+                calibration_windows(bench.reader, asked)[0].by_task,
                 reading.params,
                 bench.facts.config.get("bos_token_id"),
                 devices.batch_tokens(model.device),
@@ -509,8 +514,8 @@ def _cost_tokens(folder: Path, chosen: argparse.Namespace) -> torch.Tensor:
     if chosen.tokens:
         return torch.from_numpy(np.load(chosen.tokens)["tokens"]).long()[: chosen.windows]
     asked = {"tasks": [{"name": TEXT, "samples": chosen.windows}], "seq_len": COST_TOKENS}
-    texts = Texts(folder, inspect(folder), Sources(settings.tasks_dir()))
-    return texts.calibration(Calibration.model_validate(asked))[0].groups[0]
+    reader = TaskReader(folder, inspect(folder), Sources(settings.tasks_dir()))
+    return calibration_windows(reader, Calibration.model_validate(asked))[0].groups[0]
 
 
 def _cpu(action: Callable[[], object]) -> float:

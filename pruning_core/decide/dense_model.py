@@ -28,7 +28,8 @@ from pruning_core.spec.unit_method import UNIT_NAMES, InnerKind, UnitKind, UnitM
 from pruning_core.structure.layout import Layout, Sizes
 from pruning_core.structure.sizes import Cutter, Target, inner, layout_of
 from pruning_core.system.progress import Tracker
-from pruning_core.text.windows import Texts, Windows
+from pruning_core.text.task_reader import TaskReader
+from pruning_core.text.windows import Windows
 
 Scores = dict[tuple[int, str], torch.Tensor]
 """Scores [size] by block and name of the group."""
@@ -45,7 +46,7 @@ class DenseModel:
         spec: What was asked for.
         work: Folder of the run's resumable state.
         calibration: Calibration windows; None where nothing reads any.
-        texts: The model's tokenizer over the calibration data; None where the caller gave tokens.
+        reader: Reads the calibration data with the model's tokenizer; None where the caller gave tokens.
         sources: The data.
         tracker: Told of every step.
         warnings: What the user must know; grows.
@@ -57,7 +58,7 @@ class DenseModel:
     spec: PruneSpec
     work: Path
     calibration: Windows | None
-    texts: Texts | None
+    reader: TaskReader | None
     sources: Sources
     tracker: Tracker
     warnings: list[str] = field(default_factory=list)

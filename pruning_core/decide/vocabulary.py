@@ -14,7 +14,8 @@ from pruning_core.decide import token_counts
 from pruning_core.decide.dense_model import DenseModel
 from pruning_core.plans.unit import UnitPlan
 from pruning_core.spec.calibration import SELF_TASK
-from pruning_core.text.windows import Texts
+from pruning_core.text.calibration_text import every_item
+from pruning_core.text.task_reader import TaskReader
 from pruning_core.tokenizers import shrink
 from pruning_core.tokenizers.companions import write_companions
 from pruning_core.tokenizers.load import load_tokenizer
@@ -59,18 +60,18 @@ def _counts(dense: DenseModel) -> torch.Tensor:
     sampled = token_counts.counted(
         (row for group in dense.windows.groups for row in group.tolist()), size
     )
-    if dense.texts is None:
+    if dense.reader is None:
         return sampled
-    return torch.maximum(sampled, token_counts.counted(_every_item(dense, dense.texts), size))
+    return torch.maximum(sampled, token_counts.counted(_every_item(dense, dense.reader), size))
 
 
-def _every_item(dense: DenseModel, texts: Texts) -> Iterator[list[int]]:
+def _every_item(dense: DenseModel, reader: TaskReader) -> Iterator[list[int]]:
     """Yield the tokens of every item of the tasks that calibrate, and tell how many are done."""
     spec = dense.spec.calibration
     names = [task.name for task in spec.tasks if task.name != SELF_TASK]
     total = sum(len(dense.sources.data(name, "calibration").items) for name in names)
     dense.tracker.begin("calibrating", total, unit="item", key="counting")
-    rows = chain.from_iterable(texts.every_item(name, spec) for name in names)
+    rows = chain.from_iterable(every_item(reader, name, spec) for name in names)
     for done, row in enumerate(rows, start=1):
         yield row
         dense.tracker.step(done)

@@ -14,7 +14,6 @@ from typing import Any
 import numpy as np
 import torch
 
-from pruning_core.datasets.data_used import Sources
 from pruning_core.datasets.gate_metrics import check_gate
 from pruning_core.datasets.tasks import evaluated
 from pruning_core.evaluate import intervals
@@ -26,8 +25,10 @@ from pruning_core.spec.evaluation import Gate
 from pruning_core.spec.prune import PruneSpec
 from pruning_core.spec.report import Accuracy, GateReport, Interval, Perplexity, Score
 from pruning_core.system.progress import Tracker
+from pruning_core.text.evaluation_text import evaluation_questions, evaluation_windows, same_texts
 from pruning_core.text.question_tokens import Encoded
-from pruning_core.text.windows import Texts, Windows
+from pruning_core.text.task_reader import TaskReader
+from pruning_core.text.windows import Windows
 
 
 @dataclass(frozen=True)
@@ -59,34 +60,40 @@ class Measured:
     scores: Mapping[str, list[list[float]]]
 
 
-def evaluation_set(spec: PruneSpec, texts: Texts, sources: Sources) -> EvaluationSet:
+def evaluation_set(spec: PruneSpec, reader: TaskReader) -> EvaluationSet:
     """Return what a specification evaluates, read and tokenised."""
-    names = evaluated(spec, sources.files) if spec.evaluation.harness == "secateur" else ()
-    kinds = {name: sources.find(name).kind for name in names}
+    names = evaluated(spec, reader.sources.files) if spec.evaluation.harness == "secateur" else ()
+    kinds = {name: reader.sources.find(name).kind for name in names}
     for gate in spec.gates:
         check_gate(gate, kinds[gate.task])
     return EvaluationSet(
-        {name: texts.windows(name, spec.evaluation) for name in names if kinds[name] == "text"},
         {
-            name: texts.questions(name, spec.evaluation)
+            name: evaluation_windows(reader, name, spec.evaluation)
+            for name in names
+            if kinds[name] == "text"
+        },
+        {
+            name: evaluation_questions(reader, name, spec.evaluation)
             for name in names
             if kinds[name] == "multiple_choice"
         },
     )
 
 
-def renumbered(by: EvaluationSet, spec: PruneSpec, before: Any, texts: Texts) -> EvaluationSet:
+def renumbered(
+    by: EvaluationSet, spec: PruneSpec, before: Any, reader: TaskReader
+) -> EvaluationSet:
     """Return the same evaluation set for a model that numbers its tokens otherwise.
 
     Args:
         by: Of the dense model.
         spec: What is evaluated.
         before: The dense model's tokenizer.
-        texts: The other model's tokenizer over the same data.
+        reader: The other model's, over the same data.
     """
     return EvaluationSet(
-        {task: texts.again(windows, before) for task, windows in by.texts.items()},
-        {task: texts.questions(task, spec.evaluation) for task in by.questions},
+        {task: same_texts(reader, windows, before) for task, windows in by.texts.items()},
+        {task: evaluation_questions(reader, task, spec.evaluation) for task in by.questions},
     )
 
 

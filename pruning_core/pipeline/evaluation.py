@@ -13,7 +13,7 @@ from pruning_core.model.streamed import StreamedModel
 from pruning_core.pipeline.run import Run
 from pruning_core.plans.unit import UnitPlan
 from pruning_core.spec.report import Accuracy, HarnessMetric, Perplexity, VocabularyCoverage
-from pruning_core.text.windows import Texts
+from pruning_core.text.task_reader import TaskReader
 from pruning_core.tokenizers.load import load_tokenizer
 
 
@@ -74,7 +74,7 @@ def _measured(run: Run, dense: DenseFigures, plan: UnitPlan | None) -> Figures:
     by, other = run.evaluation_set, None
     facts = inspect(run.checkpoint)
     if plan is not None and plan.renumbers:
-        own = Texts(run.checkpoint, facts, run.sources)
+        own = TaskReader(run.checkpoint, facts, run.sources)
         other = renumbered(by, run.spec, load_tokenizer(run.source), own)
     model = StreamedModel(run.checkpoint, facts, run.device)
     pruned = measure(model, other or by, run.tracker, "evaluating_pruned")

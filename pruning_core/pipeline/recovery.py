@@ -9,11 +9,12 @@ from safetensors.torch import load_file
 from pruning_core.checkpoints.facts import inspect
 from pruning_core.checkpoints.headers import read_header
 from pruning_core.pipeline.job_walk import JobWalk
-from pruning_core.pipeline.run import Run, training_windows
+from pruning_core.pipeline.run import Run
 from pruning_core.pipeline.saving import Probed
 from pruning_core.recover import held_out, process
 from pruning_core.spec.recovery import Recovery, RecoveryReport
-from pruning_core.text.windows import Texts
+from pruning_core.text.task_reader import TaskReader
+from pruning_core.text.training_text import training_windows
 
 
 def recover(
@@ -30,8 +31,8 @@ def recover(
     """
     windows, plan = run.training, job.decided.units
     if plan is not None and plan.renumbers:
-        texts = Texts(pruned.folder, inspect(pruned.folder), run.sources)
-        windows = training_windows(run.spec, texts)
+        reader = TaskReader(pruned.folder, inspect(pruned.folder), run.sources)
+        windows = training_windows(reader, params, run.spec.calibration)
     assert windows is not None
     training, validation = held_out.split(windows, params)
     run.tracker.begin("recovering", unit="step")

@@ -33,8 +33,11 @@ from pruning_core.spec.unit_method import UnitMethod
 from pruning_core.system import device as devices
 from pruning_core.system.files import sha256
 from pruning_core.system.progress import Tracker, counting
+from pruning_core.text.calibration_text import calibration_windows
 from pruning_core.text.self_generated import sample
-from pruning_core.text.windows import Texts, Windows, checked_tokens
+from pruning_core.text.task_reader import TaskReader
+from pruning_core.text.training_text import training_windows
+from pruning_core.text.windows import Windows, checked_tokens
 from pruning_core.tokenizers.load import check_tokenizer
 from pruning_core.tokenizers.probe import probe
 from pruning_core.tokenizers.shrink import TOKENIZER
@@ -60,7 +63,7 @@ class Run:
     evaluation_set: EvaluationSet
     model_digest: str
     tracker: Tracker
-    texts: Texts | None = None
+    reader: TaskReader | None = None
     """The model's tokenizer over the calibration data; None where the caller gave tokens."""
     training: torch.Tensor | None = None
     """Windows that recovery trains and validates on, int64 [windows, seq]."""
@@ -84,7 +87,7 @@ class Run:
     @property
     def counted(self) -> tuple[str, ...]:
         """The digests of all text whose tokens are counted to choose a vocabulary."""
-        if not self.spec.counts_tokens or not self.texts:
+        if not self.spec.counts_tokens or not self.reader:
             return ()
         reports = self.sources.reports()
         return tuple(report.digest for report in reports if report.split == "calibration")
@@ -133,10 +136,10 @@ def prepare(
         lm_eval.require()
     out.mkdir(parents=True, exist_ok=True)
     model_digest = _model_digest(model_dir, facts, tracker)
-    texts = _texts(model_dir, facts, sources, out, model_digest, device, tracker)
-    by = evaluation_set(spec, texts, sources)
-    training = training_windows(spec, texts) if spec.recovery else None
-    windows, search_text = _calibration(spec, facts, texts, tokens)
+    reader = _reader(model_dir, facts, sources, out, model_digest, device, tracker)
+    by = evaluation_set(spec, reader)
+    training = training_windows(reader, spec.recovery, spec.calibration) if spec.recovery else None
+    windows, search_text = _calibration(spec, facts, reader, tokens)
     _refuse_leaks(sources)
     tracker.plan(_costs(spec, facts, windows, by, training))
     return Run(
@@ -154,12 +157,12 @@ def prepare(
         model_digest=model_digest,
         tracker=tracker,
         training=training,
-        texts=texts if tokens is None else None,
+        reader=reader if tokens is None else None,
         offered=offered,
     )
 
 
-def _texts(
+def _reader(
     folder: Path,
     facts: CheckpointFacts,
     sources: Sources,
@@ -167,7 +170,7 @@ def _texts(
     model_digest: str,
     device: torch.device,
     tracker: Tracker,
-) -> Texts:
+) -> TaskReader:
     """Return the model's tokenizer over the run's data; the dense model's own text is sampled where a task asks for it."""
     sources.on_progress = lambda read: tracker.part(read, 0, "text")
     self_generated = functools.partial(
@@ -179,21 +182,21 @@ def _texts(
         on_progress=tracker.part,
         alive=tracker.waiting,
     )
-    texts = Texts(folder, facts, sources, self_generated)
+    reader = TaskReader(folder, facts, sources, self_generated)
     if has_tokenizer(folder):
-        _check_tokenizer(folder, texts, tracker)
-    return texts
+        _check_tokenizer(folder, reader, tracker)
+    return reader
 
 
-def _check_tokenizer(folder: Path, texts: Texts, tracker: Tracker) -> None:
+def _check_tokenizer(folder: Path, reader: TaskReader, tracker: Tracker) -> None:
     """Refuse a tokenizer that would fail when the finished checkpoint is examined with it."""
     if (folder / TOKENIZER).is_file():
         probe(folder / TOKENIZER, tracker.waiting)
-    check_tokenizer(folder, texts.tokenizer, verify.PROMPT)
+    check_tokenizer(folder, reader.tokenizer, verify.PROMPT)
 
 
 def _calibration(
-    spec: PruneSpec, facts: CheckpointFacts, texts: Texts, given: torch.Tensor | None
+    spec: PruneSpec, facts: CheckpointFacts, reader: TaskReader, given: torch.Tensor | None
 ) -> tuple[Windows | None, Windows | None]:
     """Return the calibration samples, and those that a search judges its candidates on."""
     held_out = spec.held_out_windows
@@ -201,7 +204,9 @@ def _calibration(
         return None, None
     if given is None:
         default = spec.calibration.default_samples or spec.method.default_samples or DEFAULT_SAMPLES
-        windows, others = texts.calibration(spec.calibration, held_out=held_out, default=default)
+        windows, others = calibration_windows(
+            reader, spec.calibration, held_out=held_out, default=default
+        )
     else:
         count = len(checked_tokens(given, facts)) - held_out
         if count < 1:
@@ -212,18 +217,6 @@ def _calibration(
     if spec.reconstruction and windows.samples < 2:
         raise DatasetTooSmall("Reconstruction needs two calibration windows: one is held out.")
     return windows, others if held_out else None
-
-
-def training_windows(spec: PruneSpec, texts: Texts) -> torch.Tensor:
-    """Return the windows that recovery trains and validates on, int64 [windows, seq].
-
-    Raises:
-        DatasetTooSmall: the tasks do not fill two windows.
-    """
-    params = spec.recovery
-    assert params is not None
-    names = params.tasks or tuple(task.name for task in spec.calibration.tasks)
-    return texts.training(names, params.seq_len, spec.calibration)
 
 
 def _refuse_leaks(sources: Sources) -> None:

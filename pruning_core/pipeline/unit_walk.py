@@ -38,7 +38,7 @@ def dense_model(run: Run, model: StreamedModel) -> DenseModel:
         spec=run.spec,
         work=run.work,
         calibration=run.windows,
-        texts=run.texts,
+        reader=run.reader,
         sources=run.sources,
         tracker=run.tracker,
     )

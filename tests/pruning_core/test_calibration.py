@@ -17,7 +17,10 @@ from pruning_core.errors import DatasetTooSmall, ModelInvalid
 from pruning_core.spec.calibration import Calibration
 from pruning_core.spec.evaluation import Evaluation
 from pruning_core.text import self_generated
-from pruning_core.text.windows import Texts, Windows, spread
+from pruning_core.text.calibration_text import calibration_windows
+from pruning_core.text.evaluation_text import evaluation_windows, spread
+from pruning_core.text.task_reader import TaskReader
+from pruning_core.text.windows import Windows
 from tests import tiny
 
 QUESTION = {"question": "Which?", "choices": ["this", "that one"], "answer": 1}
@@ -38,8 +41,8 @@ def write(folder: Path, lines: Iterable[dict[str, Any]]) -> None:
         (folder / f"{split}.jsonl").write_text("\n".join(map(json.dumps, lines)))
 
 
-def texts(folder: Path, tasks_dir: Path, own: Callable[..., Any] | None = None) -> Texts:
-    return Texts(folder, inspect(folder), Sources(tasks_dir), own)
+def reads(folder: Path, tasks_dir: Path, *own: Callable[..., Any]) -> TaskReader:
+    return TaskReader(folder, inspect(folder), Sources(tasks_dir), *own)
 
 
 def decoded(folder: Path, windows: Windows) -> list[str]:
@@ -55,7 +58,9 @@ def test_weights_share_out_the_samples_to_the_last(
         "seq_len": 16,
         "tasks": [{"name": "texts", "weight": 3}, "asked"],
     }
-    found, _ = texts(dense("llama"), tasks_dir).calibration(Calibration.model_validate(asked))
+    found, _ = calibration_windows(
+        reads(dense("llama"), tasks_dir), Calibration.model_validate(asked)
+    )
     assert found.counts == {"texts": 7, "asked": 3}
     assert found.samples == 10
     assert [group.shape for group in found.groups] == [(10, 16)]
@@ -92,7 +97,7 @@ def test_rows_hold_one_document_each_and_no_padding(
 ) -> None:
     folder = dense("llama")
     asked = {"tasks": [{"name": "texts", "samples": 30}], "layout": "rows", "seq_len": 48}
-    found, _ = texts(folder, tasks_dir).calibration(Calibration.model_validate(asked))
+    found, _ = calibration_windows(reads(folder, tasks_dir), Calibration.model_validate(asked))
     rows = decoded(folder, found)
     assert found.samples == 30
     assert found.seq_len == 48
@@ -112,7 +117,7 @@ def test_questions_calibrate_with_their_right_answer_or_without(
 ) -> None:
     folder = dense("llama")
     asked = {"tasks": ["asked"], "layout": "rows", "answers": answers}
-    found, _ = texts(folder, tasks_dir).calibration(Calibration.model_validate(asked))
+    found, _ = calibration_windows(reads(folder, tasks_dir), Calibration.model_validate(asked))
     assert set(decoded(folder, found)) == {expected}
 
 
@@ -122,11 +127,11 @@ def test_a_chat_template_is_used_where_there_is_one(tmp_path: Path, tasks_dir: P
     )
     folder = tiny.save(tmp_path / "m", "llama")
     with pytest.raises(ModelInvalid, match="no chat template"):
-        texts(folder, tasks_dir).calibration(asked)
+        calibration_windows(reads(folder, tasks_dir), asked)
     (folder / "chat_template.jinja").write_text(
         "{% for message in messages %}[{{ message.role }}]{{ message.content }}{% endfor %}"
     )
-    found, _ = texts(folder, tasks_dir).calibration(asked)
+    found, _ = calibration_windows(reads(folder, tasks_dir), asked)
     assert set(decoded(folder, found)) == {"[user]Question: Which?\nAnswer:[assistant]that one"}
 
 
@@ -142,12 +147,12 @@ def test_conversations_go_through_the_template_where_there_is_one(
     folder = tiny.save(tmp_path / "m", "llama")
     asked = Calibration.model_validate({"tasks": ["chats"], "layout": layout, "seq_len": 48})
     sources = Sources(tmp_path / "tasks")
-    found, _ = Texts(folder, inspect(folder), sources).calibration(asked)
+    found, _ = calibration_windows(TaskReader(folder, inspect(folder), sources), asked)
     assert "Why?\n\nSo." in decoded(folder, found)[0]
     assert "no chat template" in sources.warnings[0]
     (folder / "chat_template.jinja").write_text(TEMPLATE)
     sources = Sources(tmp_path / "tasks")
-    found, _ = Texts(folder, inspect(folder), sources).calibration(asked)
+    found, _ = calibration_windows(TaskReader(folder, inspect(folder), sources), asked)
     assert "[user]Why?[assistant]So." in decoded(folder, found)[0]
     assert sources.warnings == []
 
@@ -157,7 +162,7 @@ def test_conversations_are_evaluated_as_the_template_writes_them(tmp_path: Path)
     folder = tiny.save(tmp_path / "m", "llama")
     (folder / "chat_template.jinja").write_text(TEMPLATE)
     spec = Evaluation.model_validate({"windows": 2, "seq_len": 32})
-    found = texts(folder, tmp_path / "tasks").windows("chats", spec)
+    found = evaluation_windows(reads(folder, tmp_path / "tasks"), "chats", spec)
     assert "[user]Why?[assistant]So." in "".join(decoded(folder, found))
 
 
@@ -189,7 +194,7 @@ def test_a_template_that_fails_is_the_model_s_fault(
     path.write_text(json.dumps(content | {"chat_template": named}))
     asked = {"tasks": ["chats"], "layout": layout, "chat_template": layout == "rows"}
     with pytest.raises(ModelInvalid, match="chat template fails"):
-        texts(folder, tmp_path / "tasks").calibration(Calibration.model_validate(asked))
+        calibration_windows(reads(folder, tmp_path / "tasks"), Calibration.model_validate(asked))
 
 
 def test_windows_begin_with_the_first_token_where_asked_and_for_gemma_always(
@@ -205,7 +210,7 @@ def test_windows_begin_with_the_first_token_where_asked_and_for_gemma_always(
         folder = tiny.save(tmp_path / f"{model_type}{len(changes)}", model_type)
         begin_texts(folder)
         spec = Evaluation.model_validate(evaluation | changes)
-        (windows,) = texts(folder, tasks_dir).windows("texts", spec).groups
+        (windows,) = evaluation_windows(reads(folder, tasks_dir), "texts", spec).groups
         first = windows[:, 0].tolist()
         assert first[1:] == [1, 1] if begins else 1 not in first[1:]
         assert windows.shape == (3, 16)
@@ -231,12 +236,16 @@ def test_a_first_token_that_the_tokenizer_has_not_is_refused(
     dense: Callable[[str], Path], tasks_dir: Path
 ) -> None:
     with pytest.raises(ModelInvalid, match="begins no text"):
-        texts(dense("llama"), tasks_dir).windows("texts", Evaluation(bos=True, seq_len=16))
+        evaluation_windows(
+            reads(dense("llama"), tasks_dir), "texts", Evaluation(bos=True, seq_len=16)
+        )
 
 
 def test_every_token_knows_its_document(dense: Callable[[str], Path], tasks_dir: Path) -> None:
     folder = dense("llama")
-    found = texts(folder, tasks_dir).windows("texts", Evaluation(seq_len=16, windows=None))
+    found = evaluation_windows(
+        reads(folder, tasks_dir), "texts", Evaluation(seq_len=16, windows=None)
+    )
     assert found.units is not None
     tokenizer = tiny.tokenizer()
     for number in (0, 7, 29):
@@ -253,7 +262,7 @@ def test_few_documents_are_still_told_apart_and_one_is_no_unit(
     documents: int | None,
 ) -> None:
     asked = Evaluation(seq_len=seq_len, windows=windows)
-    found = texts(dense("llama"), tasks_dir).windows("texts", asked)
+    found = evaluation_windows(reads(dense("llama"), tasks_dir), "texts", asked)
     assert (None if found.units is None else len(set(found.units.flatten().tolist()))) == documents
 
 
@@ -268,11 +277,13 @@ def test_what_is_held_out_calibrates_nothing(dense: Callable[[str], Path], tasks
     asked = Calibration.model_validate(
         {"tasks": [{"name": "texts", "samples": 20}], "layout": "rows", "seq_len": 200}
     )
-    reader = texts(dense("llama"), tasks_dir)
-    mine, others = (set(decoded(Path(), part)) for part in reader.calibration(asked, held_out=10))
+    reader = reads(dense("llama"), tasks_dir)
+    mine, others = (
+        set(decoded(Path(), part)) for part in calibration_windows(reader, asked, held_out=10)
+    )
     assert (len(mine), len(others), mine & others) == (20, 10, set())
     with pytest.raises(DatasetTooSmall, match=r"30 samples.*20 were asked for beside 11"):
-        reader.calibration(asked, held_out=11)
+        calibration_windows(reader, asked, held_out=11)
 
 
 def test_a_model_s_own_text_is_sampled_once_and_the_same_for_a_seed(
@@ -302,7 +313,7 @@ def test_own_text_takes_its_share_of_a_mixture(
 
     asked = {"tasks": [{"name": "self", "samples": 2}, {"name": "texts", "samples": 3}]}
     spec = Calibration.model_validate(asked | {"seq_len": 16, "seed": 1})
-    found, others = texts(dense("llama"), tasks_dir, own).calibration(spec, held_out=2)
+    found, others = calibration_windows(reads(dense("llama"), tasks_dir, own), spec, held_out=2)
     assert found.counts == {"self": 2, "texts": 3}
     assert int((found.groups[0] == 10).all(dim=1).sum()) == 2
     assert others.counts == {"self": 1, "texts": 1}

@@ -14,7 +14,7 @@ from transformers import AutoModelForCausalLM
 from pruning_core.errors import DataLeakage, DatasetInvalid
 from pruning_core.pipeline.phases import prune
 from pruning_core.spec.report import Accuracy, Report
-from pruning_core.text.windows import spread
+from pruning_core.text.evaluation_text import spread
 from tests import tiny
 from tests.pruning_core.test_pipeline import Watcher, spec
 

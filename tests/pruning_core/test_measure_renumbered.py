@@ -15,7 +15,9 @@ from pruning_core.checkpoints.facts import inspect
 from pruning_core.datasets.data_used import Sources
 from pruning_core.evaluate.compare import EvaluationSet, Measured, perplexities
 from pruning_core.evaluate.intervals import FEWEST_UNITS
-from pruning_core.text.windows import Texts, Windows
+from pruning_core.text.evaluation_text import same_texts
+from pruning_core.text.task_reader import TaskReader
+from pruning_core.text.windows import Windows
 from pruning_core.tokenizers.load import beginning, load_tokenizer
 from tests import tiny
 from tests.pruning_core.test_calibration import begin_texts
@@ -48,7 +50,7 @@ def again(tmp_path: Path, windows: list[list[int]], *, begins: bool) -> tuple[Wi
     dense, pruned = folders(tmp_path, begins=begins)
     before = load_tokenizer(dense)
     given = Windows((torch.tensor(windows),), {"texts": len(windows)})
-    return given, Texts(pruned, inspect(pruned), Sources(tmp_path)).again(given, before)
+    return given, same_texts(TaskReader(pruned, inspect(pruned), Sources(tmp_path)), given, before)
 
 
 def spelled(rows: Sequence[Sequence[int]]) -> list[str]:

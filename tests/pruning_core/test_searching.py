@@ -28,7 +28,9 @@ from pruning_core.spec.calibration import Calibration
 from pruning_core.spec.element_methods import CRePE
 from pruning_core.spec.patterns import MatrixWide
 from pruning_core.spec.report import SearchReport
-from pruning_core.text.windows import Texts, Windows
+from pruning_core.text.calibration_text import calibration_windows
+from pruning_core.text.task_reader import TaskReader
+from pruning_core.text.windows import Windows
 from tests import tiny
 from tests.pruning_core.runs import (
     removed,
@@ -189,11 +191,11 @@ def test_search_text_is_calibration_text_that_calibration_does_not_use(
     text = "".join(chr(97 + place % 26) + chr(65 + place // 26) for place in range(52))
     line = json.dumps({"text": text})  # 104 tokens, no two windows of 8 alike
     (tmp_path / "mine" / "calibration.jsonl").write_text(line + "\n")
-    texts = Texts(dense("llama"), inspect(dense("llama")), Sources(tmp_path))
+    reader = TaskReader(dense("llama"), inspect(dense("llama")), Sources(tmp_path))
 
     def drawn(samples: int | None, held_out: int) -> list[set[tuple[int, ...]]]:
         fields = {"tasks": [{"name": "mine", "samples": samples}], "seq_len": 8}
-        both = texts.calibration(Calibration.model_validate(fields), held_out=held_out)
+        both = calibration_windows(reader, Calibration.model_validate(fields), held_out=held_out)
         return [
             {tuple(row) for group in windows.groups for row in group.tolist()} for windows in both
         ]

@@ -29,8 +29,10 @@ from pruning_core.spec.calibration import Calibration
 from pruning_core.spec.prune import PruneSpec
 from pruning_core.spec.report import Origin, Progress, Report, VocabularyCoverage
 from pruning_core.system.progress import Tracker
+from pruning_core.text.calibration_text import every_item
 from pruning_core.text.question_tokens import Encoded
-from pruning_core.text.windows import Texts, Windows
+from pruning_core.text.task_reader import TaskReader
+from pruning_core.text.windows import Windows
 from tests import tiny
 from tests.pruning_core.test_pipeline import Watcher
 
@@ -230,7 +232,7 @@ def test_coverage_of_questions_and_of_zeroed_tokens() -> None:
 def test_items_are_read_one_by_one(model: Callable[..., Path], tmp_path: Path) -> None:
     tasks = task(tmp_path / "tasks", [f" {word}" for word in WORDS], [f" {WORDS[0]}"])
     folder = model()
-    texts = Texts(folder, inspect(folder), Sources(tasks))
-    rows = texts.every_item("words", Calibration(tasks=["words"]))
+    reader = TaskReader(folder, inspect(folder), Sources(tasks))
+    rows = every_item(reader, "words", Calibration(tasks=["words"]))
     assert iter(rows) is rows
-    assert texts.tokenizer.decode(next(rows)) == f" {WORDS[0]}\n\n"
+    assert reader.tokenizer.decode(next(rows)) == f" {WORDS[0]}\n\n"
