@@ -22,7 +22,7 @@ from rich.table import Table
 from bench import peers
 from bench.model import smollm2
 from pruning_core.checkpoints.facts import inspect
-from pruning_core.datasets.data_used import Sources
+from pruning_core.datasets.data_used import DataUsed
 from pruning_core.spec.calibration import Calibration
 from pruning_core.system import device as devices
 from pruning_core.text.calibration_text import calibration_windows
@@ -81,7 +81,7 @@ def main() -> None:
     console, folder = Console(), smollm2()
     facts = inspect(folder)
     (windows,) = calibration_windows(
-        TaskReader(folder, facts, Sources()), Calibration.model_validate(TEXT)
+        TaskReader(folder, facts, DataUsed()), Calibration.model_validate(TEXT)
     )[0].groups
     with tempfile.TemporaryDirectory() as temporary:
         tokens = Path(temporary) / "tokens.npy"

@@ -21,7 +21,7 @@ from bench.model import smollm2
 from bench.page import write
 from pruning_core import settings
 from pruning_core.checkpoints.facts import inspect
-from pruning_core.datasets.data_used import Sources
+from pruning_core.datasets.data_used import DataUsed
 from pruning_core.evaluate.perplexity import perplexity
 from pruning_core.model.streamed import StreamedModel
 from pruning_core.pipeline.phases import prune
@@ -144,7 +144,7 @@ def main() -> None:
         write()
         return
     folder = smollm2()
-    reader = TaskReader(folder, inspect(folder), Sources(settings.tasks_dir()))
+    reader = TaskReader(folder, inspect(folder), DataUsed(settings.tasks_dir()))
     if chosen.tokens:
         tokens = torch.from_numpy(np.load(chosen.tokens)["tokens"]).long()[: chosen.windows]
     else:

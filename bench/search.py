@@ -21,7 +21,7 @@ from bench.gini import Part, part_gini
 from bench.model import smollm2
 from pruning_core import settings
 from pruning_core.checkpoints.facts import inspect
-from pruning_core.datasets.data_used import Sources
+from pruning_core.datasets.data_used import DataUsed
 from pruning_core.decide.search import Judge, search
 from pruning_core.model.hidden_states import Activations
 from pruning_core.model.matrix import InputGroup
@@ -47,7 +47,7 @@ class Bench:
 
     def __init__(self, folder: Path, windows: int, ratio: float) -> None:
         self.model = StreamedModel(folder, inspect(folder), devices.pick())
-        reader = TaskReader(folder, inspect(folder), Sources(settings.tasks_dir()))
+        reader = TaskReader(folder, inspect(folder), DataUsed(settings.tasks_dir()))
         asked = {"tasks": [{"name": "wikitext2", "samples": windows}], "seq_len": 512}
         calibration = Calibration.model_validate(asked)
         self.windows, self.text = calibration_windows(reader, calibration, held_out=SEARCH_WINDOWS)

@@ -27,7 +27,7 @@ from bench.model import gemma3, smollm2
 from bench.page import RESULTS, shape_key, write
 from pruning_core import settings
 from pruning_core.checkpoints.facts import inspect
-from pruning_core.datasets.data_used import Sources
+from pruning_core.datasets.data_used import DataUsed
 from pruning_core.errors import PruningError, SizeUnreachable, UnitsUnsupported
 from pruning_core.evaluate.compare import EvaluationSet, Measured, accuracies, perplexities
 from pruning_core.evaluate.multiple_choice import score
@@ -145,8 +145,8 @@ class Bench:
         self.folder = MODELS[name]().resolve()
         self.facts = inspect(self.folder)
         self.samples = samples
-        sources = Sources(settings.tasks_dir())
-        self.reader = TaskReader(self.folder, self.facts, sources)
+        data_used = DataUsed(settings.tasks_dir())
+        self.reader = TaskReader(self.folder, self.facts, data_used)
         text = Evaluation(windows=windows, seq_len=TEXT_TOKENS)
         self.by = EvaluationSet(
             {TEXT: evaluation_windows(self.reader, TEXT, text)},
@@ -514,7 +514,7 @@ def _cost_tokens(folder: Path, chosen: argparse.Namespace) -> torch.Tensor:
     if chosen.tokens:
         return torch.from_numpy(np.load(chosen.tokens)["tokens"]).long()[: chosen.windows]
     asked = {"tasks": [{"name": TEXT, "samples": chosen.windows}], "seq_len": COST_TOKENS}
-    reader = TaskReader(folder, inspect(folder), Sources(settings.tasks_dir()))
+    reader = TaskReader(folder, inspect(folder), DataUsed(settings.tasks_dir()))
     return calibration_windows(reader, Calibration.model_validate(asked))[0].groups[0]
 
 
@@ -540,14 +540,14 @@ def _walk(folder: Path, asked: dict[str, Any], tokens: torch.Tensor) -> float:
     """Return the seconds of deciding and pruning as a job does, up to the last stored block."""
     spec = PruneSpec.model_validate(asked | {"sparsity": COST_RATIO, "evaluation": {"tasks": []}})
     with tempfile.TemporaryDirectory() as out:
-        sources = Sources(settings.tasks_dir())
+        data_used = DataUsed(settings.tasks_dir())
         run = prepare(
             folder,
             spec,
             Path(out),
             tokens,
             Tracker(Silent()),
-            sources,
+            data_used,
             None,
             Origin(model=str(folder)),
         )

@@ -11,7 +11,7 @@ from pruning_core.spec.report import DataReport, Overlap
 
 
 @dataclass
-class Sources:
+class DataUsed:
     """Reads each split of a task once.
 
     Attributes:
@@ -38,7 +38,7 @@ class Sources:
         file = self.files.get(name)
         return f"{file.name} ({name})" if file is not None and file.name else name
 
-    def data(self, name: str, split: Split, *, limit_bytes: int | None = None) -> Data:
+    def split(self, name: str, split: Split, *, limit_bytes: int | None = None) -> Data:
         """Return one split of a task; of a hub's corpus, and of a text to evaluate, no more than `limit_bytes`."""
         if (name, split) not in self._read:
             task = self.find(name)

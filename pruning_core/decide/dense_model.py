@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from pruning_core.checkpoints.facts import CheckpointFacts
-from pruning_core.datasets.data_used import Sources
+from pruning_core.datasets.data_used import DataUsed
 from pruning_core.errors import SizeUnreachable
 from pruning_core.model.attention_divergence import head_divergence
 from pruning_core.model.block_units import BlockUnits
@@ -47,7 +47,7 @@ class DenseModel:
         work: Folder of the run's resumable state.
         calibration: Calibration windows; None where nothing reads any.
         reader: Reads the calibration data with the model's tokenizer; None where the caller gave tokens.
-        sources: The data.
+        data_used: What the run reads of its tasks.
         tracker: Told of every step.
         warnings: What the user must know; grows.
     """
@@ -59,7 +59,7 @@ class DenseModel:
     work: Path
     calibration: Windows | None
     reader: TaskReader | None
-    sources: Sources
+    data_used: DataUsed
     tracker: Tracker
     warnings: list[str] = field(default_factory=list)
 

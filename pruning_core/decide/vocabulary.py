@@ -69,7 +69,7 @@ def _every_item(dense: DenseModel, reader: TaskReader) -> Iterator[list[int]]:
     """Yield the tokens of every item of the tasks that calibrate, and tell how many are done."""
     spec = dense.spec.calibration
     names = [task.name for task in spec.tasks if task.name != SELF_TASK]
-    total = sum(len(dense.sources.data(name, "calibration").items) for name in names)
+    total = sum(len(dense.data_used.split(name, "calibration").items) for name in names)
     dense.tracker.begin("calibrating", total, unit="item", key="counting")
     rows = chain.from_iterable(every_item(reader, name, spec) for name in names)
     for done, row in enumerate(rows, start=1):

@@ -62,8 +62,8 @@ class Measured:
 
 def evaluation_set(spec: PruneSpec, reader: TaskReader) -> EvaluationSet:
     """Return what a specification evaluates, read and tokenised."""
-    names = evaluated(spec, reader.sources.files) if spec.evaluation.harness == "secateur" else ()
-    kinds = {name: reader.sources.find(name).kind for name in names}
+    names = evaluated(spec, reader.data_used.files) if spec.evaluation.harness == "secateur" else ()
+    kinds = {name: reader.data_used.find(name).kind for name in names}
     for gate in spec.gates:
         check_gate(gate, kinds[gate.task])
     return EvaluationSet(

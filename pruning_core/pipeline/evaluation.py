@@ -74,7 +74,7 @@ def _measured(run: Run, dense: DenseFigures, plan: UnitPlan | None) -> Figures:
     by, other = run.evaluation_set, None
     facts = inspect(run.checkpoint)
     if plan is not None and plan.renumbers:
-        own = TaskReader(run.checkpoint, facts, run.sources)
+        own = TaskReader(run.checkpoint, facts, run.data_used)
         other = renumbered(by, run.spec, load_tokenizer(run.source), own)
     model = StreamedModel(run.checkpoint, facts, run.device)
     pruned = measure(model, other or by, run.tracker, "evaluating_pruned")
@@ -92,7 +92,7 @@ def _harness(run: Run, folder: Path) -> list[lm_eval.Row]:
         run.spec.evaluation_tasks,
         limit=run.spec.evaluation.items,
         device=run.device,
-        include=run.sources.tasks_dir,
+        include=run.data_used.tasks_dir,
         on_progress=run.tracker.part,
         alive=run.tracker.waiting,
     )

@@ -14,7 +14,7 @@ from pruning_core.checkpoints.companions import offered
 from pruning_core.checkpoints.private_view import view
 from pruning_core.convert import rounding
 from pruning_core.convert.plain_names import plainly_named
-from pruning_core.datasets.data_used import Sources
+from pruning_core.datasets.data_used import DataUsed
 from pruning_core.datasets.tasks import NO_FILES, Files
 from pruning_core.export import checkpoint
 from pruning_core.model.streamed import StreamedModel
@@ -86,7 +86,7 @@ def prune(
             out_dir,
             tokens,
             tracker or Tracker(observer or Silent()),
-            Sources(settings.tasks_dir(), files, cache_dir),
+            DataUsed(settings.tasks_dir(), files, cache_dir),
             base_model,
             origin or Origin(model=str(model_dir)),
             offered(model_dir),

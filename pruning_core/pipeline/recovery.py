@@ -31,7 +31,7 @@ def recover(
     """
     windows, plan = run.training, job.decided.units
     if plan is not None and plan.renumbers:
-        reader = TaskReader(pruned.folder, inspect(pruned.folder), run.sources)
+        reader = TaskReader(pruned.folder, inspect(pruned.folder), run.data_used)
         windows = training_windows(reader, params, run.spec.calibration)
     assert windows is not None
     training, validation = held_out.split(windows, params)

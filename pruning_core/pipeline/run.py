@@ -14,7 +14,7 @@ import torch
 
 from pruning_core.checkpoints.facts import CheckpointFacts, inspect
 from pruning_core.checkpoints.tokenizer_files import has_tokenizer
-from pruning_core.datasets.data_used import Sources
+from pruning_core.datasets.data_used import DataUsed
 from pruning_core.decide.allocate import needs_forward
 from pruning_core.errors import DataLeakage, DatasetTooSmall
 from pruning_core.evaluate import lm_eval, verify
@@ -55,7 +55,7 @@ class Run:
     spec: PruneSpec
     out: Path
     device: torch.device
-    sources: Sources
+    data_used: DataUsed
     base_model: str | None
     origin: Origin
     windows: Windows | None
@@ -89,7 +89,7 @@ class Run:
         """The digests of all text whose tokens are counted to choose a vocabulary."""
         if not self.spec.counts_tokens or not self.reader:
             return ()
-        reports = self.sources.reports()
+        reports = self.data_used.reports()
         return tuple(report.digest for report in reports if report.split == "calibration")
 
     @property
@@ -109,7 +109,7 @@ def prepare(
     out: Path,
     tokens: torch.Tensor | None,
     tracker: Tracker,
-    sources: Sources,
+    data_used: DataUsed,
     base_model: str | None,
     origin: Origin,
     offered: tuple[str, ...] = (),
@@ -122,7 +122,7 @@ def prepare(
         out: Folder of the run.
         tokens: int64 [samples, seq_len]; replaces the calibration tasks.
         tracker: Told of every step.
-        sources: The data.
+        data_used: What the run reads of its tasks.
         base_model: The dense model's name on the hub.
         origin: Which model and job the report names.
         offered: What lies in the dense model's folder, read or not.
@@ -136,11 +136,11 @@ def prepare(
         lm_eval.require()
     out.mkdir(parents=True, exist_ok=True)
     model_digest = _model_digest(model_dir, facts, tracker)
-    reader = _reader(model_dir, facts, sources, out, model_digest, device, tracker)
+    reader = _reader(model_dir, facts, data_used, out, model_digest, device, tracker)
     by = evaluation_set(spec, reader)
     training = training_windows(reader, spec.recovery, spec.calibration) if spec.recovery else None
     windows, search_text = _calibration(spec, facts, reader, tokens)
-    _refuse_leaks(sources)
+    _refuse_leaks(data_used)
     tracker.plan(_costs(spec, facts, windows, by, training))
     return Run(
         source=model_dir,
@@ -148,7 +148,7 @@ def prepare(
         spec=spec,
         out=out,
         device=device,
-        sources=sources,
+        data_used=data_used,
         base_model=base_model,
         origin=origin,
         windows=windows,
@@ -165,14 +165,14 @@ def prepare(
 def _reader(
     folder: Path,
     facts: CheckpointFacts,
-    sources: Sources,
+    data_used: DataUsed,
     out: Path,
     model_digest: str,
     device: torch.device,
     tracker: Tracker,
 ) -> TaskReader:
     """Return the model's tokenizer over the run's data; the dense model's own text is sampled where a task asks for it."""
-    sources.on_progress = lambda read: tracker.part(read, 0, "text")
+    data_used.on_progress = lambda read: tracker.part(read, 0, "text")
     self_generated = functools.partial(
         sample,
         folder,
@@ -182,7 +182,7 @@ def _reader(
         on_progress=tracker.part,
         alive=tracker.waiting,
     )
-    reader = TaskReader(folder, facts, sources, self_generated)
+    reader = TaskReader(folder, facts, data_used, self_generated)
     if has_tokenizer(folder):
         _check_tokenizer(folder, reader, tracker)
     return reader
@@ -219,9 +219,9 @@ def _calibration(
     return windows, others if held_out else None
 
 
-def _refuse_leaks(sources: Sources) -> None:
-    for overlap in sources.overlaps():
-        if overlap.items == sources.distinct(overlap.evaluation_task, "eval"):
+def _refuse_leaks(data_used: DataUsed) -> None:
+    for overlap in data_used.overlaps():
+        if overlap.items == data_used.distinct(overlap.evaluation_task, "eval"):
             raise DataLeakage(
                 f"Every item of the evaluation split of {overlap.evaluation_task!r} is in the calibration split of "
                 f"{overlap.calibration_task!r}: a figure measured on it would flatter the result."

@@ -39,7 +39,7 @@ def dense_model(run: Run, model: StreamedModel) -> DenseModel:
         work=run.work,
         calibration=run.windows,
         reader=run.reader,
-        sources=run.sources,
+        data_used=run.data_used,
         tracker=run.tracker,
     )
 

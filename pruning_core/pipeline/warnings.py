@@ -82,10 +82,10 @@ def _of_the_data(run: Run) -> Iterator[str]:
     asked = run.spec.evaluation
     if asked.tasks != () and asked.harness == "secateur" and not run.evaluation_set.tokens:
         yield "No quality was measured: the calibration tasks have nothing to evaluate. Name evaluation.tasks."
-    yield from run.sources.warnings
-    for overlap in run.sources.overlaps():
+    yield from run.data_used.warnings
+    for overlap in run.data_used.overlaps():
         evaluating, calibrating = map(
-            run.sources.shown, (overlap.evaluation_task, overlap.calibration_task)
+            run.data_used.shown, (overlap.evaluation_task, overlap.calibration_task)
         )
         yield (
             f"{overlap.items} items of the evaluation split of {evaluating} are in the calibration split of "
@@ -98,7 +98,7 @@ def uncovered_text(run: Run, coverage: Iterable[VocabularyCoverage]) -> Iterator
     for text in coverage:
         if text.kept < LEAST_KEPT:
             yield (
-                f"{1 - text.kept:.1%} of the tokens of {run.sources.shown(text.task)}'s evaluation text are gone from the "
+                f"{1 - text.kept:.1%} of the tokens of {run.data_used.shown(text.task)}'s evaluation text are gone from the "
                 f"vocabulary and are spelled with smaller ones (more than {1 - LEAST_KEPT:.0%}): perplexity suffers. "
                 "Calibrate on more text of the domain, or ask for less to go."
             )

@@ -62,7 +62,7 @@ def calibration_windows(
 
 def every_item(reader: TaskReader, task: str, spec: Calibration) -> Iterator[list[int]]:
     """Yield the tokens of every item of a task's calibration split that was read, whatever samples were drawn of it."""
-    data = reader.sources.data(task, "calibration")
+    data = reader.data_used.split(task, "calibration")
     if spec.layout == "rows":
         yield from reader.token_rows(data, spec)
     else:
@@ -99,7 +99,7 @@ class _Draw:
         if task == SELF_TASK:
             return list(reader.self_generated(wanted, self.length, spec.seed))
         limit = wanted * self.length * BYTES_PER_TOKEN
-        data = reader.sources.data(task, "calibration", limit_bytes=limit)
+        data = reader.data_used.split(task, "calibration", limit_bytes=limit)
         if spec.layout == "packed":
             parts = reader.texts(data, answers=spec.answers)
             return list(packed(reader, parts, self.length, spec.bos, f"Task {task!r}").tokens)

@@ -26,7 +26,7 @@ def evaluation_windows(reader: TaskReader, task: str, spec: Evaluation) -> Windo
     """
     length = reader.window_length(spec.seq_len)
     limit = spec.windows and spec.windows * length * BYTES_PER_TOKEN
-    parts = reader.texts(reader.sources.data(task, "eval", limit_bytes=limit))
+    parts = reader.texts(reader.data_used.split(task, "eval", limit_bytes=limit))
     cut = packed(reader, parts, length, spec.bos, f"The eval split of task {task!r}")
     tokens = cut.tokens[: spec.windows]
     documents = cut.documents[: spec.windows] if cut.documents is not None else None
@@ -66,7 +66,7 @@ def evaluation_questions(reader: TaskReader, task: str, spec: Evaluation) -> lis
     Raises:
         DatasetInvalid: an item is longer than the model reads.
     """
-    asked = spread(questions(reader.sources.data(task, "eval")), spec.items)
+    asked = spread(questions(reader.data_used.split(task, "eval")), spec.items)
     return encode(reader.tokenizer, asked, reader.max_positions)
 
 

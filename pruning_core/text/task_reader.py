@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from pruning_core.checkpoints.facts import CheckpointFacts
-from pruning_core.datasets.data_used import Sources
+from pruning_core.datasets.data_used import DataUsed
 from pruning_core.datasets.items import TextItem
 from pruning_core.datasets.tasks import Data, readings
 from pruning_core.errors import ModelInvalid, TokensInvalid
@@ -37,11 +37,11 @@ class TaskReader:
     Args:
         folder: Hugging Face folder with the tokenizer.
         facts: Of that folder.
-        sources: The data.
+        data_used: What the run reads of its tasks.
         self_generated: Samples the dense model for the task `self`; left out where nobody asks for it.
 
     Attributes:
-        sources: The data.
+        data_used: What the run reads of its tasks.
         self_generated: Samples the dense model.
     """
 
@@ -49,12 +49,12 @@ class TaskReader:
         self,
         folder: Path,
         facts: CheckpointFacts,
-        sources: Sources,
+        data_used: DataUsed,
         self_generated: SelfGenerated = _samples_nothing,
     ) -> None:
         self._folder = folder
         self._facts = facts
-        self.sources = sources
+        self.data_used = data_used
         self.self_generated = self_generated
 
     @cached_property
@@ -135,7 +135,7 @@ class TaskReader:
         """Tell whether conversations are among the items and the tokenizer has a template for them."""
         talks = any(isinstance(item, TextItem) and item.turns for _, item in data.items)
         if talks and not self.tokenizer.chat_template:
-            self.sources.warn(
+            self.data_used.warn(
                 f"Task {data.task.name!r} holds conversations and the tokenizer has no chat template: "
                 "they were read as plain text, without roles."
             )

@@ -31,7 +31,7 @@ def training_windows(reader: TaskReader, params: Recovery, spec: Calibration) ->
         if task == SELF_TASK:
             windows += reader.self_generated(DEFAULT_SAMPLES, length, spec.seed)
             continue
-        data = reader.sources.data(task, "calibration", limit_bytes=MAX_BYTES)
+        data = reader.data_used.split(task, "calibration", limit_bytes=MAX_BYTES)
         parts = reader.texts(data, answers=spec.answers)
         windows += packed(reader, parts, length, spec.bos, f"Task {task!r}").tokens
     return torch.stack(windows)

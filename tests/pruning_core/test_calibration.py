@@ -12,7 +12,7 @@ import torch
 from pydantic import ValidationError
 
 from pruning_core.checkpoints.facts import inspect
-from pruning_core.datasets.data_used import Sources
+from pruning_core.datasets.data_used import DataUsed
 from pruning_core.errors import DatasetTooSmall, ModelInvalid
 from pruning_core.spec.calibration import Calibration
 from pruning_core.spec.evaluation import Evaluation
@@ -42,7 +42,7 @@ def write(folder: Path, lines: Iterable[dict[str, Any]]) -> None:
 
 
 def reads(folder: Path, tasks_dir: Path, *own: Callable[..., Any]) -> TaskReader:
-    return TaskReader(folder, inspect(folder), Sources(tasks_dir), *own)
+    return TaskReader(folder, inspect(folder), DataUsed(tasks_dir), *own)
 
 
 def decoded(folder: Path, windows: Windows) -> list[str]:
@@ -146,15 +146,15 @@ def test_conversations_go_through_the_template_where_there_is_one(
     write(tmp_path / "tasks/chats", [CHAT] * 12)
     folder = tiny.save(tmp_path / "m", "llama")
     asked = Calibration.model_validate({"tasks": ["chats"], "layout": layout, "seq_len": 48})
-    sources = Sources(tmp_path / "tasks")
-    found, _ = calibration_windows(TaskReader(folder, inspect(folder), sources), asked)
+    data_used = DataUsed(tmp_path / "tasks")
+    found, _ = calibration_windows(TaskReader(folder, inspect(folder), data_used), asked)
     assert "Why?\n\nSo." in decoded(folder, found)[0]
-    assert "no chat template" in sources.warnings[0]
+    assert "no chat template" in data_used.warnings[0]
     (folder / "chat_template.jinja").write_text(TEMPLATE)
-    sources = Sources(tmp_path / "tasks")
-    found, _ = calibration_windows(TaskReader(folder, inspect(folder), sources), asked)
+    data_used = DataUsed(tmp_path / "tasks")
+    found, _ = calibration_windows(TaskReader(folder, inspect(folder), data_used), asked)
     assert "[user]Why?[assistant]So." in decoded(folder, found)[0]
-    assert sources.warnings == []
+    assert data_used.warnings == []
 
 
 def test_conversations_are_evaluated_as_the_template_writes_them(tmp_path: Path) -> None:

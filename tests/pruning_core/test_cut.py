@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from pruning_core.checkpoints.facts import inspect
-from pruning_core.datasets.data_used import Sources
+from pruning_core.datasets.data_used import DataUsed
 from pruning_core.decide.dense_model import DenseModel
 from pruning_core.decide.unit import decide
 from pruning_core.errors import ModelInvalid, SizeUnreachable
@@ -119,7 +119,7 @@ def test_zeros_are_counted_in_the_checkpoint_s_own_files(tmp_path: Path) -> None
 def decision(source: Path, out: Path, method: Any, text: torch.Tensor, **others: Any) -> DenseModel:
     spec = PruneSpec.model_validate({"method": method, "evaluation": {"tasks": []}} | others)
     tracker, origin = Tracker(Watcher()), Origin(model="m")
-    run = runs.prepare(source, spec, out, text, tracker, Sources(), None, origin)
+    run = runs.prepare(source, spec, out, text, tracker, DataUsed(), None, origin)
     return dense_model(run, StreamedModel(source, run.facts, CPU))
 
 

@@ -14,7 +14,7 @@ import torch
 from pydantic import ValidationError
 from safetensors.torch import load_file, save_file
 
-from pruning_core.datasets.data_used import Sources
+from pruning_core.datasets.data_used import DataUsed
 from pruning_core.errors import (
     DatasetTooSmall,
     DiskFull,
@@ -755,8 +755,8 @@ def prepared(tmp_path: Path, **recovery: Any) -> Run:
         }
     )
     folder, out = tiny.save(tmp_path / "dense", "llama"), tmp_path / "out"
-    tracker, sources = Tracker(Silent()), Sources(tmp_path / "tasks")
-    return prepare(folder, spec, out, None, tracker, sources, None, Origin(model="m"))
+    tracker, data_used = Tracker(Silent()), DataUsed(tmp_path / "tasks")
+    return prepare(folder, spec, out, None, tracker, data_used, None, Origin(model="m"))
 
 
 def test_what_was_trained_outlives_the_checkpoint_made_of_it(

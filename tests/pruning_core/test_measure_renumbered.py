@@ -12,7 +12,7 @@ import torch
 from scipy.stats import ttest_1samp
 
 from pruning_core.checkpoints.facts import inspect
-from pruning_core.datasets.data_used import Sources
+from pruning_core.datasets.data_used import DataUsed
 from pruning_core.evaluate.compare import EvaluationSet, Measured, perplexities
 from pruning_core.evaluate.intervals import FEWEST_UNITS
 from pruning_core.text.evaluation_text import same_texts
@@ -50,7 +50,7 @@ def again(tmp_path: Path, windows: list[list[int]], *, begins: bool) -> tuple[Wi
     dense, pruned = folders(tmp_path, begins=begins)
     before = load_tokenizer(dense)
     given = Windows((torch.tensor(windows),), {"texts": len(windows)})
-    return given, same_texts(TaskReader(pruned, inspect(pruned), Sources(tmp_path)), given, before)
+    return given, same_texts(TaskReader(pruned, inspect(pruned), DataUsed(tmp_path)), given, before)
 
 
 def spelled(rows: Sequence[Sequence[int]]) -> list[str]:

@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
 from pruning_core.checkpoints.facts import inspect
-from pruning_core.datasets.data_used import Sources
+from pruning_core.datasets.data_used import DataUsed
 from pruning_core.decide.search import WORST, Judge, search, with_coefficients
 from pruning_core.element_methods import crepe
 from pruning_core.errors import DatasetTooSmall, NumericalFailure, PresetNotFound, ResumeMismatch
@@ -191,7 +191,7 @@ def test_search_text_is_calibration_text_that_calibration_does_not_use(
     text = "".join(chr(97 + place % 26) + chr(65 + place // 26) for place in range(52))
     line = json.dumps({"text": text})  # 104 tokens, no two windows of 8 alike
     (tmp_path / "mine" / "calibration.jsonl").write_text(line + "\n")
-    reader = TaskReader(dense("llama"), inspect(dense("llama")), Sources(tmp_path))
+    reader = TaskReader(dense("llama"), inspect(dense("llama")), DataUsed(tmp_path))
 
     def drawn(samples: int | None, held_out: int) -> list[set[tuple[int, ...]]]:
         fields = {"tasks": [{"name": "mine", "samples": samples}], "seq_len": 8}

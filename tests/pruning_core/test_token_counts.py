@@ -13,7 +13,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
 from pruning_core.checkpoints.facts import inspect
-from pruning_core.datasets.data_used import Sources
+from pruning_core.datasets.data_used import DataUsed
 from pruning_core.decide.token_counts import HELD, counted, coverage, template_ids
 from pruning_core.decide.unit import decide
 from pruning_core.errors import ModelInvalid
@@ -107,7 +107,7 @@ def planned(
     """Decide what goes, and prune nothing."""
     watcher, spec = Watcher(), PruneSpec.model_validate(ASKED | changes)
     origin = Origin(model="m")
-    run = runs.prepare(folder, spec, out, None, Tracker(watcher), Sources(tasks), None, origin)
+    run = runs.prepare(folder, spec, out, None, Tracker(watcher), DataUsed(tasks), None, origin)
     with torch.no_grad():
         dense = dense_model(run, StreamedModel(folder, run.facts, torch.device("cpu")))
         return run, decide(dense, "fingerprint", begun=False), watcher.seen
@@ -232,7 +232,7 @@ def test_coverage_of_questions_and_of_zeroed_tokens() -> None:
 def test_items_are_read_one_by_one(model: Callable[..., Path], tmp_path: Path) -> None:
     tasks = task(tmp_path / "tasks", [f" {word}" for word in WORDS], [f" {WORDS[0]}"])
     folder = model()
-    reader = TaskReader(folder, inspect(folder), Sources(tasks))
+    reader = TaskReader(folder, inspect(folder), DataUsed(tasks))
     rows = every_item(reader, "words", Calibration(tasks=["words"]))
     assert iter(rows) is rows
     assert reader.tokenizer.decode(next(rows)) == f" {WORDS[0]}\n\n"
