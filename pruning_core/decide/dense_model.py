@@ -142,12 +142,13 @@ class DenseModel:
         Args:
             kinds: Units that are scored; None for all that go.
             score: None for the method's own.
-            states: Of text at the first block, which end behind the last; None for the calibration windows.
+            states: Of text at the first block, which end behind the last; None for the calibration windows, if any.
             block_done: Called with each block's number; None to count one pass.
         """
         kinds = self.kinds if kinds is None else kinds
         score = score or self.score
-        states = states or self.states()
+        if states is None and self.calibration is not None:
+            states = self.states()
         scores: Scores = {}
 
         def visit(index: int, block: nn.Module) -> None:
@@ -165,18 +166,18 @@ class DenseModel:
         index: int,
         block: nn.Module,
         units: BlockUnits,
-        states: Activations,
+        states: Activations | None,
         score: UnitScore,
     ) -> dict[str, torch.Tensor]:
         divergence = None
-        if score.params.compares_heads:
+        if score.params.compares_heads and states is not None:
             divergence = head_divergence(index, block, self.model.family, states, self.layout)
         needs = {
             group: units.asked(group, score.needs, score.input_needs) for group in units.inputs
         }
         inputs = [group for group in units.inputs if needs[group]]
         seen: dict[str, Stats] = {}
-        if inputs:
+        if inputs and states is not None:
             stats = record(index, block, inputs, states, [needs[group] for group in inputs])
             seen = {group.matrices[0].name: of for group, of in zip(inputs, stats, strict=True)}
         return {

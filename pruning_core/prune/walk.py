@@ -131,17 +131,18 @@ def _ended(_index: int, _block: nn.Module) -> BlockPruner:
 
 def forward(
     model: StreamedModel,
-    states: Activations,
+    states: Activations | None,
     block_done: Callable[[int], None],
     prepare: Callable[[int, nn.Module], None] = lambda _index, _block: None,
     skipped: Collection[int] = (),
 ) -> None:
-    """Move the states through all blocks but the skipped ones; `prepare` may change a block's weights for this once."""
+    """Move the states, if any, through all blocks but the skipped ones; `prepare` may change a block's weights for this once."""
     for index in range(len(model.blocks)):
         if index not in skipped:
             with model.block(index) as block:
                 prepare(index, block)
-                states.advance(index, block)
+                if states is not None:
+                    states.advance(index, block)
         block_done(index)
 
 

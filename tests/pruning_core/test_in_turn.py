@@ -211,7 +211,7 @@ def test_a_machine_that_ends_the_process_is_asked_again(monkeypatch: pytest.Monk
             raise HostOutOfMemory("ended with status -9")
         return '{"speed": null}'
 
-    monkeypatch.setattr(verify.helper, "run", run)
+    monkeypatch.setattr(verify.subprocesses, "run", run)
     silent = (lambda *_told: None, lambda: None)
     assert verify._asked(("a",), Path("dense"), *silent) == {"speed": None}
     assert [one[-1] for one in asked] == ["dense", "apart"]
