@@ -16,9 +16,10 @@ from pruning_core.plans.unit import UnitPlan
 from pruning_core.spec.calibration import SELF_TASK
 from pruning_core.text.calibration_text import every_item
 from pruning_core.text.task_reader import TaskReader
-from pruning_core.tokenizers import shrink
 from pruning_core.tokenizers.companions import write_companions
+from pruning_core.tokenizers.kept import kept_ids
 from pruning_core.tokenizers.load import load_tokenizer
+from pruning_core.tokenizers.renumber import renumbered
 
 
 def without_tokens(dense: DenseModel, frequent: Callable[[torch.Tensor], torch.Tensor]) -> UnitPlan:
@@ -34,7 +35,7 @@ def without_tokens(dense: DenseModel, frequent: Callable[[torch.Tensor], torch.T
     plan, tokens = dense.plan, _tokens(dense, frequent)
     if plan.removing:
         # What the walk's end would stumble over comes to light before its start
-        shrink.renumbered(dense.facts.config, tokens)
+        renumbered(dense.facts.config, tokens)
         dense.work.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=dense.work) as folder:
             write_companions(dense.source, Path(folder), tokens)
@@ -45,12 +46,12 @@ def _tokens(dense: DenseModel, frequent: Callable[[torch.Tensor], torch.Tensor])
     counts, folder = _counts(dense), dense.source
     often = frequent(counts).nonzero().flatten().tolist()
     spoken = token_counts.template_ids(load_tokenizer(folder))
-    tokens = shrink.kept_ids(folder, [*often, *spoken])
+    tokens = kept_ids(folder, [*often, *spoken])
     room = _room(dense)
     if room is not None and len(tokens) < room:
         there = set(tokens)
         rest = [token for token in _by_frequency(counts) if token not in there]
-        tokens = shrink.kept_ids(folder, [*tokens, *rest[: room - len(tokens)]])
+        tokens = kept_ids(folder, [*tokens, *rest[: room - len(tokens)]])
     return tokens
 
 

@@ -38,9 +38,9 @@ from pruning_core.text.self_generated import sample
 from pruning_core.text.task_reader import TaskReader
 from pruning_core.text.training_text import training_windows
 from pruning_core.text.windows import Windows, checked_tokens
+from pruning_core.tokenizers.files import TOKENIZER
 from pruning_core.tokenizers.load import check_tokenizer
 from pruning_core.tokenizers.probe import probe
-from pruning_core.tokenizers.shrink import TOKENIZER
 
 _PRUNE_COST = 1.9
 _FIXED_COST = 0.04

@@ -25,8 +25,8 @@ from pruning_core.plans.unit import UnitPlan
 from pruning_core.prune.ledger import Ledger
 from pruning_core.prune.units import UnitPruner
 from pruning_core.prune.walk import Walk
-from pruning_core.tokenizers import shrink
 from pruning_core.tokenizers.companions import write_companions
+from pruning_core.tokenizers.renumber import renumbered
 
 
 def dense_model(run: Run, model: StreamedModel) -> DenseModel:
@@ -130,7 +130,7 @@ class UnitWalk:
         if plan.vocabulary is None:
             return changes
         assert changes.config is not None
-        config = shrink.renumbered(changes.config, plan.vocabulary)
+        config = renumbered(changes.config, plan.vocabulary)
         return replace(changes, config=config, companions=self._tokenizer(run, plan.vocabulary))
 
     def _zeroed(self, path: Path) -> tuple[Path, ...]:

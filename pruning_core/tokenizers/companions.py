@@ -7,7 +7,8 @@ import shutil
 from pathlib import Path
 
 from pruning_core.checkpoints.companions import companions
-from pruning_core.tokenizers import shrink
+from pruning_core.tokenizers.renumber import renumbered
+from pruning_core.tokenizers.shrink import FILES, shrink
 
 
 def write_companions(source: Path, folder: Path, stays: tuple[int, ...]) -> None:
@@ -22,11 +23,11 @@ def write_companions(source: Path, folder: Path, stays: tuple[int, ...]) -> None
         ModelInvalid: something cannot be renumbered.
     """
     for name in companions(source):
-        if name not in shrink.FILES:
+        if name not in FILES:
             (folder / name).parent.mkdir(exist_ok=True)
             shutil.copyfile(source / name, folder / name)
     generation = folder / "generation_config.json"
     if generation.is_file():
-        content = shrink.renumbered(json.loads(generation.read_bytes()), stays)
+        content = renumbered(json.loads(generation.read_bytes()), stays)
         generation.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-    shrink.shrink(source, folder, stays)
+    shrink(source, folder, stays)

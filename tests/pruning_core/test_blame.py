@@ -16,7 +16,8 @@ from pruning_core.pipeline.phases import prune
 from pruning_core.spec.prune import PruneSpec
 from pruning_core.system import subprocesses
 from pruning_core.system.user_faults import blamed_on
-from pruning_core.tokenizers import probe, shrink
+from pruning_core.tokenizers import probe
+from pruning_core.tokenizers.kept import kept_ids
 from pruning_core.tokenizers.load import check_tokenizer, load_tokenizer
 from tests import tiny
 
@@ -137,7 +138,7 @@ def test_a_tokenizer_that_panics_is_refused_where_its_vocabulary_is_cut(
 ) -> None:
     folder = spoilt(model, tmp_path / "model", spoil)
     with pytest.raises(ModelInvalid):
-        shrink.kept_ids(folder, range(50))
+        kept_ids(folder, range(50))
 
 
 @pytest.mark.parametrize("spoil", [empty_pattern, precompiled])

@@ -14,8 +14,8 @@ from transformers import AutoTokenizer
 from pruning_core.checkpoints.companions import VOCABULARIES, companions, is_companion, offered
 from pruning_core.pipeline.phases import prune
 from pruning_core.spec.prune import PruneSpec
-from pruning_core.tokenizers import shrink
 from pruning_core.tokenizers.companions import write_companions
+from pruning_core.tokenizers.kept import kept_ids
 from tests import tiny
 
 SPEC = PruneSpec.model_validate(
@@ -116,7 +116,7 @@ def test_no_vocabulary_of_the_old_numbers_is_beside_a_reduced_one(
         (model / name).write_text("old")
     target = tmp_path / "target"
     target.mkdir()
-    write_companions(model, target, shrink.kept_ids(model, range(50)))
+    write_companions(model, target, kept_ids(model, range(50)))
     found = {path.relative_to(target).as_posix() for path in target.rglob("*") if path.is_file()}
     assert found & set(VOCABULARIES) == {"tokenizer.json", "merges.txt", "vocab.txt"}
     assert "old" not in (target / "vocab.txt").read_text().splitlines()

@@ -26,7 +26,9 @@ from tokenizers import (
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from pruning_core.errors import ModelInvalid
-from pruning_core.tokenizers import shrink
+from pruning_core.tokenizers.kept import kept_ids, protected_ids
+from pruning_core.tokenizers.renumber import renumbered
+from pruning_core.tokenizers.shrink import shrink
 
 ROOT = Path(__file__).resolve().parents[2]
 SPECIAL = ["<unk>", "<s>", "</s>", "<pad>"]
@@ -58,9 +60,9 @@ class Reduced:
 def reduced(folder: Path, target: Path, wanted: list[int] | str) -> Reduced:
     old = AutoTokenizer.from_pretrained(folder)
     ids = old(wanted)["input_ids"] if isinstance(wanted, str) else wanted
-    kept = shrink.kept_ids(folder, ids)
+    kept = kept_ids(folder, ids)
     target.mkdir(exist_ok=True)
-    shrink.shrink(folder, target, kept)
+    shrink(folder, target, kept)
     return Reduced(folder, target, kept, old, AutoTokenizer.from_pretrained(target))
 
 
@@ -294,26 +296,24 @@ def test_keeping_everything_changes_nothing(folder: Path, tmp_path: Path) -> Non
     for name in ("tokenizer.json", "tokenizer_config.json"):
         assert read(found.target / name) == read(folder / name)
     config = read(folder / "config.json")
-    assert shrink.renumbered(config, found.kept) == config | {"vocab_size": size}
+    assert renumbered(config, found.kept) == config | {"vocab_size": size}
 
 
 def test_rows_beyond_the_tokenizer_never_stay(folder: Path) -> None:
     rows = read(folder / "config.json")["vocab_size"]
-    assert shrink.kept_ids(folder, range(rows)) == tuple(range(rows - PADDING_ROWS))
+    assert kept_ids(folder, range(rows)) == tuple(range(rows - PADDING_ROWS))
 
 
 def test_what_is_always_kept_is_closed_and_part_of_every_selection(folder: Path) -> None:
-    protected = shrink.protected_ids(folder)
-    assert shrink.kept_ids(folder, protected) == protected
-    assert set(protected) < set(shrink.kept_ids(folder, range(10_000)))
+    protected = protected_ids(folder)
+    assert kept_ids(folder, protected) == protected
+    assert set(protected) < set(kept_ids(folder, range(10_000)))
 
 
 def test_characters_that_fall_back_to_bytes_need_not_stay(folder_of: Callable[[str], Path]) -> None:
     for kind in ("sentencepiece", "unigram, bytes"):
         folder = folder_of(kind)
-        tokens = AutoTokenizer.from_pretrained(folder).convert_ids_to_tokens(
-            shrink.protected_ids(folder)
-        )
+        tokens = AutoTokenizer.from_pretrained(folder).convert_ids_to_tokens(protected_ids(folder))
         assert {"▁", *BYTES} <= set(tokens)
         assert not {"ñ", "“"} & set(tokens)
 
@@ -334,8 +334,8 @@ def reads_the_same(model: dict[str, Any], text: str) -> bool:
         write_bare(folder, model)
         target.mkdir()
         ids = Tokenizer.from_file(str(folder / "tokenizer.json")).encode(text).ids
-        kept = shrink.kept_ids(folder, ids)
-        shrink.shrink(folder, target, kept)
+        kept = kept_ids(folder, ids)
+        shrink(folder, target, kept)
         new = Tokenizer.from_file(str(target / "tokenizer.json")).encode(text).ids
     return [kept[place] for place in new] == ids
 
@@ -409,7 +409,7 @@ def test_bytes_count_only_where_file_and_class_agree(
     content["model"]["byte_fallback"] = in_file
     folder = save(tmp_path / "old", content, tokenizer_class)
     vocab = content["model"]["vocab"]
-    assert {vocab["ñ"], vocab["“"]} <= set(shrink.protected_ids(folder))
+    assert {vocab["ñ"], vocab["“"]} <= set(protected_ids(folder))
 
 
 @st.composite
@@ -460,7 +460,7 @@ def test_single_characters_and_what_they_cannot_spell_stay(
 ) -> None:
     vocab = {token: place for place, token in enumerate([*protected, *free])}
     write_bare(tmp_path, model | {"vocab": vocab, "unk_token": "<unk>"})
-    assert shrink.protected_ids(tmp_path) == tuple(range(len(protected)))
+    assert protected_ids(tmp_path) == tuple(range(len(protected)))
 
 
 @pytest.fixture(scope="module")
@@ -510,9 +510,9 @@ def test_any_text_decodes_to_what_it_did_with_a_real_tokenizer(real: Reduced, te
 
 
 def test_a_real_tokenizer_without_closure_is_refused(real: Reduced, tmp_path: Path) -> None:
-    seen = sorted({*real.old(SEEN)["input_ids"], *shrink.protected_ids(real.folder)})
+    seen = sorted({*real.old(SEEN)["input_ids"], *protected_ids(real.folder)})
     with pytest.raises(ValueError, match="kept_ids"):
-        shrink.shrink(real.folder, tmp_path, seen)
+        shrink(real.folder, tmp_path, seen)
 
 
 @pytest.mark.parametrize("kept", [[1, 0], [0, 0], [0, 1_000_000]])
@@ -520,7 +520,7 @@ def test_ids_that_kept_ids_did_not_return_are_refused(
     plain: Path, tmp_path: Path, kept: list[int]
 ) -> None:
     with pytest.raises(ValueError, match="kept_ids"):
-        shrink.shrink(plain, tmp_path, [*shrink.protected_ids(plain), *kept])
+        shrink(plain, tmp_path, [*protected_ids(plain), *kept])
 
 
 def test_files_beside_tokenizer_json_agree_with_it(plain: Path, tmp_path: Path) -> None:
@@ -631,13 +631,13 @@ def test_configuration_fields_are_renumbered() -> None:
         "bad_words_ids": [[4, 6], [4, 5]], "hidden_size": 4, "forced_eos_token_id": [8], "sequence_bias": None,
     }  # fmt: skip
     before = json.dumps(config)
-    assert shrink.renumbered(config, [4, 6, 8]) == {
+    assert renumbered(config, [4, 6, 8]) == {
         "vocab_size": 3, "bos_token_id": 0, "eos_token_id": [1, 2], "pad_token_id": -1, "unk_token_id": None,
         "decoder_start_token_id": 2, "suppress_tokens": [0], "begin_suppress_tokens": None,
         "bad_words_ids": [[0, 1]], "hidden_size": 4, "forced_eos_token_id": [2], "sequence_bias": None,
     }  # fmt: skip
     assert json.dumps(config) == before
-    assert "vocab_size" not in shrink.renumbered({"eos_token_id": 4}, [4])
+    assert "vocab_size" not in renumbered({"eos_token_id": 4}, [4])
 
 
 @pytest.mark.parametrize(
@@ -646,18 +646,18 @@ def test_configuration_fields_are_renumbered() -> None:
 )
 def test_fields_that_lose_their_token_are_refused(field: str, value: Any) -> None:
     with pytest.raises(ModelInvalid, match=field):
-        shrink.renumbered({field: value}, [4, 6])
+        renumbered({field: value}, [4, 6])
 
 
 def test_tokens_that_the_configuration_names_stay(plain: Path) -> None:
     (plain / "generation_config.json").write_text('{"eos_token_id": [2, 400], "pad_token_id": 401}')
-    assert {400, 401} <= set(shrink.protected_ids(plain))
+    assert {400, 401} <= set(protected_ids(plain))
 
 
 def test_a_folder_without_tokenizer_json_is_refused(plain: Path) -> None:
     (plain / "tokenizer.json").unlink()
     with pytest.raises(ModelInvalid, match="save_pretrained"):
-        shrink.kept_ids(plain, [1])
+        kept_ids(plain, [1])
 
 
 def test_an_unknown_model_type_is_refused(plain: Path) -> None:
@@ -665,10 +665,10 @@ def test_an_unknown_model_type_is_refused(plain: Path) -> None:
     content["model"]["type"] = "Lattice"
     (plain / "tokenizer.json").write_text(json.dumps(content))
     with pytest.raises(ModelInvalid, match="Lattice"):
-        shrink.kept_ids(plain, [1])
+        kept_ids(plain, [1])
 
 
 def test_a_file_that_is_not_json_is_refused(plain: Path) -> None:
     (plain / "tokenizer.json").write_text("{")
     with pytest.raises(ModelInvalid, match="not JSON"):
-        shrink.kept_ids(plain, [1])
+        kept_ids(plain, [1])
