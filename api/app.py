@@ -17,7 +17,7 @@ from api.deps import Parts
 from api.middleware import BodyLimit, HeadLimit, RequestContext
 from api.routes import artifacts, events, files, health, jobs, methods, models, presets, tasks
 from api.uploads import FORM_OVERHEAD
-from store.artifacts import LocalArtifacts
+from store.backends import artifacts_of, drafts_of
 from store.broker import Doorbell
 from store.session import Database
 from store.settings import Settings
@@ -28,14 +28,15 @@ def create_app(settings: Settings) -> FastAPI:
     parts = Parts(
         settings=settings,
         database=Database(settings.database_url, api_timeouts=True),
-        artifacts=LocalArtifacts(settings.artifacts_dir),
+        artifacts=artifacts_of(settings),
+        drafts=drafts_of(settings),
         doorbell=Doorbell(settings),
         broker=BrokerProbe(settings.broker_url),
     )
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        await to_thread.run_sync(parts.artifacts.sweep_drafts)
+        await to_thread.run_sync(parts.drafts.sweep)
         yield
         parts.doorbell.close()
         parts.database.dispose()

@@ -15,8 +15,9 @@ from api.hub_calls import HubCalls
 from api.hub_probe import HubProbe
 from api.problems import Problem
 from store import keys
-from store.artifacts import LocalArtifacts
+from store.artifact_store import ArtifactStore
 from store.broker import Doorbell
+from store.drafts import Drafts
 from store.errors import KeyInvalid
 from store.session import Database
 from store.settings import Settings
@@ -39,7 +40,8 @@ class Parts:
 
     settings: Settings
     database: Database
-    artifacts: LocalArtifacts
+    artifacts: ArtifactStore
+    drafts: Drafts
     doorbell: Doorbell
     broker: BrokerProbe
     hub: HubProbe = field(default_factory=HubProbe)

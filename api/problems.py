@@ -47,7 +47,11 @@ STATUS_OF_CODE = {
 CONFLICT: dict[int | str, dict[str, Any]] = {
     409: {"description": "Not in the state that the resource is in"}
 }
-RANGE: dict[int | str, dict[str, Any]] = {416: {"description": "No byte of the range is there"}}
+FILE: dict[int | str, dict[str, Any]] = {
+    304: {"description": "`If-None-Match` names this file"},
+    307: {"description": "The artifact store sends the file itself, from this URL"},
+    416: {"description": "No byte of the range is there"},
+}
 """What some routes declare beside the problems that all of their kind can answer."""
 
 

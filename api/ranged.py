@@ -4,81 +4,115 @@ from __future__ import annotations
 
 import base64
 import re
-from pathlib import Path
-from typing import Any
+from collections.abc import Mapping
+from email.utils import format_datetime
+from urllib.parse import quote
 
-from starlette.datastructures import Headers
 from starlette.requests import Request
-from starlette.responses import FileResponse, Response
-from starlette.types import Message, Receive, Scope, Send
+from starlette.responses import RedirectResponse, Response, StreamingResponse
 
 from api.conditional import matches
-from api.problems import Problem, problem_response
+from api.problems import Problem
+from store.artifact_store import ArtifactStore, Stored
 
-_ONE_RANGE = re.compile(
-    r"\s*bytes\s*=\s*(?:(?P<first>\d{1,18})-(?P<last>\d{0,18})|-\d{1,18})\s*", re.I | re.A
+_RANGE = re.compile(
+    r"\s*bytes\s*=\s*(?:(?P<first>\d{1,18})-(?P<last>\d{0,18})|-(?P<count>\d{1,18}))\s*",
+    re.IGNORECASE | re.ASCII,
 )
 
 
 def respond(
-    request: Request, file: Path, *, sha256: str, filename: str, media_type: str
+    request: Request,
+    artifacts: ArtifactStore,
+    key: str,
+    *,
+    sha256: str,
+    filename: str,
+    media_type: str,
 ) -> Response:
-    """Return the file, the range asked for, or 304 where the client has it.
+    """Return the file, the range asked for, 304 where the client has it, or 307 to the store where that sends it.
 
     Raises:
-        Problem: NOT_FOUND, where the file has gone.
+        Problem: NOT_FOUND, where the file has gone; RANGE_NOT_SATISFIABLE, where it is shorter.
     """
-    headers = _headers(sha256)
+    headers = _headers(sha256, filename)
     if matches(request.headers.get("if-none-match"), headers["ETag"]):
+        headers.pop("Content-Disposition")
         return Response(status_code=304, headers=headers)
-    if not file.is_file():
+    stored = artifacts.stat(key)
+    if stored is None:
         raise Problem("NOT_FOUND", "The file is no longer in the artifact store.")
-    return RangedFile(file, filename=filename, headers=headers, media_type=media_type)
+    url = artifacts.presign(key, filename=filename, media_type=media_type)
+    if url is not None:
+        return RedirectResponse(url, headers={"Cache-Control": "no-store"})
+    return send(request, artifacts, key, stored, headers=headers, media_type=media_type)
 
 
-class RangedFile(FileResponse):
-    """A file whose refusals of a range are problems, like every other refusal."""
+def send(
+    request: Request,
+    artifacts: ArtifactStore,
+    key: str,
+    stored: Stored,
+    *,
+    headers: Mapping[str, str],
+    media_type: str,
+) -> Response:
+    """Return a stored file, or the range of it that is asked for.
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Send the file, the range or the refusal."""
-        refused = False
-        scope = _with_range_that_counts(scope)
-
-        async def send_or_refuse(message: Message) -> None:
-            nonlocal refused
-            if message["type"] == "http.response.start" and message["status"] in (400, 416):
-                refused = True
-                await _refusal(scope, self.path)(scope, receive, send)
-            elif not refused:
-                await send(message)
-
-        await super().__call__(scope, receive, send_or_refuse)
-
-
-def _with_range_that_counts(scope: Scope) -> Scope:
-    """Leave out a range of another unit, of several parts or of no sense, as RFC 9110 section 14.2 has it."""
-    found = _ONE_RANGE.fullmatch(Headers(scope=scope).get("range", ""))
-    in_order = found and not (found["last"] and int(found["first"]) > int(found["last"]))
-    if scope["method"] == "GET" and in_order:
-        return scope
-    return {**scope, "headers": [pair for pair in scope["headers"] if pair[0] != b"range"]}
-
-
-def _refusal(scope: Scope, path: Any) -> Response:
-    size = path.stat().st_size
-    problem = Problem(
-        "RANGE_NOT_SATISFIABLE",
-        f"Give ranges as `bytes=first-last` within 0-{size - 1}.",
-        headers={"Content-Range": f"bytes */{size}"},
-    )
-    return problem_response(Request(scope), problem)
+    Raises:
+        Problem: RANGE_NOT_SATISFIABLE.
+    """
+    told = {
+        "Last-Modified": format_datetime(stored.modified, usegmt=True),
+        "ETag": f'"{stored.modified.timestamp():.6f}-{stored.bytes}"',
+        "Accept-Ranges": "bytes",
+        **headers,
+    }
+    start, stop, status = 0, stored.bytes, 200
+    asked = _range(request, told)
+    if asked is not None:
+        start, stop, status = *_within(asked, stored.bytes), 206
+        told["Content-Range"] = f"bytes {start}-{stop - 1}/{stored.bytes}"
+    told["Content-Length"] = str(stop - start)
+    if request.method == "HEAD":
+        return Response(status_code=status, headers=told, media_type=media_type)
+    return StreamingResponse(artifacts.open(key, start, stop), status, told, media_type)
 
 
-def _headers(sha256: str) -> dict[str, str]:
+def _range(request: Request, told: Mapping[str, str]) -> re.Match[str] | None:
+    """Return the range that counts: none of another unit, of several parts or of no sense (RFC 9110 section 14.2)."""
+    found = _RANGE.fullmatch(request.headers.get("range", ""))
+    same = request.headers.get("if-range") in (None, told["ETag"], told["Last-Modified"])
+    if found is None or request.method != "GET" or not same:
+        return None
+    is_in_order = not found["last"] or int(found["first"]) <= int(found["last"])
+    return found if is_in_order else None
+
+
+def _within(asked: re.Match[str], size: int) -> tuple[int, int]:
+    """Return where a range begins and ends in a file of this size."""
+    if asked["count"]:
+        start, stop = max(size - int(asked["count"]), 0), size
+    else:
+        start = int(asked["first"])
+        stop = min(int(asked["last"]) + 1, size) if asked["last"] else size
+    if start >= size:
+        raise Problem(
+            "RANGE_NOT_SATISFIABLE",
+            f"Give ranges as `bytes=first-last` within 0-{size - 1}.",
+            headers={"Content-Range": f"bytes */{size}"},
+        )
+    return start, stop
+
+
+def _headers(sha256: str, filename: str) -> dict[str, str]:
     digest = base64.b64encode(bytes.fromhex(sha256)).decode()
+    quoted = quote(filename)
+    name = f'filename="{filename}"' if quoted == filename else f"filename*=utf-8''{quoted}"
     return {
         "ETag": f'"{sha256}"',
         "Repr-Digest": f"sha-256=:{digest}:",
         "Accept-Ranges": "bytes",
         "Cache-Control": "private, no-transform",
+        "Content-Disposition": f"attachment; {name}",
     }

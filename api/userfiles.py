@@ -19,14 +19,18 @@ def resolve(prune: PruneSpec, caller: Caller, parts: Parts) -> dict[str, UserFil
     if not files.named(document):
         return {}
     with parts.database.read() as session:
-        found = files.of_prune(session, document, project=caller.project, artifacts=parts.artifacts)
-    for name in sorted(files.named(document) - found.keys()):
+        rows = files.of_prune(session, document, project=caller.project)
+    for name in sorted(files.named(document) - rows.keys()):
         raise DatasetNotFound(
             f"This project has no uploaded file {name.removeprefix(files.PREFIX)}.",
             suggestions=("list them with GET /v1/files", "upload it with POST /v1/files"),
             pointer=_pointer(name, prune),
         )
-    return {name: UserFile.model_validate(facts) for name, facts in found.items()}
+    # What counts at submit is known of a file; a worker opens it, wherever it then lies.
+    return {
+        name: UserFile.model_validate({"path": file.id, **files.facts(file)})
+        for name, file in rows.items()
+    }
 
 
 def _pointer(name: str, prune: PruneSpec) -> str:

@@ -89,8 +89,12 @@ class Transport:
 
     @contextmanager
     def stream(self, path: str, headers: Mapping[str, str]) -> Iterator[httpx2.Response]:
-        """Open an answer that is read piece by piece; tries once, the caller resumes."""
-        with self._http.stream("GET", path, headers=headers) as response:
+        """Open an answer that is read piece by piece; tries once, the caller resumes.
+
+        The server may send on to where its files are: the key does not go there.
+        """
+        opened = self._http.stream("GET", path, headers=headers, follow_redirects=True)
+        with opened as response:
             if response.status_code >= 400:
                 response.read()
             raise_for_problem(response)

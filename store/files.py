@@ -11,7 +11,6 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 
 from store import paging
-from store.artifacts import LocalArtifacts
 from store.clock import db_now
 from store.errors import FileInUse, FileUnknown, StateConflict
 from store.paging import Position
@@ -147,10 +146,8 @@ def remove(session: Session, *, project: str, file_id: str) -> str:
     return found.key
 
 
-def of_prune(
-    session: Session, prune: Mapping[str, Any], *, project: str, artifacts: LocalArtifacts
-) -> dict[str, dict[str, Any]]:
-    """Return the project's files that `prune` of a specification names, each as the fields of a `UserFile`.
+def of_prune(session: Session, prune: Mapping[str, Any], *, project: str) -> dict[str, File]:
+    """Return the project's files that `prune` of a specification names, by these names.
 
     Those that are not there any more are missing here too.
     """
@@ -158,7 +155,7 @@ def of_prune(
     if not ids:
         return {}
     rows = session.scalars(select(File).where(File.project == project, File.id.in_(ids)))
-    return {row.task: _facts(row, artifacts) for row in rows}
+    return {row.task: row for row in rows}
 
 
 def named(prune: Mapping[str, Any]) -> set[str]:
@@ -169,9 +166,10 @@ def named(prune: Mapping[str, Any]) -> set[str]:
     return {name for name in names if name.startswith(PREFIX)}
 
 
-def _facts(row: File, artifacts: LocalArtifacts) -> dict[str, Any]:
+def facts(file: File) -> dict[str, Any]:
+    """Return the fields of a `pruning_core.datasets.uploads.UserFile`, all but where it lies."""
     fields = ("name", "format", "kind", "use", "items", "bytes", "sha256", "splits")
-    return {"path": str(artifacts.path(row.key)), **{name: getattr(row, name) for name in fields}}
+    return {name: getattr(file, name) for name in fields}
 
 
 def _unfinished_naming(file: File) -> Any:

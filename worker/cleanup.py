@@ -6,7 +6,8 @@ import structlog
 from sqlalchemy.exc import SQLAlchemyError
 
 from store import artifacts
-from store.artifacts import LocalArtifacts, attempt_prefix
+from store.artifacts import attempt_prefix
+from store.backends import artifacts_of, drafts_of
 from store.session import Database
 from store.settings import Settings
 from store.states import TERMINAL
@@ -22,11 +23,12 @@ class Janitor:
     def __init__(self, database: Database, settings: Settings) -> None:
         self._database = database
         self._work_dir = settings.work_dir
-        self._artifacts = LocalArtifacts(settings.artifacts_dir)
+        self._artifacts = artifacts_of(settings)
+        self._drafts = drafts_of(settings)
 
     def sweep(self) -> None:
         """Clean up after every job that has a folder here, such as those of a worker that was killed, and after front ends."""
-        self._artifacts.sweep_drafts()
+        self._drafts.sweep()
         if not self._work_dir.is_dir():
             return
         for folder in self._work_dir.iterdir():
@@ -53,6 +55,6 @@ class Janitor:
         ended = job.status in TERMINAL
         for epoch in range(1, (job.epoch if ended else settled) + 1):
             if epoch not in winners:
-                self._artifacts.delete_prefix(attempt_prefix(job_id, epoch))
+                self._artifacts.delete_below(attempt_prefix(job_id, epoch))
         if ended:
             Workspace(self._work_dir, job_id).remove()

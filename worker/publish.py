@@ -13,7 +13,8 @@ from pruning_core.spec.element_methods import CRePE
 from pruning_core.spec.model import ModelRef
 from pruning_core.spec.patterns import NofM
 from pruning_core.spec.report import FileEntry, GateReport, Report, SearchReport
-from store.artifacts import REPORT_PAGE, ArtifactRow, LocalArtifacts, report_page_key
+from store.artifact_store import ArtifactStore
+from store.artifacts import REPORT_PAGE, ArtifactRow, report_page_key
 from store.presets import NewPreset
 from worker.errors import UploadFailed
 
@@ -24,7 +25,7 @@ MAX_MODEL = 400
 def upload(
     checkpoint: Path,
     report: Report,
-    artifacts: LocalArtifacts,
+    artifacts: ArtifactStore,
     *,
     under: str,
     go_on: Callable[[], bool],
@@ -59,7 +60,7 @@ def upload(
 def _put(
     checkpoint: Path,
     entry: FileEntry,
-    artifacts: LocalArtifacts,
+    artifacts: ArtifactStore,
     under: str,
     told: Callable[[int], None],
 ) -> ArtifactRow:

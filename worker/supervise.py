@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
 import structlog
+from pydantic import ValidationError
 
+from pruning_core.datasets.uploads import UserFile
 from pruning_core.spec.model import ModelRef
+from pruning_core.spec.prune import PruneSpec
 from pruning_core.spec.report import Progress, Report
 from pruning_core.system.files import is_disk_full
 from store import files as uploads
-from store.artifacts import LocalArtifacts, attempt_prefix
-from store.errors import LeaseLost
+from store.artifacts import attempt_prefix
+from store.backends import artifacts_of
+from store.errors import ArtifactNotFound, LeaseLost
 from store.leases import Claim
 from store.session import Database
 from store.settings import Settings
@@ -38,6 +41,8 @@ from worker.protocol import (
     EXIT_DRAINED,
     LOG_FILE,
     REPORT_FILE,
+    UPLOADS_FOLDER,
+    Attempt,
     Failed,
     Succeeded,
 )
@@ -61,7 +66,7 @@ class Supervisor:
         self._database = database
         self._settings = settings
         self._command = tuple(command)
-        self._artifacts = LocalArtifacts(settings.artifacts_dir)
+        self._artifacts = artifacts_of(settings)
         self._janitor = Janitor(database, settings)
 
     def run(self, claim: Claim, *, claimed_at: float, drain: threading.Event) -> None:
@@ -86,14 +91,16 @@ class Supervisor:
         except Exception as error:
             log.exception("attempt.broken", job_id=claim.job_id, epoch=claim.epoch)
             cause = explain(error)
-            return Refused(cause.payload()) if is_disk_full(error) else Crashed(cause.payload())
+            is_final = is_disk_full(error) or isinstance(error, ValidationError)
+            return Refused(cause.payload()) if is_final else Crashed(cause.payload())
 
     def _attempt(
         self, claim: Claim, lease: Lease, drain: threading.Event, claimed_at: float
     ) -> Outcome:
-        files = self._files(claim, lease)
         folder = Workspace(self._settings.work_dir, claim.job_id).prepare(claim.epoch)
-        self._describe(claim, folder, files, claimed_at)
+        files = self._fetch(claim, lease, folder / UPLOADS_FOLDER)
+        attempt = self._described(claim, files, claimed_at)
+        (folder / ATTEMPT_FILE).write_text(attempt.model_dump_json())
         command = [*self._command, claim.job_id, str(claim.epoch), str(folder)]
         with Child(command, log=folder / LOG_FILE, tasks_dir=self._settings.tasks_dir) as child:
             listener = Listener(child.stdout, self._database, claim, lease)
@@ -102,50 +109,50 @@ class Supervisor:
             listener.join()
         verdict = listener.verdict
         if stop in (None, Stop.DRAINED) and status == 0 and isinstance(verdict, Succeeded):
-            return self._publish(claim, folder, verdict.report, lease, listener)
+            return self._publish(attempt, folder, verdict.report, lease, listener)
         outcome = _judge(stop, status, verdict)
         if isinstance(outcome, Refused | Crashed):
             log.warning("child.failed", status=status, log=_tail(folder), job_id=claim.job_id)
         return outcome
 
-    def _files(self, claim: Claim, lease: Lease) -> dict[str, dict[str, Any]]:
-        """Return where the uploaded files lie that the job names."""
+    def _fetch(self, claim: Claim, lease: Lease, folder: Path) -> dict[str, UserFile]:
+        """Lay the uploaded files that the job names beside its work; the child misses one that was deleted meanwhile."""
         if not uploads.named(claim.spec["prune"]):
             return {}
-        return persist(
+        rows = persist(
             self._database,
-            lambda session: uploads.of_prune(
-                session, claim.spec["prune"], project=claim.project, artifacts=self._artifacts
-            ),
+            lambda session: uploads.of_prune(session, claim.spec["prune"], project=claim.project),
             worth_trying=lambda: lease.held,
         )
-
-    def _describe(
-        self,
-        claim: Claim,
-        folder: Path,
-        files: Mapping[str, dict[str, Any]],
-        claimed_at: float,
-    ) -> None:
-        attempt = {
-            "job_id": claim.job_id,
-            "epoch": claim.epoch,
-            "job_name": claim.name,
-            "parent": os.getpid(),
-            "seconds_before": time.monotonic() - claimed_at,
-            "earlier_seconds": claim.earlier_seconds,
-            "model": claim.spec["model"],
-            "prune": claim.spec["prune"],
-            "model_roots": [str(root) for root in self._settings.model_roots],
-            "cache_dir": str(self._settings.cache_dir),
-            "tasks_dir": str(self._settings.tasks_dir) if self._settings.tasks_dir else None,
-            "hub_patience_seconds": self._settings.hub_patience_seconds,
-            "files": files,
+        folder.mkdir()
+        for row in rows.values():
+            with suppress(ArtifactNotFound):
+                self._artifacts.fetch(row.key, folder / row.id)
+        return {
+            name: UserFile.model_validate({"path": folder / row.id, **uploads.facts(row)})
+            for name, row in rows.items()
         }
-        (folder / ATTEMPT_FILE).write_text(json.dumps(attempt))
+
+    def _described(self, claim: Claim, files: Mapping[str, UserFile], claimed_at: float) -> Attempt:
+        settings = self._settings
+        return Attempt(
+            job_id=claim.job_id,
+            epoch=claim.epoch,
+            job_name=claim.name,
+            parent=os.getpid(),
+            seconds_before=time.monotonic() - claimed_at,
+            earlier_seconds=claim.earlier_seconds,
+            model=ModelRef.model_validate(claim.spec["model"]),
+            prune=PruneSpec.model_validate(claim.spec["prune"]),
+            model_roots=settings.model_roots,
+            cache_dir=settings.cache_dir,
+            tasks_dir=settings.tasks_dir,
+            hub_patience_seconds=settings.hub_patience_seconds,
+            files=dict(files),
+        )
 
     def _publish(
-        self, claim: Claim, folder: Path, report: Report, lease: Lease, listener: Listener
+        self, attempt: Attempt, folder: Path, report: Report, lease: Lease, listener: Listener
     ) -> Outcome:
         begun = time.monotonic()
         told = _uploading(report, listener)
@@ -155,7 +162,7 @@ class Supervisor:
                 folder / CHECKPOINT_FOLDER,
                 report,
                 self._artifacts,
-                under=attempt_prefix(claim.job_id, claim.epoch),
+                under=attempt_prefix(attempt.job_id, attempt.epoch),
                 go_on=lambda: lease.held and not lease.cancel_requested,
                 told=told,
             )
@@ -164,8 +171,7 @@ class Supervisor:
             raise
         if rows is not None:
             report = publish.after(report, time.monotonic() - begun)
-            model = ModelRef.model_validate(claim.spec["model"])
-            return Finished(report, tuple(rows), publish.preset(report, model))
+            return Finished(report, tuple(rows), publish.preset(report, attempt.model))
         if lease.cancel_requested:
             return Cancelled()
         return Fenced() if lease.lost else GivenBack(Stop.EXPIRED.value)

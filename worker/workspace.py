@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import re
 import shutil
 from collections.abc import Iterable
 from pathlib import Path
 
+from pruning_core.system.files import link_or_copy
 from store.artifacts import REPORT_PAGE
 from worker.protocol import CHECKPOINT_FOLDER, REPORT_FILE, WORK_FOLDER
 
@@ -85,13 +85,7 @@ def _link_all(source: Path, target: Path, patterns: Iterable[str]) -> bool:
     found = (file for pattern in patterns for file in source.glob(pattern))
     files = [file for file in found if file.is_file() and file.suffix != ".tmp"]
     for file in files:
-        _link(file, target / file.relative_to(source))
+        linked = target / file.relative_to(source)
+        linked.parent.mkdir(parents=True, exist_ok=True)
+        link_or_copy(file, linked)
     return bool(files)
-
-
-def _link(source: Path, target: Path) -> None:
-    target.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        os.link(source, target)
-    except OSError:
-        shutil.copyfile(source, target)

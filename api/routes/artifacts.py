@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from collections.abc import Mapping
+from pathlib import PurePosixPath
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Header
 from sqlalchemy.orm import Session
 from starlette.requests import Request
-from starlette.responses import FileResponse, HTMLResponse, JSONResponse, Response
+from starlette.responses import HTMLResponse, JSONResponse, Response
 
 from api import ranged, schemas
 from api.deps import Downloader, Parts, PartsDep, Reader
 from api.ids import JobId
 from api.negotiation import prefers_html
-from api.problems import CONFLICT, RANGE, Problem
+from api.problems import CONFLICT, FILE, Problem
 from api.resources import file_resource
 from pruning_core.spec.report import Report
 from store import artifacts, jobs
+from store.artifact_store import Stored
 from store.artifacts import attempt_prefix, report_page_key
 from store.states import TERMINAL
 from store.tables import Job
@@ -43,6 +45,7 @@ _PAGE: dict[str, Any] = {"text/html": {"schema": {"type": "string"}}}
     },
 )
 def report(
+    request: Request,
     job_id: JobId,
     caller: Reader,
     parts: PartsDep,
@@ -51,9 +54,9 @@ def report(
     """Return what was measured before and after: JSON, or the page where `Accept` prefers `text/html`."""
     with parts.database.read() as session:
         job = _finished(session, caller.project, job_id)
-        content, page = job.report, _page(parts, job)
-    if page.is_file() and prefers_html(accept):
-        return FileResponse(page, media_type="text/html", headers={**PAGE_HEADERS, **_VARY})
+        content, page = job.report, _page_key(job)
+    if prefers_html(accept) and (stored := parts.artifacts.stat(page)) is not None:
+        return _page(request, parts, page, stored, _VARY)
     return JSONResponse(content, headers=_VARY)
 
 
@@ -66,13 +69,14 @@ def report(
         **CONFLICT,
     },
 )
-def report_page(job_id: JobId, caller: Reader, parts: PartsDep) -> Response:
+def report_page(request: Request, job_id: JobId, caller: Reader, parts: PartsDep) -> Response:
     """Return the report as a page for people."""
     with parts.database.read() as session:
-        page = _page(parts, _finished(session, caller.project, job_id))
-    if not page.is_file():
+        page = _page_key(_finished(session, caller.project, job_id))
+    stored = parts.artifacts.stat(page)
+    if stored is None:
         raise Problem("NOT_FOUND", "This job left no page; its report is there as JSON.")
-    return FileResponse(page, media_type="text/html", headers=PAGE_HEADERS)
+    return _page(request, parts, page, stored, {})
 
 
 @router.get("/{job_id}/manifest", response_model=schemas.Manifest, responses=CONFLICT)
@@ -92,9 +96,8 @@ def manifest(job_id: JobId, caller: Reader, parts: PartsDep) -> schemas.Manifest
     responses={
         200: {"content": {"application/octet-stream": {}}, "description": "The file"},
         206: {"content": {"application/octet-stream": {}}, "description": "The range asked for"},
-        304: {"description": "`If-None-Match` names this file"},
         **CONFLICT,
-        **RANGE,
+        **FILE,
     },
 )
 def download(
@@ -107,12 +110,28 @@ def download(
         _finished(session, caller.project, job_id)
         row = artifacts.row(session, job_id, path)
         sha256, media_type, key = row.sha256, row.media_type, row.key
-    file = parts.artifacts.path(key)
-    return ranged.respond(request, file, sha256=sha256, filename=file.name, media_type=media_type)
+    name = PurePosixPath(path).name
+    return ranged.respond(
+        request, parts.artifacts, key, sha256=sha256, filename=name, media_type=media_type
+    )
 
 
-def _page(parts: Parts, job: Job) -> Path:
-    return parts.artifacts.path(report_page_key(attempt_prefix(job.id, job.epoch)))
+def _page(
+    request: Request, parts: Parts, key: str, stored: Stored, headers: Mapping[str, str]
+) -> Response:
+    """Send a job's page; from here, whatever the store offers: only so its policy goes with it."""
+    return ranged.send(
+        request,
+        parts.artifacts,
+        key,
+        stored,
+        headers={**PAGE_HEADERS, **headers},
+        media_type="text/html",
+    )
+
+
+def _page_key(job: Job) -> str:
+    return report_page_key(attempt_prefix(job.id, job.epoch))
 
 
 def _finished(session: Session, project: str, job_id: str) -> Job:

@@ -13,7 +13,7 @@ from api import ranged, schemas, uploads
 from api.deps import Downloader, PartsDep, Reader, Writer
 from api.examining import examine
 from api.ids import FileId
-from api.problems import CONFLICT, RANGE
+from api.problems import CONFLICT, FILE
 from api.resources import upload_resource
 from store import files
 
@@ -63,7 +63,7 @@ async def upload(
     parts: PartsDep,
 ) -> schemas.File:
     """Take a file, check every line of it, store it; the same bytes for the same use are stored once."""
-    with parts.artifacts.draft() as draft:
+    with parts.drafts.lend() as draft:
         limit = parts.settings.max_file_bytes
         received = await uploads.receive(request, options, draft, limit=limit)
         found = await examine(parts, draft, declared=received.format, name=received.name)
@@ -116,8 +116,7 @@ def read_file(file_id: FileId, caller: Reader, parts: PartsDep) -> schemas.File:
     responses={
         200: {"content": dict.fromkeys(uploads.FORMATS, _BYTES), "description": "The file"},
         206: {"content": dict.fromkeys(uploads.FORMATS, _BYTES), "description": "The range"},
-        304: {"description": "`If-None-Match` names this file"},
-        **RANGE,
+        **FILE,
     },
 )
 def content(request: Request, file_id: FileId, caller: Downloader, parts: PartsDep) -> Response:
@@ -126,7 +125,8 @@ def content(request: Request, file_id: FileId, caller: Downloader, parts: PartsD
         row = files.get(session, project=caller.project, file_id=file_id)
     return ranged.respond(
         request,
-        parts.artifacts.path(row.key),
+        parts.artifacts,
+        row.key,
         sha256=row.sha256,
         filename=row.name,
         media_type=_MEDIA_TYPES[row.format],

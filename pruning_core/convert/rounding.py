@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -22,7 +21,7 @@ from pruning_core.export.checkpoint import CHANNEL_ORDER
 from pruning_core.model.tensors import DTYPES
 from pruning_core.spec.output import RoundedDtype
 from pruning_core.spec.report import RoundingReport
-from pruning_core.system.files import flush, write_json
+from pruning_core.system.files import flush, link_or_copy, write_json
 
 _DTYPE_KEYS = ("dtype", "torch_dtype")
 
@@ -110,7 +109,7 @@ def write(
         elif path.name == CONFIG and path.parent == folder:
             write_json(new, _renamed_dtype(json.loads(path.read_bytes()), dtype))
         elif path.name != INDEX:
-            _copy(path, new)
+            link_or_copy(path, new)
     if (folder / INDEX).is_file():
         index = json.loads((folder / INDEX).read_bytes())
         write_json(target / INDEX, index | {"metadata": {"total_size": found.bytes}})
@@ -163,10 +162,3 @@ def _renamed_dtype(config: dict[str, Any], dtype: RoundedDtype) -> dict[str, Any
     }
     named = [key for key in _DTYPE_KEYS if isinstance(settings.get(key), str)]
     return settings | dict.fromkeys(named, dtype)
-
-
-def _copy(path: Path, target: Path) -> None:
-    try:
-        os.link(path, target)
-    except OSError:
-        shutil.copyfile(path, target)

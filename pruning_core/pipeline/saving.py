@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +15,7 @@ from pruning_core.gguf.writable import names_of, table_of
 from pruning_core.pipeline.run import Run
 from pruning_core.spec.output import RoundedDtype
 from pruning_core.spec.report import GgufReport, RoundingReport
-from pruning_core.system.files import flush
+from pruning_core.system.files import flush, link_or_copy
 
 
 def rounded_dtype(run: Run) -> RoundedDtype | None:
@@ -113,22 +112,14 @@ def as_gguf(run: Run, folder: Path) -> tuple[Path, GgufReport] | None:
 def publish(run: Run, folder: Path) -> None:
     """Make a folder the run's checkpoint; a trained one stays in `work` too, for a run that is cut short hereafter."""
     if run.spec.recovery is not None:
+        # Both share their files, which nothing changes again: the model card, written later, is not among them.
         trained, folder = folder, run.work / "linked"
         shutil.rmtree(folder, ignore_errors=True)
-        shutil.copytree(trained, folder, copy_function=_link)
+        shutil.copytree(trained, folder, copy_function=link_or_copy)
     # It vouches for the checkpoint before this one
     (run.out / "report.json").unlink(missing_ok=True)
     shutil.rmtree(run.checkpoint, ignore_errors=True)
     folder.rename(run.checkpoint)
-
-
-def _link(source: str, target: str) -> None:
-    """Nothing changes either file again: the model card, written later, is not among them."""
-    try:
-        os.link(source, target)
-    except OSError:
-        shutil.copyfile(source, target)
-        flush(Path(target))
 
 
 def _pre(run: Run) -> str | None:

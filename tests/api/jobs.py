@@ -12,7 +12,8 @@ from fastapi import FastAPI
 from api.app import create_app
 from pruning_core.spec.report import BlockReport, Progress
 from store import keys, leases
-from store.artifacts import ArtifactRow, LocalArtifacts, attempt_prefix, report_page_key
+from store.artifacts import ArtifactRow, attempt_prefix, report_page_key
+from store.backends import artifacts_of
 from store.presets import NewPreset
 from store.session import Database
 from store.settings import Settings
@@ -110,7 +111,7 @@ class Service:
         preset: NewPreset | None = None,
         page: str | None = None,
     ) -> None:
-        store = LocalArtifacts(self.settings.artifacts_dir)
+        store = artifacts_of(self.settings)
         rows = []
         source = self.settings.data_dir / "source"
         if page is not None:

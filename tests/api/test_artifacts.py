@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import base64
+import dataclasses
 import hashlib
 from urllib.parse import quote
 
 import pytest
 from fastapi.testclient import TestClient
 
+from store.local_artifacts import LocalArtifacts
 from tests.api.jobs import BODY, FILES, REPORT, Service
 from tests.api.test_problems import assert_problem
 
@@ -165,3 +167,30 @@ def test_unfinished_and_failed_jobs_have_no_result(
     assert_problem(client.get(f"/v1/jobs/{job_id}/{what}"), 409, "STATE_CONFLICT")
     service.fail(service.claim())
     assert_problem(client.get(f"/v1/jobs/{job_id}/{what}"), 409, "STATE_CONFLICT")
+
+
+class Elsewhere(LocalArtifacts):
+    """A store whose files have URLs of their own."""
+
+    def presign(self, key: str, *, filename: str, media_type: str) -> str:
+        return f"https://bucket.example/{key}?name={filename}&type={media_type}"
+
+
+def test_a_store_with_urls_of_its_own_sends_the_file_itself(service: Service) -> None:
+    app = service.app()
+    root = service.settings.artifacts_dir
+    store = Elsewhere(root, app.state.parts.drafts)
+    app.state.parts = dataclasses.replace(app.state.parts, artifacts=store)
+    with TestClient(app, headers={"Authorization": f"Bearer {service.secret}"}) as client:
+        job_id = client.post("/v1/jobs", json=BODY).json()["id"]
+        claim = service.claim()
+        service.succeed(claim, page="<p>")
+        url = f"/v1/jobs/{job_id}/artifacts/model.safetensors"
+        response = client.get(url, follow_redirects=False)
+        assert response.status_code == 307
+        assert response.headers["location"].startswith(
+            f"https://bucket.example/jobs/{job_id}/e1/model.safetensors?name=model.safetensors"
+        )
+        assert response.headers["cache-control"] == "no-store"
+        page = client.get(f"/v1/jobs/{job_id}/report.html", follow_redirects=False)
+        assert (page.status_code, page.text) == (200, "<p>")  # its policy goes with it

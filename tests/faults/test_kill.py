@@ -10,7 +10,7 @@ from collections import Counter
 
 import pytest
 
-from store.artifacts import LocalArtifacts
+from store.backends import artifacts_of
 from tests.worker.rig import Rig, alive, until
 
 SLOW = {"blocks": 8, "seconds": 0.3}
@@ -167,8 +167,8 @@ def test_stored_files_survive_what_happens_to_work_files(rig: Rig) -> None:
     rig.worker(rig.child(**SLOW))
     rig.wait(job_id, "succeeded")
     rig.assert_one_result(job_id)
-    store = LocalArtifacts(rig.settings.artifacts_dir)
-    assert store.path(f"jobs/{job_id}/e1/config.json").read_bytes() == b"{}"
+    store = artifacts_of(rig.settings)
+    assert b"".join(store.open(f"jobs/{job_id}/e1/config.json")) == b"{}"
 
 
 def test_two_slots_share_the_queue(rig: Rig) -> None:

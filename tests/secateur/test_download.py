@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import threading
 from collections.abc import Mapping
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 import pytest
@@ -190,3 +192,41 @@ def test_link_in_the_partial_folder_leads_nowhere(
         client.download(job_id, tmp_path / "out")
     assert caught.value.code == "UNSAFE_PATH"
     assert list(outside.iterdir()) == []
+
+
+def test_a_file_may_lie_elsewhere_where_the_key_does_not_go(tmp_path: Path) -> None:
+    """A server that sends on to its store, and the store."""
+    asked: list[tuple[str, str | None, str | None]] = []
+
+    class Store(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            asked.append((self.path, self.headers["Authorization"], self.headers["Range"]))
+            if self.path.startswith("/v1/"):
+                self.send_response(307)
+                self.send_header("Location", f"http://localhost:{store.server_port}/bucket")
+                self.end_headers()
+                return
+            self.send_response(206)
+            self.end_headers()
+            self.wfile.write(WEIGHTS[4:])
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with HTTPServer(("127.0.0.1", 0), Store) as store:
+        threading.Thread(target=store.serve_forever, daemon=True).start()
+        digest = hashlib.sha256(WEIGHTS).hexdigest()
+        file = ManifestFile(
+            path="model.safetensors", bytes=len(WEIGHTS), sha256=digest, media_type="", url=""
+        )
+        manifest = Manifest(job_id="job_1", total_bytes=len(WEIGHTS), files=(file,))
+        part_of(tmp_path / "out").write_bytes(WEIGHTS[:4])
+        transport = Transport(f"http://127.0.0.1:{store.server_port}", "key", retries=0, timeout=5)
+        fetch(transport, manifest, tmp_path / "out", lambda _: None)
+        transport.close()
+        store.shutdown()
+    assert (tmp_path / "out" / "model.safetensors").read_bytes() == WEIGHTS
+    assert asked == [
+        ("/v1/jobs/job_1/artifacts/model.safetensors", "Bearer key", "bytes=4-"),
+        ("/bucket", None, "bytes=4-"),
+    ]

@@ -1,12 +1,10 @@
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from store import files
-from store.artifacts import LocalArtifacts
 from store.errors import FileInUse, FileUnknown, InvalidCursor
 from store.files import NewFile
 from store.session import Database
@@ -161,16 +159,14 @@ def test_a_job_of_another_project_keeps_nothing(database: Database):
     assert read(database, job_id, project="other").status == "queued"
 
 
-def test_a_specification_s_files_are_found_in_its_project(database: Database, tmp_path: Path):
+def test_a_specification_s_files_are_found_in_its_project(database: Database):
     mine, other = add(database), add(database, project="other")
     prune = prune_of(["python_docs", mine.task], [other.task])
-    artifacts = LocalArtifacts(tmp_path)
     with database.read() as session:
-        found = files.of_prune(session, prune, project="prj", artifacts=artifacts)
+        found = files.of_prune(session, prune, project="prj")
     assert files.named(prune) == {mine.task, other.task}
     assert list(found) == [mine.task]
-    assert found[mine.task] == {
-        "path": str(tmp_path / "files" / mine.id),
+    assert files.facts(found[mine.task]) == {
         "name": "mine.jsonl",
         "format": "jsonl",
         "kind": "text",
@@ -180,15 +176,3 @@ def test_a_specification_s_files_are_found_in_its_project(database: Database, tm
         "sha256": mine.id,
         "splits": None,
     }
-
-
-def test_a_draft_is_lent(tmp_path: Path):
-    artifacts = LocalArtifacts(tmp_path / "new")
-    with artifacts.draft() as draft:
-        draft.write_bytes(b"content")
-        artifacts.put(draft, "files/x")
-    assert not draft.exists()
-    assert artifacts.path("files/x").read_bytes() == b"content"
-    artifacts.delete("files/x")
-    artifacts.delete("files/x")
-    assert not artifacts.path("files/x").exists()

@@ -18,6 +18,7 @@ from sqlalchemy import select
 from pruning_core.spec.base import digest
 from pruning_core.spec.prune import PruneSpec
 from store import artifacts, events, jobs
+from store.backends import artifacts_of
 from store.session import Database
 from store.settings import Settings
 from store.tables import Event, Job
@@ -196,9 +197,7 @@ class Rig:
 
     def stored(self, job_id: str) -> set[str]:
         """Return the keys of every file of a job in the artifact store."""
-        root = self.settings.artifacts_dir
-        found = (root / "jobs" / job_id).rglob("*")
-        return {str(path.relative_to(root)) for path in found if path.is_file()}
+        return set(artifacts_of(self.settings).list(f"jobs/{job_id}"))
 
     def assert_nothing_left(self, job_id: str) -> None:
         """Check that a job without result keeps no file."""

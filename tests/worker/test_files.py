@@ -9,7 +9,7 @@ from typing import Any
 from pruning_core.datasets.uploads import examine
 from pruning_core.spec.prune import PruneSpec
 from store import files
-from store.artifacts import LocalArtifacts
+from store.backends import artifacts_of, drafts_of
 from store.files import NewFile
 from store.tables import new_id
 from tests import tiny
@@ -21,10 +21,10 @@ CONTENT = b"".join(b'{"text": "document number %d of mine"}\n' % n for n in rang
 
 def upload(rig: Rig, *, project: str = PROJECT) -> str:
     """Store a file as the front end does; return its name in specifications."""
-    store = LocalArtifacts(rig.settings.artifacts_dir)
+    store = artifacts_of(rig.settings)
     file_id = new_id("file")
     key = files.key_of(file_id)
-    with store.draft() as draft:
+    with drafts_of(rig.settings).lend() as draft:
         draft.write_bytes(CONTENT)
         chosen, kind, items = examine(draft, name="mine")
         size, sha256 = store.put(draft, key)
@@ -36,7 +36,7 @@ def upload(rig: Rig, *, project: str = PROJECT) -> str:
 def delete(rig: Rig, task: str) -> None:
     with rig.database.write() as session:
         key = files.remove(session, project=PROJECT, file_id=task.removeprefix("file:"))
-    LocalArtifacts(rig.settings.artifacts_dir).delete(key)
+    artifacts_of(rig.settings).delete(key)
 
 
 def spec_naming(task: str, *, model: str = "/models/tiny") -> dict[str, Any]:
