@@ -26,7 +26,7 @@ from pruning_core.decide.search import Judge, search
 from pruning_core.model.hidden_states import Activations
 from pruning_core.model.matrix import InputGroup
 from pruning_core.model.streamed import StreamedModel
-from pruning_core.numerics.statistics import Stats
+from pruning_core.numerics.input_statistics import Stats
 from pruning_core.searches.pho import Proxy
 from pruning_core.searches.space import RIA, kernel_at
 from pruning_core.spec.calibration import Calibration

@@ -11,7 +11,7 @@ from pruning_core.element_methods import wanda
 from pruning_core.model.hidden_states import Activations
 from pruning_core.model.matrix import InputGroup, input_groups
 from pruning_core.model.streamed import StreamedModel
-from pruning_core.numerics.statistics import Stats
+from pruning_core.numerics.input_statistics import Stats
 from pruning_core.plans.element import Plan
 from pruning_core.prune.walk import observe
 from pruning_core.selection.ratios import removed_counts

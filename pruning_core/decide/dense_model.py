@@ -18,7 +18,7 @@ from pruning_core.model.block_units import BlockUnits
 from pruning_core.model.hidden_states import Activations
 from pruning_core.model.recorder import record
 from pruning_core.model.streamed import StreamedModel
-from pruning_core.numerics.statistics import Stats
+from pruning_core.numerics.input_statistics import Stats
 from pruning_core.plans.registry import unit_score
 from pruning_core.plans.unit import UnitPlan, UnitScore
 from pruning_core.prune.walk import forward

@@ -16,7 +16,7 @@ from pruning_core.evaluate.perplexity import perplexity
 from pruning_core.model.hidden_states import Activations
 from pruning_core.model.matrix import InputGroup, input_groups
 from pruning_core.model.streamed import StreamedModel
-from pruning_core.numerics.statistics import Stats
+from pruning_core.numerics.input_statistics import Stats
 from pruning_core.prune.walk import observe
 from pruning_core.searches import hill_climb, pho
 from pruning_core.searches.space import RIA, Trial, coefficients

@@ -19,9 +19,9 @@ from dataclasses import dataclass, field
 
 import torch
 
+from pruning_core.numerics.input_statistics import Stats
 from pruning_core.numerics.linear_algebra import damped_cholesky, damping, smallest
 from pruning_core.numerics.masked_least_squares import masked_least_squares
-from pruning_core.numerics.statistics import Stats
 from pruning_core.selection.masks import Selector
 from pruning_core.spec.element_methods import ALPS
 from pruning_core.spec.patterns import NofM, removed_count

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import torch
 
-from pruning_core.numerics.statistics import Stats
+from pruning_core.numerics.input_statistics import Stats
 from pruning_core.spec.element_methods import Magnitude
 
 NEEDS: tuple[str, ...] = ()

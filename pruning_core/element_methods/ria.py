@@ -11,8 +11,8 @@ from __future__ import annotations
 
 import torch
 
+from pruning_core.numerics.input_statistics import Stats
 from pruning_core.numerics.relative_importance import activation, relative_importance
-from pruning_core.numerics.statistics import Stats
 from pruning_core.spec.element_methods import RIA
 
 NEEDS: tuple[str, ...] = ("column_mean_square",)

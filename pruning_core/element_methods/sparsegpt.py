@@ -16,8 +16,8 @@ from dataclasses import replace
 
 import torch
 
+from pruning_core.numerics.input_statistics import Stats
 from pruning_core.numerics.linear_algebra import damped_cholesky, damping
-from pruning_core.numerics.statistics import Stats
 from pruning_core.selection.masks import Selector
 from pruning_core.spec.element_methods import SparseGPT
 from pruning_core.spec.patterns import NofM, Row

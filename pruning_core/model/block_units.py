@@ -13,7 +13,7 @@ from pruning_core.families.base import Family
 from pruning_core.model.candidates import Candidates, candidates
 from pruning_core.model.matrix import InputGroup, Matrix, input_groups
 from pruning_core.model.unit_groups import UnitGroup, unit_groups
-from pruning_core.numerics.statistics import Stats
+from pruning_core.numerics.input_statistics import Stats
 from pruning_core.structure.layout import Layout
 
 

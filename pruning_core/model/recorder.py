@@ -12,7 +12,7 @@ from torch import nn
 from pruning_core.model.block_calls import run
 from pruning_core.model.hidden_states import Activations
 from pruning_core.model.matrix import InputGroup
-from pruning_core.numerics.statistics import Collector, Stats
+from pruning_core.numerics.input_statistics import Collector, Stats
 
 
 class _EnoughSeenError(Exception):

@@ -18,8 +18,8 @@ from dataclasses import dataclass, replace
 
 import torch
 
+from pruning_core.numerics.input_statistics import Stats
 from pruning_core.numerics.linear_algebra import damped_cholesky, damping
-from pruning_core.numerics.statistics import Stats
 
 RIDGES = (10.0, 1.0, 0.1, 0.01, 0.001)
 """Tried where the text is to decide; of equally good ones the first."""

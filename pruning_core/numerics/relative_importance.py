@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from pruning_core.numerics.statistics import Stats
+from pruning_core.numerics.input_statistics import Stats
 
 
 def relative_importance(weight: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

@@ -12,7 +12,7 @@ from torch import nn
 from pruning_core.model.hidden_states import Activations
 from pruning_core.model.matrix import InputGroup, Matrix
 from pruning_core.model.recorder import passes, watching_input, watching_output
-from pruning_core.numerics.statistics import ColumnMeanAbs
+from pruning_core.numerics.input_statistics import ColumnMeanAbs
 
 
 class Masks(NamedTuple):

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from pruning_core.numerics.statistics import Stats
+from pruning_core.numerics.input_statistics import Stats
 from pruning_core.plans.unit import UnitScore
 from pruning_core.selection.masks import Selector
 from pruning_core.spec.composition import RefinementStep

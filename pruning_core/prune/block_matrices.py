@@ -15,7 +15,7 @@ from pruning_core.model.hidden_states import Activations
 from pruning_core.model.matrix import InputGroup, Matrix, input_groups
 from pruning_core.model.recorder import record
 from pruning_core.model.streamed import StreamedModel
-from pruning_core.numerics.statistics import Stats
+from pruning_core.numerics.input_statistics import Stats
 from pruning_core.plans.element import Plan
 from pruning_core.prune.block_result import BlockResult
 from pruning_core.prune.matrix import Ordering, prune_matrix

@@ -13,9 +13,9 @@ from pruning_core.errors import NumericalFailure
 from pruning_core.model.hidden_states import Activations
 from pruning_core.model.matrix import InputGroup, Matrix
 from pruning_core.model.recorder import passes, watching_input, watching_output
+from pruning_core.numerics.input_statistics import Collector, Gram, Stats, held_out
 from pruning_core.numerics.least_squares import Moments
 from pruning_core.numerics.linear_algebra import all_finite
-from pruning_core.numerics.statistics import Collector, Gram, Stats, held_out
 
 
 @dataclass

@@ -9,8 +9,8 @@ import torch
 from pruning_core.errors import NumericalFailure
 from pruning_core.model.channel_order import Folding
 from pruning_core.model.matrix import Matrix
+from pruning_core.numerics.input_statistics import Stats
 from pruning_core.numerics.linear_algebra import all_finite
-from pruning_core.numerics.statistics import Stats
 from pruning_core.plans.element import Plan
 from pruning_core.selection.masks import Selector
 from pruning_core.spec.patterns import NofM

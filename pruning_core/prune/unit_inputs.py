@@ -17,8 +17,8 @@ from pruning_core.model.matrix import InputGroup, Matrix
 from pruning_core.model.recorder import record
 from pruning_core.model.streamed import StreamedModel
 from pruning_core.model.unit_groups import UnitGroup
+from pruning_core.numerics.input_statistics import Stats
 from pruning_core.numerics.least_squares import Moments
-from pruning_core.numerics.statistics import Stats
 from pruning_core.plans.unit import UnitPlan
 from pruning_core.prune.block_matrices import NEVER_REACHED
 from pruning_core.prune.dense_targets import DenseTargets, cross_moments

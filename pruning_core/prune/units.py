@@ -15,8 +15,8 @@ from pruning_core.model.hidden_states import Activations
 from pruning_core.model.matrix import InputGroup, Matrix
 from pruning_core.model.streamed import StreamedModel
 from pruning_core.model.unit_groups import UnitGroup, kept, zero_residual
+from pruning_core.numerics.input_statistics import Stats
 from pruning_core.numerics.least_squares import Moments
-from pruning_core.numerics.statistics import Stats
 from pruning_core.plans.unit import UnitPlan
 from pruning_core.prune.block_result import BlockResult
 from pruning_core.prune.unit_fit import BlockFit, readout_error

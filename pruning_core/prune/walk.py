@@ -16,7 +16,7 @@ from pruning_core.model.hidden_states import Activations
 from pruning_core.model.matrix import InputGroup, input_groups
 from pruning_core.model.recorder import record
 from pruning_core.model.streamed import StreamedModel
-from pruning_core.numerics.statistics import Stats
+from pruning_core.numerics.input_statistics import Stats
 from pruning_core.prune.block_result import BlockResult
 from pruning_core.prune.ledger import Ledger
 from pruning_core.spec.report import BlockReport

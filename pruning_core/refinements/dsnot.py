@@ -26,7 +26,7 @@ from __future__ import annotations
 import torch
 
 from pruning_core.element_methods import ria, wanda
-from pruning_core.numerics.statistics import Stats
+from pruning_core.numerics.input_statistics import Stats
 from pruning_core.selection.masks import Selector
 from pruning_core.spec.composition import Dsnot
 from pruning_core.spec.element_methods import RIA, Wanda

@@ -12,9 +12,9 @@ from __future__ import annotations
 
 import torch
 
+from pruning_core.numerics.input_statistics import Stats
 from pruning_core.numerics.linear_algebra import damping
 from pruning_core.numerics.masked_least_squares import masked_least_squares
-from pruning_core.numerics.statistics import Stats
 from pruning_core.selection.masks import Selector
 from pruning_core.spec.composition import Polish
 

@@ -26,8 +26,8 @@ import torch
 
 from pruning_core.element_methods.crepe import neighbourhood
 from pruning_core.errors import NumericalFailure
+from pruning_core.numerics.input_statistics import Stats
 from pruning_core.numerics.relative_importance import activation, relative_importance
-from pruning_core.numerics.statistics import Stats
 from pruning_core.searches.space import GRID, RIA, Trial, coefficients, kernel_at
 from pruning_core.spec.element_methods import CRePE
 from pruning_core.spec.patterns import removed_count

@@ -9,7 +9,7 @@ import numpy.typing as npt
 import torch
 from hypothesis import strategies as st
 
-from pruning_core.numerics.statistics import Stats
+from pruning_core.numerics.input_statistics import Stats
 from pruning_core.selection.masks import Selector
 from pruning_core.spec.patterns import MatrixWide, NofM, Pattern, Row, removed_count
 

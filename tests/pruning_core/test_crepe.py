@@ -15,7 +15,7 @@ from pydantic import ValidationError
 
 from pruning_core.element_methods import crepe, ria
 from pruning_core.element_methods.crepe import neighbourhood, window_mean
-from pruning_core.numerics.statistics import Stats
+from pruning_core.numerics.input_statistics import Stats
 from pruning_core.spec.element_methods import RIA, CRePE, Neighbour
 from pruning_core.spec.prune import PruneSpec
 

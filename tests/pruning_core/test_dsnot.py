@@ -10,7 +10,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pruning_core.numerics.statistics import Stats
+from pruning_core.numerics.input_statistics import Stats
 from pruning_core.refinements.dsnot import NEEDS, refine
 from pruning_core.selection.masks import Selector
 from pruning_core.spec.composition import Dsnot

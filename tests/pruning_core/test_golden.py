@@ -15,7 +15,7 @@ from pruning_core.checkpoints.facts import inspect
 from pruning_core.decide.allocate import matrix_sizes
 from pruning_core.model.hidden_states import Activations
 from pruning_core.model.streamed import StreamedModel
-from pruning_core.numerics.statistics import Stats
+from pruning_core.numerics.input_statistics import Stats
 from pruning_core.plans.element import Plan
 from pruning_core.prune.elements import element_walk
 from pruning_core.prune.ledger import Ledger

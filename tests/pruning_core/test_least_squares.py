@@ -19,8 +19,8 @@ from pruning_core.model.hidden_states import Activations
 from pruning_core.model.matrix import InputGroup, input_groups
 from pruning_core.model.streamed import StreamedModel
 from pruning_core.numerics import least_squares
+from pruning_core.numerics.input_statistics import Stats
 from pruning_core.numerics.least_squares import RIDGES, Moments, fit, held_out_ridge, relative_error
-from pruning_core.numerics.statistics import Stats
 from pruning_core.prune.dense_targets import DenseTargets, cross_moments, narrower
 from tests import tiny
 from tests.pruning_core.runs import save_with_biases

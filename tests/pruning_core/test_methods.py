@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from pruning_core.numerics.statistics import STATISTICS, Collector, Stats
+from pruning_core.numerics.input_statistics import STATISTICS, Collector, Stats
 from pruning_core.pipeline.phases import prune
 from pruning_core.plans.registry import element, unit_score
 from pruning_core.selection.masks import Selector

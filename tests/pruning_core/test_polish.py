@@ -10,8 +10,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pruning_core.numerics.input_statistics import Stats
 from pruning_core.numerics.masked_least_squares import masked_least_squares
-from pruning_core.numerics.statistics import Stats
 from pruning_core.plans.registry import element, refinement
 from pruning_core.spec.composition import Polish
 from pruning_core.spec.element_methods import ALPS, SparseGPT

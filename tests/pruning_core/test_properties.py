@@ -10,7 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pruning_core.numerics.statistics import STATISTICS, Collector, Stats
+from pruning_core.numerics.input_statistics import STATISTICS, Collector, Stats
 from pruning_core.plans.registry import Element, element
 from pruning_core.selection.masks import Selector
 from pruning_core.spec.element_methods import ALPS, RIA, CRePE, ElementMethod, Neighbour, SparseGPT

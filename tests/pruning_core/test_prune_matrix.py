@@ -11,7 +11,7 @@ from torch import nn
 
 from pruning_core.errors import NumericalFailure
 from pruning_core.model.matrix import Matrix
-from pruning_core.numerics.statistics import Stats
+from pruning_core.numerics.input_statistics import Stats
 from pruning_core.plans.element import Plan
 from pruning_core.prune.matrix import prune_matrix
 from pruning_core.spec.prune import PruneSpec

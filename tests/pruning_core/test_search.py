@@ -16,7 +16,7 @@ from bench.gini import Part, gini, part_gini
 from bench.search import PARTS, pilot_points, proxies
 from pruning_core.element_methods import crepe
 from pruning_core.errors import NumericalFailure
-from pruning_core.numerics.statistics import Stats
+from pruning_core.numerics.input_statistics import Stats
 from pruning_core.searches.hill_climb import climb
 from pruning_core.searches.pho import Proxy, minimise
 from pruning_core.searches.space import GRID, RIA, Trial, coefficients, kernel_at

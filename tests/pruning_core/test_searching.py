@@ -20,7 +20,7 @@ from pruning_core.element_methods import crepe
 from pruning_core.errors import DatasetTooSmall, NumericalFailure, PresetNotFound, ResumeMismatch
 from pruning_core.model.hidden_states import Activations
 from pruning_core.model.streamed import StreamedModel
-from pruning_core.numerics.statistics import Stats
+from pruning_core.numerics.input_statistics import Stats
 from pruning_core.pipeline.phases import prune
 from pruning_core.searches.space import RIA
 from pruning_core.selection.masks import Selector

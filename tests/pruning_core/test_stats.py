@@ -15,8 +15,14 @@ from pruning_core.checkpoints.facts import inspect
 from pruning_core.errors import NumericalFailure
 from pruning_core.model.hidden_states import Activations
 from pruning_core.model.streamed import StreamedModel
+from pruning_core.numerics.input_statistics import (
+    SKETCH_ROWS,
+    STATISTICS,
+    Collector,
+    Stats,
+    held_out,
+)
 from pruning_core.numerics.linear_algebra import all_finite, damped_cholesky, damping, smallest
-from pruning_core.numerics.statistics import SKETCH_ROWS, STATISTICS, Collector, Stats, held_out
 from pruning_core.prune.matrix import output_error
 from pruning_core.prune.walk import observe
 from tests import tiny

@@ -24,8 +24,8 @@ from pruning_core.model.attention_divergence import divergences, head_divergence
 from pruning_core.model.candidates import Candidates
 from pruning_core.model.hidden_states import Activations
 from pruning_core.model.streamed import StreamedModel
+from pruning_core.numerics.input_statistics import STATISTICS, Collector, Stats
 from pruning_core.numerics.least_squares import RIDGES
-from pruning_core.numerics.statistics import STATISTICS, Collector, Stats
 from pruning_core.plans.registry import unit_score
 from pruning_core.prune.units import digest_of
 from pruning_core.spec.prune import PruneSpec

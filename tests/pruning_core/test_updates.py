@@ -12,7 +12,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from pruning_core.element_methods import alps, sparsegpt
-from pruning_core.numerics.statistics import Stats
+from pruning_core.numerics.input_statistics import Stats
 from pruning_core.plans.registry import element
 from pruning_core.selection.masks import Selector
 from pruning_core.spec.element_methods import ALPS, ElementMethod, SparseGPT, Wanda
