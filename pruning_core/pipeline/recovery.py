@@ -11,7 +11,9 @@ from pruning_core.checkpoints.headers import read_header
 from pruning_core.pipeline.job_walk import JobWalk
 from pruning_core.pipeline.run import Run
 from pruning_core.pipeline.saving import Probed
-from pruning_core.recover import held_out, process
+from pruning_core.recover import held_out
+from pruning_core.recover.job import FOLDER, PROBE, TrainingJob, TrainingTokens
+from pruning_core.recover.parent import finetune
 from pruning_core.spec.recovery import Recovery, RecoveryReport
 from pruning_core.text.task_reader import TaskReader
 from pruning_core.text.training_text import training_windows
@@ -37,22 +39,23 @@ def recover(
     training, validation = held_out.split(windows, params)
     run.tracker.begin("recovering", unit="step")
     work = run.work / "recovery"
-    report = process.finetune(
-        pruned.folder,
-        run.source,
-        work,
-        params,
-        training,
-        validation,
-        pruned.tokens,
-        masked=[*_masked(run, job)],
-        device=run.device,
+    training_job = TrainingJob(
+        checkpoint=pruned.folder.absolute(),
+        dense=run.source.absolute(),
+        work=work.absolute(),
+        device=str(run.device),
         fingerprint=fingerprint,
+        masked=[*_masked(run, job)],
+        params=params,
+    )
+    report = finetune(
+        training_job,
+        TrainingTokens(training, validation, pruned.tokens),
         on_progress=run.tracker.part,
         alive=run.tracker.waiting,
     )
-    logits = load_file(work / process.PROBE)["logits"]
-    return Probed(work / process.FOLDER, pruned.tokens, logits), report
+    logits = load_file(work / PROBE)["logits"]
+    return Probed(work / FOLDER, pruned.tokens, logits), report
 
 
 def _masked(run: Run, job: JobWalk) -> Iterable[str]:

@@ -22,7 +22,8 @@ from pruning_core.evaluate.compare import EvaluationSet, evaluation_set
 from pruning_core.model import preflight
 from pruning_core.model.hidden_states import Activations
 from pruning_core.model.streamed import StreamedModel
-from pruning_core.recover.held_out import Schedule, most
+from pruning_core.recover.held_out import most
+from pruning_core.recover.schedule import Schedule
 from pruning_core.spec.base import digest
 from pruning_core.spec.calibration import DEFAULT_SAMPLES
 from pruning_core.spec.composition import Uniform

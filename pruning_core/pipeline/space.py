@@ -7,7 +7,7 @@ import shutil
 from pruning_core.errors import DiskFull
 from pruning_core.pipeline.run import Run
 from pruning_core.pipeline.saving import rounded_dtype
-from pruning_core.recover import process
+from pruning_core.recover.job import REPORT, STATE
 
 _STATE_BYTES = {"full": 12, "lora": 1}
 """Of training's state per parameter, beside the best weights: what is trained and AdamW's moments, in float32."""
@@ -28,8 +28,8 @@ def check_space(run: Run) -> None:
 def _recovery_space(run: Run) -> int:
     """Return the bytes of the trained checkpoint and of training's state, which is there twice while it is replaced."""
     recovery, folder = run.spec.recovery, run.work / "recovery"
-    if recovery is None or (folder / process.REPORT).is_file():
+    if recovery is None or (folder / REPORT).is_file():
         return 0
     states = 2 * (_STATE_BYTES[recovery.method] * run.facts.parameters + run.facts.bytes)
-    there = sum(path.stat().st_size for path in folder.glob(process.STATE))
+    there = sum(path.stat().st_size for path in folder.glob(STATE))
     return run.facts.bytes + states - there

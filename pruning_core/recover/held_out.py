@@ -3,46 +3,15 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
 
 import torch
 
 from pruning_core.errors import DatasetTooSmall
+from pruning_core.recover.schedule import Schedule
 from pruning_core.spec.recovery import Recovery
 
 LEAST_TOKENS = 4096
 """Validation text that no budget cuts: with less of it, chance would decide what is kept."""
-
-
-@dataclass(frozen=True)
-class Schedule:
-    """How far a training goes.
-
-    Attributes:
-        per_epoch: Optimiser steps that see every window once.
-        most: Steps at most; None where time alone bounds them.
-        every: Steps between two validations.
-        window_budget: Windows that the steps see at most; None as above.
-    """
-
-    per_epoch: int
-    most: int | None
-    every: int
-    window_budget: int | None
-
-    @classmethod
-    def of(cls, params: Recovery, windows: int) -> Schedule:
-        """Return the schedule of a training on so many windows."""
-        rows = params.batch * params.accumulation
-        per_epoch = -(-windows // rows)
-        most = params.most_steps(per_epoch)
-        every = max(1, round(params.evaluate_every * per_epoch))
-        return cls(per_epoch, most, every, None if most is None else most * rows)
-
-    @property
-    def validations(self) -> int:
-        """How often a training that spends its steps validates, before the first of them included."""
-        return 1 + -(-(self.per_epoch if self.most is None else self.most) // self.every)
 
 
 def least(windows: torch.Tensor) -> int:

@@ -1,32 +1,27 @@
 """The loop of recovery: AdamW in float32 on packed windows, warm-up, then a cosine to 0; the best validation is kept.
 
-Gradients are multiplied by the mask and the mask is applied again after every step. With `distillation` w and temperature T
-the loss is (1 - w) CE + w T^2 KL(dense || pruned): Hinton et al., arXiv 1503.02531. The load-balancing loss of mixtures of
+Gradients are multiplied by the mask and the mask is applied again after every step. The load-balancing loss of mixtures of
 experts is left out.
 """
 
 from __future__ import annotations
 
-import json
 import math
 import time
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from safetensors import safe_open
-from safetensors.torch import load_file, save_file
 from torch import nn
-from torch.nn import functional
-from torch.nn.utils import parametrize
 
-from pruning_core.errors import NumericalFailure, ResumeMismatch
+from pruning_core.errors import NumericalFailure
 from pruning_core.recover import held_out
-from pruning_core.recover.trainable_model import Student
+from pruning_core.recover.loss import mean_loss
+from pruning_core.recover.schedule import Schedule, chosen, rate_share, step_seed
+from pruning_core.recover.trainable_model import TrainableModel
+from pruning_core.recover.training_state import TrainingState, restore_state, save_state
 from pruning_core.spec.recovery import Recovery, RecoveryPoint, RecoveryReport
-from pruning_core.system.files import replacing
 from pruning_core.system.subprocesses import ProgressCallback
 from pruning_core.text.windows import Windows
 
@@ -39,29 +34,11 @@ MAX_NORM = 1.0
 Stopped = Literal["budget", "patience", "time"]
 
 
-@dataclass
-class _State:
-    """Where a training stands; `best_step` 0 is the start, `ready` the seconds until the first step, `validating` windows validate."""
-
-    fingerprint: str
-    before: float
-    lowest: float
-    step: int = 0
-    seconds: float = 0.0
-    ready: float = 0.0
-    validations: int = 1
-    validating: int = 0
-    best_step: int = 0
-    idle: int = 0
-    losses: list[float] = field(default_factory=list)
-    history: list[tuple[int, float, float]] = field(default_factory=list)
-
-
 class Training:
-    """Trains a student until its budget, its time or its patience ends.
+    """Trains a model until its budget, its time or its patience ends.
 
     Args:
-        student: What is trained.
+        model: What is trained.
         teacher: The dense model, where it is distilled.
         tokens: int64 [windows, seq].
         validation: int64 [windows, seq].
@@ -79,7 +56,7 @@ class Training:
 
     def __init__(
         self,
-        student: Student,
+        model: TrainableModel,
         teacher: Any,
         tokens: torch.Tensor,
         validation: torch.Tensor,
@@ -92,7 +69,7 @@ class Training:
         pause: float = CHECKPOINT_SECONDS,
         saving_ratio: float = SAVING_RATIO,
     ) -> None:
-        self._student = student
+        self._model = model
         self._teacher = teacher
         self._tokens = tokens
         self._validation = validation
@@ -103,12 +80,12 @@ class Training:
         self._pause = self._least_pause = pause
         self._saving_ratio = saving_ratio
         self._size = params.batch * params.accumulation
-        self._schedule = held_out.Schedule.of(params, len(tokens))
+        self._schedule = Schedule.of(params, len(tokens))
         self._most = self._schedule.most
         self._limit = None if params.minutes is None else 60 * params.minutes
         wanted = {"auto": device.type != "cpu", "bf16": True, "fp32": False}
         self._coarse = wanted[params.precision]
-        self._optimiser = torch.optim.AdamW(_groups(student.trained, params), lr=params.rate)
+        self._optimiser = torch.optim.AdamW(_groups(model.trained, params), lr=params.rate)
         self.best: dict[str, torch.Tensor] | None = None
         self._begun = self._saved = time.perf_counter()
         self._earlier = self._check_seconds = 0.0
@@ -136,12 +113,16 @@ class Training:
             self._tell_steps()
             if not stopped and time.perf_counter() - self._saved >= self._pause:
                 self._save()
+        return self._report(stopped)
+
+    def _report(self, stopped: Stopped) -> RecoveryReport:
+        state = self._state
         points = (
             RecoveryPoint(step=step, training_loss=training, validation_loss=validation)
             for step, training, validation in state.history
         )
         return RecoveryReport(
-            method=params.method,
+            method=self._params.method,
             steps=state.step,
             epochs=state.step / self._schedule.per_epoch,
             seconds=state.seconds,
@@ -164,23 +145,23 @@ class Training:
     def _step(self) -> float:
         """Move the weights once and return the loss before."""
         step, seed = self._state.step, self._params.seed
-        torch.manual_seed(_mixed(seed, step))
-        windows = _chosen(len(self._tokens), step, self._size, seed)
+        torch.manual_seed(step_seed(seed, step))
+        windows = chosen(len(self._tokens), step, self._size, seed)
         total = 0.0
         for part in torch.split(windows, self._params.batch):
             loss = self._loss(self._tokens[part]) * (len(part) / len(windows))
             loss.backward()  # type: ignore[no-untyped-call]
             total += loss.item()
-        self._student.mask_gradients()
-        norm = nn.utils.clip_grad_norm_(self._student.trained.values(), MAX_NORM)
+        self._model.mask_gradients()
+        norm = nn.utils.clip_grad_norm_(self._model.trained.values(), MAX_NORM)
         if not math.isfinite(total) or not math.isfinite(float(norm)):
             raise self._failure("training loss")
-        rate = self._params.rate * _rate(self._share(0.5), self._params.warmup)
+        rate = self._params.rate * rate_share(self._share(0.5), self._params.warmup)
         for group in self._optimiser.param_groups:
             group["lr"] = rate
         self._optimiser.step()
         self._optimiser.zero_grad()
-        self._student.mask_weights()
+        self._model.mask_weights()
         return total
 
     def _trained_tokens(self) -> int:
@@ -199,13 +180,13 @@ class Training:
         state.idle += 1
         if loss < state.lowest:
             state.lowest, state.best_step, state.idle = loss, state.step, 0
-            self.best = self._student.weights()
+            self.best = self._model.weights()
         self._clock()
 
     def _validated(self) -> float:
         total, done, begun = 0.0, 0, time.perf_counter()
         windows = self._validation[: self._state.validating]
-        with self._student.evaluating():
+        with self._model.evaluating():
             for part in torch.split(windows, self._params.batch):
                 total += float(self._loss(part)) * len(part)
                 done += len(part)
@@ -221,23 +202,20 @@ class Training:
         if self._limit is None or most <= least:
             return most
         part, begun = self._validation[: self._params.batch], time.perf_counter()
-        with self._student.evaluating():
+        with self._model.evaluating():
             float(self._loss(part))
         each = (time.perf_counter() - begun) / len(part)
         return min(most, max(least, int(self._params.validation * self._limit / (2 * each))))
 
     def _loss(self, windows: torch.Tensor) -> torch.Tensor:
         """Return the mean loss per predicted token, of int64 [batch, seq]."""
-        ids = windows.to(self._device)
-        with torch.autocast(ids.device.type, torch.bfloat16, enabled=self._coarse):
-            logits = _logits(self._student.model, ids)
-        loss = functional.cross_entropy(logits, ids[:, 1:].flatten())
-        if self._teacher is None:
-            return loss
-        with torch.no_grad():
-            expected = _logits(self._teacher, ids)
-        softness, weight = self._params.softness, self._params.distillation
-        return (1 - weight) * loss + weight * divergence(logits, expected, softness)
+        return mean_loss(
+            self._model.model,
+            self._teacher,
+            windows.to(self._device),
+            self._params,
+            coarse=self._coarse,
+        )
 
     def _failure(self, what: str) -> NumericalFailure:
         return NumericalFailure(
@@ -270,8 +248,8 @@ class Training:
     def _tell_steps(self) -> None:
         self._on_progress(self._state.step, self._most or 0, "step", self._share())
 
-    def _start(self, fingerprint: str) -> _State:
-        state = self._state = _State(fingerprint, before=math.nan, lowest=math.nan)
+    def _start(self, fingerprint: str) -> TrainingState:
+        state = self._state = TrainingState(fingerprint, before=math.nan, lowest=math.nan)
         state.validating = self._affordable()
         state.before = state.lowest = self._validated()
         self._clock()
@@ -279,57 +257,17 @@ class Training:
         return state
 
     def _save(self) -> None:
-        weights = {f"weight.{name}": value.data for name, value in self._student.trained.items()}
-        moments = {
-            f"moment.{index}.{key}": value
-            for index, values in self._optimiser.state_dict()["state"].items()
-            for key, value in values.items()
-        }
-        best = {f"best.{name}": value for name, value in (self.best or {}).items()}
-        metadata = {"state": json.dumps(asdict(self._state))}
         begun = time.perf_counter()
-        with replacing(self._path) as temporary:
-            save_file(weights | moments | best, temporary, metadata=metadata)
+        save_state(self._path, self._state, self._model, self._optimiser, self.best)
         self._saved = time.perf_counter()
         self._pause = max(self._least_pause, self._saving_ratio * (self._saved - begun))
 
-    def _restore(self, fingerprint: str) -> _State | None:
+    def _restore(self, fingerprint: str) -> TrainingState | None:
         """Put back what an earlier attempt left, if any."""
         if not self._path.is_file():
             return None
-        with safe_open(self._path, framework="pt") as file:
-            state = _State(**json.loads(file.metadata()["state"]))
-        if state.fingerprint != fingerprint:
-            raise ResumeMismatch(f"{self._path} belongs to another run: remove it to start again")
-        moments: dict[int, dict[str, torch.Tensor]] = {}
-        best: dict[str, torch.Tensor] = {}
-        for key, value in load_file(self._path).items():
-            kind, _, name = key.partition(".")
-            if kind == "weight":
-                self._student.trained[name].data.copy_(value)
-            elif kind == "best":
-                best[name] = value
-            else:
-                index, _, moment = name.partition(".")
-                moments.setdefault(int(index), {})[moment] = value
-        groups = self._optimiser.state_dict()["param_groups"]
-        self._optimiser.load_state_dict({"state": moments, "param_groups": groups})
-        self.best = best or None
+        state, self.best = restore_state(self._path, fingerprint, self._model, self._optimiser)
         return state
-
-
-def divergence(logits: torch.Tensor, expected: torch.Tensor, softness: float) -> torch.Tensor:
-    """Return T^2 KL(expected || logits) at temperature T, the mean over positions of [positions, vocabulary]."""
-    ours, theirs = (functional.log_softmax(one / softness, -1) for one in (logits, expected))
-    found = functional.kl_div(ours, theirs, log_target=True, reduction="batchmean")
-    return found * softness**2
-
-
-def _logits(model: Any, ids: torch.Tensor) -> torch.Tensor:
-    """Return float32 [batch * (seq - 1), vocabulary], all but the last position's."""
-    with parametrize.cached():
-        logits: torch.Tensor = model(input_ids=ids, use_cache=False).logits
-    return logits[:, :-1].flatten(0, 1).float()
 
 
 def _groups(trained: Mapping[str, nn.Parameter], params: Recovery) -> list[dict[str, Any]]:
@@ -338,21 +276,3 @@ def _groups(trained: Mapping[str, nn.Parameter], params: Recovery) -> list[dict[
     vectors = [parameter for parameter in trained.values() if parameter.ndim < 2]
     groups = [(matrices, params.weight_decay), (vectors, 0.0)]
     return [{"params": some, "weight_decay": decay} for some, decay in groups if some]
-
-
-def _mixed(seed: int, number: int) -> int:
-    return seed * 1_000_003 + number
-
-
-def _chosen(count: int, step: int, size: int, seed: int) -> torch.Tensor:
-    """Return which of `count` windows a step takes, int64: each once per epoch, in an order of the seed and the epoch."""
-    epoch, position = divmod(step, -(-count // size))
-    order = torch.Generator().manual_seed(_mixed(seed, epoch))
-    return torch.randperm(count, generator=order)[position * size : (position + 1) * size]
-
-
-def _rate(share: float, warmup: float) -> float:
-    """Return the part of the largest rate that a step takes which lies at `share` of the training."""
-    if share < warmup:
-        return share / warmup
-    return 0.5 * (1 + math.cos(math.pi * (share - warmup) / (1 - warmup)))

@@ -52,7 +52,7 @@ class _LowRank(nn.Module):
             return total if self.training else total.to(self.stored).to(total.dtype)
 
 
-class Student:
+class TrainableModel:
     """A model in training: what moves, under which masks, and how the checkpoint will store it.
 
     Args:

@@ -27,11 +27,22 @@ from pruning_core.evaluate import verify
 from pruning_core.pipeline import saving
 from pruning_core.pipeline.run import Run, prepare
 from pruning_core.pipeline.space import check_space
-from pruning_core.recover import held_out, process
+from pruning_core.recover import child, held_out
 from pruning_core.recover.held_out import split
-from pruning_core.recover.loop import Training, divergence
-from pruning_core.recover.process import Job, Stored, load
-from pruning_core.recover.trainable_model import Student
+from pruning_core.recover.job import (
+    FOLDER,
+    PROBE,
+    REPORT,
+    STATE,
+    TOKENS,
+    TrainingJob,
+    TrainingTokens,
+)
+from pruning_core.recover.loop import Training
+from pruning_core.recover.loss import divergence
+from pruning_core.recover.parent import finetune
+from pruning_core.recover.stored_weights import StoredWeights
+from pruning_core.recover.trainable_model import TrainableModel
 from pruning_core.selection.masks import Selector
 from pruning_core.spec.patterns import Row
 from pruning_core.spec.prune import PruneSpec
@@ -102,9 +113,9 @@ class Rig:
     ) -> None:
         wanted: dict[str, Any] = {"learning_rate": 5e-3, "patience": None, "batch": 8} | fields
         params = Recovery(**wanted)
-        self.model = load(folder, torch.float32, CPU)
-        self.stored = Stored(self.model, folder)
-        self.student = Student(
+        self.model = child.load(folder, torch.float32, CPU)
+        self.stored = StoredWeights(self.model, folder)
+        self.student = TrainableModel(
             self.model,
             params,
             masked=self.stored.masked(masked),
@@ -264,7 +275,7 @@ def test_shards_stay_as_they_were(tmp_path: Path) -> None:
     folder, masked = pruned(tmp_path / "m")
     rig = Rig(folder, masked, tmp_path / "one", steps=2)
     rig.run()
-    model = load(folder, torch.float32, CPU)
+    model = child.load(folder, torch.float32, CPU)
     shutil.copytree(folder, tmp_path / "shards", ignore=shutil.ignore_patterns("*.safetensors"))
     model.save_pretrained(tmp_path / "shards", max_shard_size="60KB")
     assert (tmp_path / "shards" / "model.safetensors.index.json").is_file()
@@ -291,7 +302,7 @@ def test_tied_embeddings_stay_tied(both: bool, tmp_path: Path) -> None:
     assert not torch.equal(embedding, tensors["model.embed_tokens.weight"])
     if both:
         assert torch.equal(embedding, after["lm_head.weight"])
-    model = load(tmp_path / "out", torch.float32, CPU)
+    model = child.load(tmp_path / "out", torch.float32, CPU)
     assert model.lm_head.weight is model.model.embed_tokens.weight
 
 
@@ -460,7 +471,7 @@ def test_what_another_training_left_is_refused(tmp_path: Path) -> None:
 def test_distillation_brings_the_predictions_to_the_teacher(tmp_path: Path) -> None:
     dense = tiny.save(tmp_path / "dense", "llama")
     folder, masked = pruned(tmp_path / "m")
-    teacher = load(dense, torch.float32, CPU)
+    teacher = child.load(dense, torch.float32, CPU)
     windows = tiny.tokens(16, SEQ, seed=9)
 
     def distance(model: Any) -> float:
@@ -468,7 +479,7 @@ def test_distillation_brings_the_predictions_to_the_teacher(tmp_path: Path) -> N
             ours, theirs = (one(windows).logits.flatten(0, 1) for one in (model, teacher))
         return float(divergence(ours, theirs, 1.0))
 
-    before = distance(load(folder, torch.float32, CPU))
+    before = distance(child.load(folder, torch.float32, CPU))
     rig = Rig(
         folder, masked, tmp_path / "s", tokens=tiny.tokens(64, SEQ), validation=windows, teacher=teacher,
         distillation=1.0, temperature=1.0, steps=60,
@@ -477,7 +488,7 @@ def test_distillation_brings_the_predictions_to_the_teacher(tmp_path: Path) -> N
     assert report.distilled
     assert report.loss_before == pytest.approx(before, rel=0.1)  # that leaves the last position out
     rig.write(tmp_path / "out")
-    assert distance(load(tmp_path / "out", torch.float32, CPU)) < 0.7 * before
+    assert distance(child.load(tmp_path / "out", torch.float32, CPU)) < 0.7 * before
     plain = Rig(
         folder, masked, tmp_path / "p", tokens=tiny.tokens(64, SEQ), validation=windows, steps=1
     )
@@ -662,12 +673,9 @@ def job(folder: Path, masked: list[str], work: Path, **fields: Any) -> dict[str,
 
 
 def call(given: dict[str, Any], told: list[tuple[int, int, str, float | None]]) -> RecoveryReport:
-    return process.finetune(
-        **given,
-        tokens=counting(64),
-        validation=counting(16, seed=77),
-        probe=verify.probe_tokens(tiny.VOCAB, 256),
-        device=CPU,
+    return finetune(
+        TrainingJob(**given, device="cpu"),
+        TrainingTokens(counting(64), counting(16, seed=77), verify.probe_tokens(tiny.VOCAB, 256)),
         on_progress=lambda *words: told.append(words),
         alive=lambda: None,
     )
@@ -679,14 +687,14 @@ def test_a_process_of_its_own_trains_once(tmp_path: Path) -> None:
     told: list[tuple[int, int, str, float | None]] = []
     given = job(folder, masked, tmp_path / "work", precision="fp32")
     report = call(given, told)
-    out = tmp_path / "work" / process.FOLDER
+    out = tmp_path / "work" / FOLDER
     assert report.loss_after < report.loss_before
     assert told[-1] == (report.steps, report.steps, "step", 1.0)
     assert (out / "channel_order.safetensors").read_bytes() == b"as it is"
     assert shapes(stored(out)) == shapes(stored(folder))
     assert all(torch.equal(stored(out)[n] == 0, stored(folder)[n] == 0) for n in masked)
     (out / "channel_order.safetensors").unlink()
-    probe = load_file(tmp_path / "work" / process.PROBE)
+    probe = load_file(tmp_path / "work" / PROBE)
     examined = verify.check(
         out, tmp_path / "expected", probe["tokens"], probe["logits"], device=CPU
     )
@@ -714,10 +722,9 @@ def recovered(given: dict[str, Any]) -> RecoveryReport:
     """Do in this process what `finetune` does in another."""
     work = given["work"]
     work.mkdir()
-    contents = {"tokens": counting(64), "validation": counting(16, seed=77), "probe": counting(1)}
-    save_file(contents, work / process.TOKENS)
-    process.recover(Job(**given, device="cpu"))
-    return RecoveryReport.model_validate_json((work / process.REPORT).read_bytes())
+    TrainingTokens(counting(64), counting(16, seed=77), counting(1)).save(work / TOKENS)
+    child.train(TrainingJob(**given, device="cpu"))
+    return RecoveryReport.model_validate_json((work / REPORT).read_bytes())
 
 
 def test_what_an_earlier_attempt_shares_is_not_written_to(
@@ -727,7 +734,7 @@ def test_what_an_earlier_attempt_shares_is_not_written_to(
     work = tmp_path / "work"
     work.mkdir()
     (tmp_path / "earlier").write_bytes(b"as it is")
-    os.link(tmp_path / "earlier", work / process.TOKENS)
+    os.link(tmp_path / "earlier", work / TOKENS)
 
     def fail(*_: Any, **__: Any) -> str:
         raise Killed
@@ -736,7 +743,7 @@ def test_what_an_earlier_attempt_shares_is_not_written_to(
     with pytest.raises(Killed):
         call(job(tmp_path, [], work), [])
     assert (tmp_path / "earlier").read_bytes() == b"as it is"
-    assert load_file(work / process.TOKENS).keys() == {"tokens", "validation", "probe"}
+    assert load_file(work / TOKENS).keys() == {"tokens", "validation", "probe"}
 
 
 def prepared(tmp_path: Path, **recovery: Any) -> Run:
@@ -764,7 +771,7 @@ def test_what_was_trained_outlives_the_checkpoint_made_of_it(
 ) -> None:
     """A run that ends while it evaluates must not train again."""
     run = prepared(tmp_path)
-    trained = run.work / "recovery" / process.FOLDER
+    trained = run.work / "recovery" / FOLDER
     (trained / "sub").mkdir(parents=True)
     (trained / "sub" / "weights").write_bytes(b"new")
     run.checkpoint.mkdir()
@@ -795,10 +802,10 @@ def test_room_for_training_is_asked_for_before_any_work(
         check_space(run)
     work = run.work / "recovery"
     work.mkdir(parents=True)
-    (work / process.STATE).write_bytes(b"1")
+    (work / STATE).write_bytes(b"1")
     check_space(run)
-    (work / process.STATE).unlink()
-    (work / process.REPORT).write_text("{}")
+    (work / STATE).unlink()
+    (work / REPORT).write_text("{}")
     monkeypatch.setattr(shutil, "disk_usage", lambda _path: usage._replace(free=needed - training))
     check_space(run)
 
@@ -837,10 +844,10 @@ def test_a_start_that_is_kept_is_copied_bit_by_bit(tmp_path: Path) -> None:
     report = recovered(job(folder, masked, tmp_path / "work", learning_rate=1.0, steps=3))
     assert report.best_step == 0
     for path in folder.iterdir():
-        assert path.read_bytes() == (tmp_path / "work" / process.FOLDER / path.name).read_bytes()
-    logits = load_file(tmp_path / "work" / process.PROBE)["logits"]
+        assert path.read_bytes() == (tmp_path / "work" / FOLDER / path.name).read_bytes()
+    logits = load_file(tmp_path / "work" / PROBE)["logits"]
     with torch.no_grad():
-        assert torch.equal(logits, load(folder, torch.float32, CPU)(counting(1)).logits)
+        assert torch.equal(logits, child.load(folder, torch.float32, CPU)(counting(1)).logits)
 
 
 def test_a_teacher_of_another_vocabulary_is_refused(tmp_path: Path) -> None:
