@@ -22,7 +22,7 @@ from transformers import AutoModelForCausalLM
 from pruning_core.checkpoints.facts import inspect
 from pruning_core.model.hidden_states import Activations
 from pruning_core.model.streamed import StreamedModel
-from pruning_core.plans.element import Plan
+from pruning_core.plans.element import ElementPlan
 from pruning_core.prune.elements import element_walk
 from pruning_core.prune.ledger import Ledger
 from pruning_core.spec.prune import PruneSpec
@@ -44,7 +44,7 @@ def prune(folder: Path, spec: PruneSpec, tokens: torch.Tensor) -> None:
     model = StreamedModel(folder, inspect(folder), devices.pick())
     states = Activations(model, tokens) if spec.needs_calibration else None
     probe = Activations(model, tokens[:1, :8])
-    walk = element_walk(model, Plan.of(spec), Ledger(work, "bench"), states, probe)
+    walk = element_walk(model, ElementPlan.of(spec), Ledger(work, "bench"), states, probe)
     walk.run(lambda _index, _report: None)
     devices.synchronize(model.device)
     shutil.rmtree(work)

@@ -37,7 +37,7 @@ from pruning_core.model.matrix import input_groups
 from pruning_core.model.streamed import StreamedModel
 from pruning_core.model.unit_groups import zero_residual
 from pruning_core.pipeline.phases import prune
-from pruning_core.pipeline.run import prepare
+from pruning_core.pipeline.run import Provenance, prepare
 from pruning_core.pipeline.unit_walk import UnitWalk
 from pruning_core.spec.calibration import Calibration
 from pruning_core.spec.evaluation import Evaluation
@@ -548,8 +548,7 @@ def _walk(folder: Path, asked: dict[str, Any], tokens: torch.Tensor) -> float:
             tokens,
             Tracker(Silent()),
             data_used,
-            None,
-            Origin(model=str(folder)),
+            Provenance(Origin(model=str(folder))),
         )
         model = StreamedModel(folder, run.facts, run.device)
         return _cpu(lambda: UnitWalk.of(run, model, "bench").walk.run(lambda _index, _report: None))

@@ -12,7 +12,7 @@ from pruning_core.model.hidden_states import Activations
 from pruning_core.model.matrix import InputGroup, input_groups
 from pruning_core.model.streamed import StreamedModel
 from pruning_core.numerics.input_statistics import Stats
-from pruning_core.plans.element import Plan
+from pruning_core.plans.element import ElementPlan
 from pruning_core.prune.walk import observe
 from pruning_core.selection.ratios import removed_counts
 from pruning_core.spec.composition import AlphaPruning, DepthRamp, Owl
@@ -70,7 +70,7 @@ def allocate(
     return tuple(alphapruning.ratios(means, sizes, spec.ratio, params))
 
 
-def allocated(plan: Plan, model: StreamedModel, ratios: tuple[float, ...]) -> Plan:
+def allocated(plan: ElementPlan, model: StreamedModel, ratios: tuple[float, ...]) -> ElementPlan:
     """Return the plan with these ratios, and counts that reach the requested share to the weight."""
     return plan.allocated(ratios, removed_counts(ratios, matrix_sizes(model), plan.select.ratio))
 

@@ -16,7 +16,7 @@ from pruning_core.decide.search import search
 from pruning_core.errors import ResumeMismatch
 from pruning_core.model.hidden_states import Activations
 from pruning_core.model.streamed import StreamedModel
-from pruning_core.plans.element import Plan
+from pruning_core.plans.element import ElementPlan
 from pruning_core.spec.composition import Uniform
 from pruning_core.spec.prune import PruneSpec
 from pruning_core.spec.report import SearchReport
@@ -56,7 +56,7 @@ class Decision:
 
     def make(
         self, folder: Path, fingerprint: str, *, begun: bool
-    ) -> tuple[Plan, SearchReport | None]:
+    ) -> tuple[ElementPlan, SearchReport | None]:
         """Return the plan of the walk and the report of the search, from `folder` as far as they are there.
 
         Args:
@@ -80,7 +80,7 @@ class Decision:
             decided.ratios = self._ratios()
         decided.complete = True
         _write(path, decided)
-        plan = Plan.of(_with_found(self.spec, decided.search))
+        plan = ElementPlan.of(_with_found(self.spec, decided.search))
         if decided.ratios is not None:
             plan = allocated(plan, self.model, decided.ratios)
         return plan, decided.search

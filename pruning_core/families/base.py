@@ -56,6 +56,10 @@ class Attention:
     output: str
     per_head: tuple[str, ...] = ()
 
+    def has(self, matrix: str) -> bool:
+        """Tell whether a matrix of this name is one of the attention's."""
+        return matrix in (self.queries, self.keys, self.values, self.output)
+
 
 @dataclass(frozen=True)
 class FeedForward:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -19,12 +21,13 @@ from pruning_core.datasets.tasks import NO_FILES, Files
 from pruning_core.export import checkpoint
 from pruning_core.model.streamed import StreamedModel
 from pruning_core.pipeline import results, saving
+from pruning_core.pipeline.costs import costs
 from pruning_core.pipeline.element_walk import ElementWalk
 from pruning_core.pipeline.evaluation import evaluate_dense
 from pruning_core.pipeline.job_walk import JobWalk
 from pruning_core.pipeline.outcome import Outcome
 from pruning_core.pipeline.recovery import recover
-from pruning_core.pipeline.run import Run, fingerprint_of, prepare
+from pruning_core.pipeline.run import Provenance, Run, fingerprint_of, prepare, refuse_leaks
 from pruning_core.pipeline.space import check_space
 from pruning_core.pipeline.unit_walk import UnitWalk
 from pruning_core.prune.walk import Walk
@@ -73,6 +76,19 @@ def prune(
     Raises:
         PruningError: with a stable code, for everything that can go wrong.
     """
+    data_used = DataUsed(settings.tasks_dir(), files, cache_dir)
+    tracker = tracker or Tracker(observer or Silent())
+    named = origin or Origin(model=str(model_dir))
+    with _model_alone(model_dir, out_dir, root) as model:
+        provenance = Provenance(named, base_model, offered(model_dir))
+        spec = presets.expand(spec)
+        run = prepare(model, spec, out_dir, tokens, tracker, data_used, provenance)
+        return _through_all_phases(run)
+
+
+@contextmanager
+def _model_alone(model_dir: Path, out_dir: Path, root: Path | None) -> Iterator[Path]:
+    """Yield the model's folder as it may be read, while nothing else writes to the run's; without gradients."""
     with (
         disk_errors(out_dir),
         alone_in(out_dir),
@@ -80,21 +96,12 @@ def prune(
         plainly_named(viewed, out_dir / RENAMED) as model,
         torch.no_grad(),
     ):
-        run = prepare(
-            model,
-            presets.expand(spec),
-            out_dir,
-            tokens,
-            tracker or Tracker(observer or Silent()),
-            DataUsed(settings.tasks_dir(), files, cache_dir),
-            base_model,
-            origin or Origin(model=str(model_dir)),
-            offered(model_dir),
-        )
-        return _through_all_phases(run)
+        yield model
 
 
 def _through_all_phases(run: Run) -> Report:
+    refuse_leaks(run.data_used)
+    run.tracker.plan(costs(run))
     fingerprint = fingerprint_of(run)
     earlier = _earlier(run, fingerprint)
     if earlier is not None:

@@ -60,7 +60,7 @@ def report(run: Run, fingerprint: str, dense: DenseFigures, outcome: Outcome) ->
 def _of_the_run(run: Run) -> dict[str, Any]:
     """Return what was asked for, and of which model and data."""
     return {
-        "origin": run.origin,
+        "origin": run.provenance.origin,
         "started_at": run.tracker.started_at,
         "spec": run.spec,
         "spec_digest": digest(run.spec),
@@ -128,8 +128,9 @@ def _of_the_work(run: Run, outcome: Outcome) -> dict[str, Any]:
 
 def _with_files(run: Run, report: Report) -> Report:
     """Write the model card; return the report with the manifest of the checkpoint and what follows from all of it."""
+    base_model = run.provenance.base_model
     licence = card.write(
-        report, base_model=run.base_model, source=run.source, checkpoint=run.checkpoint
+        report, base_model=base_model, source=run.source, checkpoint=run.checkpoint
     )
     size = sum(path.stat().st_size for path in run.checkpoint.rglob("*") if path.is_file())
     files = checkpoint.manifest(
@@ -143,7 +144,7 @@ def _left_behind(run: Run) -> tuple[str, ...]:
     """Return what of the source's folder was neither read as weights nor carried over."""
     kept = {path.relative_to(run.checkpoint).as_posix() for path in run.checkpoint.rglob("*")}
     read = {INDEX, NOTE, *run.facts.files.values()}
-    return tuple(name for name in run.offered if name not in kept | read)
+    return tuple(name for name in run.provenance.offered if name not in kept | read)
 
 
 def _timed(run: Run, report: Report) -> Report:

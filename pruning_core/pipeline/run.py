@@ -15,22 +15,16 @@ import torch
 from pruning_core.checkpoints.facts import CheckpointFacts, inspect
 from pruning_core.checkpoints.tokenizer_files import has_tokenizer
 from pruning_core.datasets.data_used import DataUsed
-from pruning_core.decide.allocate import needs_forward
 from pruning_core.errors import DataLeakage, DatasetTooSmall
 from pruning_core.evaluate import lm_eval, verify
 from pruning_core.evaluate.compare import EvaluationSet, evaluation_set
 from pruning_core.model import preflight
 from pruning_core.model.hidden_states import Activations
 from pruning_core.model.streamed import StreamedModel
-from pruning_core.recover.held_out import most
-from pruning_core.recover.schedule import Schedule
 from pruning_core.spec.base import digest
 from pruning_core.spec.calibration import DEFAULT_SAMPLES
-from pruning_core.spec.composition import Uniform
 from pruning_core.spec.prune import PruneSpec
-from pruning_core.spec.recovery import Recovery
 from pruning_core.spec.report import Origin
-from pruning_core.spec.unit_method import UnitMethod
 from pruning_core.system import device as devices
 from pruning_core.system.files import sha256
 from pruning_core.system.progress import Tracker, counting
@@ -43,8 +37,20 @@ from pruning_core.tokenizers.files import TOKENIZER
 from pruning_core.tokenizers.load import check_tokenizer
 from pruning_core.tokenizers.probe import probe
 
-_PRUNE_COST = 1.9
-_FIXED_COST = 0.04
+
+@dataclass(frozen=True)
+class Provenance:
+    """Where the dense model comes from, as the report and the model card say it.
+
+    Attributes:
+        origin: Which model and job the report names.
+        base_model: The model's name on the hub.
+        offered: What lies in the model's folder, read or not.
+    """
+
+    origin: Origin
+    base_model: str | None = None
+    offered: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -57,8 +63,7 @@ class Run:
     out: Path
     device: torch.device
     data_used: DataUsed
-    base_model: str | None
-    origin: Origin
+    provenance: Provenance
     windows: Windows | None
     search_text: Windows | None
     evaluation_set: EvaluationSet
@@ -68,8 +73,6 @@ class Run:
     """The model's tokenizer over the calibration data; None where the caller gave tokens."""
     training: torch.Tensor | None = None
     """Windows that recovery trains and validates on, int64 [windows, seq]."""
-    offered: tuple[str, ...] = ()
-    """What lies in the dense model's folder, read or not."""
 
     def states(
         self, model: StreamedModel, *, batch_tokens: int | None = None
@@ -111,9 +114,7 @@ def prepare(
     tokens: torch.Tensor | None,
     tracker: Tracker,
     data_used: DataUsed,
-    base_model: str | None,
-    origin: Origin,
-    offered: tuple[str, ...] = (),
+    provenance: Provenance,
 ) -> Run:
     """Read and tokenise everything that the run needs.
 
@@ -122,27 +123,19 @@ def prepare(
         spec: What to do, presets expanded.
         out: Folder of the run.
         tokens: int64 [samples, seq_len]; replaces the calibration tasks.
-        tracker: Told of every step.
+        tracker: Hears of every step.
         data_used: What the run reads of its tasks.
-        base_model: The dense model's name on the hub.
-        origin: Which model and job the report names.
-        offered: What lies in the dense model's folder, read or not.
+        provenance: Where the model comes from.
 
     Raises:
-        PruningError: something of it is missing, malformed or too small.
+        PruningError: some of it is missing, malformed or too small.
     """
-    facts, device = inspect(model_dir), devices.pick()
-    preflight.check(model_dir, facts)
-    if spec.evaluation.harness == "lm_eval":
-        lm_eval.require()
-    out.mkdir(parents=True, exist_ok=True)
+    facts, device = _before_any_work(model_dir, spec, out), devices.pick()
     model_digest = _model_digest(model_dir, facts, tracker)
     reader = _reader(model_dir, facts, data_used, out, model_digest, device, tracker)
     by = evaluation_set(spec, reader)
     training = training_windows(reader, spec.recovery, spec.calibration) if spec.recovery else None
     windows, search_text = _calibration(spec, facts, reader, tokens)
-    _refuse_leaks(data_used)
-    tracker.plan(_costs(spec, facts, windows, by, training))
     return Run(
         source=model_dir,
         facts=facts,
@@ -150,8 +143,7 @@ def prepare(
         out=out,
         device=device,
         data_used=data_used,
-        base_model=base_model,
-        origin=origin,
+        provenance=provenance,
         windows=windows,
         search_text=search_text,
         evaluation_set=by,
@@ -159,8 +151,17 @@ def prepare(
         tracker=tracker,
         training=training,
         reader=reader if tokens is None else None,
-        offered=offered,
     )
+
+
+def _before_any_work(folder: Path, spec: PruneSpec, out: Path) -> CheckpointFacts:
+    """Refuse what stock transformers would refuse, and a harness that is not installed; make the run's folder."""
+    facts = inspect(folder)
+    preflight.check(folder, facts)
+    if spec.evaluation.harness == "lm_eval":
+        lm_eval.require()
+    out.mkdir(parents=True, exist_ok=True)
+    return facts
 
 
 def _reader(
@@ -220,7 +221,12 @@ def _calibration(
     return windows, others if held_out else None
 
 
-def _refuse_leaks(data_used: DataUsed) -> None:
+def refuse_leaks(data_used: DataUsed) -> None:
+    """Refuse an evaluation split that is wholly in the calibration text.
+
+    Raises:
+        DataLeakage: one is.
+    """
     for overlap in data_used.overlaps():
         if overlap.items == data_used.distinct(overlap.evaluation_task, "eval"):
             raise DataLeakage(
@@ -237,42 +243,6 @@ def _model_digest(folder: Path, facts: CheckpointFacts, tracker: Tracker) -> str
     content = json.dumps(facts.config, sort_keys=True)
     content += "".join(sha256(path, on_bytes=add) for path in files)
     return "sha256:" + hashlib.sha256(content.encode()).hexdigest()
-
-
-def _costs(
-    spec: PruneSpec,
-    facts: CheckpointFacts,
-    windows: Windows | None,
-    by: EvaluationSet,
-    training: torch.Tensor | None,
-) -> dict[str, float]:
-    evaluated = by.tokens * facts.blocks
-    forward = float(windows.tokens if windows else 1) * facts.blocks
-    costs = {"pruning": forward * _PRUNE_COST, "evaluating_pruned": float(evaluated)}
-    if training is not None and spec.recovery is not None:
-        costs["recovering"] = _training_cost(spec.recovery, training) * facts.blocks
-    if isinstance(spec.method, UnitMethod) and windows is not None:
-        costs["observing"] = forward
-    if spec.held_out_windows:
-        costs["searching"] = forward * _PRUNE_COST
-    if not isinstance(spec.allocation, Uniform):
-        costs["allocating"] = forward if needs_forward(spec) else forward * _FIXED_COST
-    if spec.evaluation.baseline:
-        costs["evaluating_dense"] = float(evaluated)
-    fixed = _FIXED_COST * sum(costs.values())
-    return costs | {"saving": fixed, "verifying": fixed}
-
-
-def _training_cost(params: Recovery, training: torch.Tensor) -> float:
-    """Return the tokens of training and validating, each counted as often as a plain forward pass would cost it."""
-    schedule = Schedule.of(params, len(training))
-    trained = schedule.window_budget or len(training)
-    validated = schedule.validations * min(
-        most(training, params), round(params.validation * len(training))
-    )
-    teacher = 1 if params.distillation else 0
-    windows = trained * (3 + teacher) + validated * (1 + teacher)
-    return float(windows * training.shape[1])
 
 
 def versions() -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""`Plan`: everything that the walk must know to prune any matrix of the model."""
+"""`ElementPlan`: everything that the walk must know to prune any matrix of the model."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from pruning_core.spec.prune import PruneSpec
 
 
 @dataclass(frozen=True)
-class Plan:
+class ElementPlan:
     """A specification with its names resolved to functions.
 
     Attributes:
@@ -38,7 +38,7 @@ class Plan:
     counts: tuple[tuple[int, ...], ...] | None = None
 
     @classmethod
-    def of(cls, spec: PruneSpec) -> Plan:
+    def of(cls, spec: PruneSpec) -> ElementPlan:
         """Return the plan of a specification whose search and allocation are still to be done."""
         assert isinstance(spec.method, ElementMethod)
         method = element(spec.method)
@@ -55,7 +55,7 @@ class Plan:
             reconstruction=spec.reconstruction,
         )
 
-    def allocated(self, ratios: Sequence[float], counts: Sequence[Sequence[int]]) -> Plan:
+    def allocated(self, ratios: Sequence[float], counts: Sequence[Sequence[int]]) -> ElementPlan:
         """Return the plan with a ratio per block."""
         return replace(self, ratios=tuple(ratios), counts=tuple(map(tuple, counts)))
 
@@ -65,9 +65,8 @@ class Plan:
             return self.select
         return replace(self.select, ratio=self.ratios[block], count=self.counts[block][matrix])
 
-    def refinements_of(self, name: str) -> list[Refine]:
-        """Return what applies to a matrix of this name; every family's attention has `attn` in its path."""
-        attention = "attn" in name
+    def refinements_of(self, *, attention: bool) -> list[Refine]:
+        """Return what applies to a matrix of an attention, or to another."""
         return [part for part in self.refinements if attention or not part.params.attention_only]
 
     @property

@@ -16,7 +16,7 @@ from pruning_core.model.matrix import InputGroup, Matrix, input_groups
 from pruning_core.model.recorder import record
 from pruning_core.model.streamed import StreamedModel
 from pruning_core.numerics.input_statistics import Stats
-from pruning_core.plans.element import Plan
+from pruning_core.plans.element import ElementPlan
 from pruning_core.prune.block_result import BlockResult
 from pruning_core.prune.matrix import Ordering, prune_matrix
 from pruning_core.spec.report import MatrixReport
@@ -44,7 +44,7 @@ class BlockMatrices:
     """
 
     model: StreamedModel
-    plan: Plan
+    plan: ElementPlan
     calibration: Activations | None
     index: int
     module: nn.Module
@@ -105,7 +105,16 @@ class BlockMatrices:
         ordering = self._ordering(matrix, stats)
         stored = self.model.files.dtype(name.partition("[")[0])
         self.reports.append(
-            prune_matrix(matrix, name, stats, self.plan, select, ordering=ordering, stored=stored)
+            prune_matrix(
+                matrix,
+                name,
+                stats,
+                self.plan.element,
+                self.plan.refinements_of(attention=self.model.family.attention.has(matrix.name)),
+                select,
+                ordering=ordering,
+                stored=stored,
+            )
         )
         if ordering is None:
             return

@@ -9,7 +9,7 @@ from torch import nn
 
 from pruning_core.model.hidden_states import Activations
 from pruning_core.model.streamed import StreamedModel
-from pruning_core.plans.element import Plan
+from pruning_core.plans.element import ElementPlan
 from pruning_core.prune.block_matrices import BlockMatrices
 from pruning_core.prune.block_reconstruction import Sample, reconstruct
 from pruning_core.prune.block_result import BlockResult
@@ -32,7 +32,7 @@ class ElementPruner:
     """
 
     model: StreamedModel
-    plan: Plan
+    plan: ElementPlan
     calibration: Activations | None
     dense: Activations | None
     alive: Callable[[], None]
@@ -81,7 +81,7 @@ class ElementPruner:
 
 def element_walk(
     model: StreamedModel,
-    plan: Plan,
+    plan: ElementPlan,
     ledger: Ledger,
     calibration: Activations | None,
     probe: Activations,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -11,7 +12,7 @@ from pruning_core.model.channel_order import Folding
 from pruning_core.model.matrix import Matrix
 from pruning_core.numerics.input_statistics import Stats
 from pruning_core.numerics.linear_algebra import all_finite
-from pruning_core.plans.element import Plan
+from pruning_core.plans.registry import Element, Refine
 from pruning_core.selection.masks import Selector
 from pruning_core.spec.patterns import NofM
 from pruning_core.spec.report import MatrixReport
@@ -31,12 +32,21 @@ class Ordering:
     score: torch.Tensor
     folding: Folding | None
 
+    def apply(self, dense: torch.Tensor, stats: Stats) -> tuple[torch.Tensor, Stats, torch.Tensor]:
+        """Return the weight [out, in], the statistics of its input, and the score [out, in] in this order."""
+        return dense[:, self.order], stats.permuted(self.order), self.score[:, self.order]
+
+    def undo(self, weight: torch.Tensor) -> torch.Tensor:
+        """Return a weight [out, in] as the model stores it: where nothing absorbs the order, in the original one."""
+        return weight if self.folding is not None else weight[:, self.order.argsort()]
+
 
 def prune_matrix(
     matrix: Matrix,
     name: str,
     stats: Stats,
-    plan: Plan,
+    method: Element,
+    refinements: Sequence[Refine],
     select: Selector,
     *,
     ordering: Ordering | None,
@@ -48,38 +58,34 @@ def prune_matrix(
         matrix: Which.
         name: Its stored name.
         stats: Of its input, in the channels' original order.
-        plan: Method and refinements.
+        method: The method.
+        refinements: What is applied after it, in order.
         select: How much, and in which pattern.
         ordering: The order in which n:m groups are counted; None for the stored one.
         stored: The dtype that the checkpoint stores.
 
     Raises:
-        UnsupportedPattern: the pattern does not fit the matrix.
-        NumericalFailure: the method produced NaN or infinity.
+        UnsupportedPattern, NumericalFailure: the pattern does not fit, or the method produced NaN or infinity.
     """
     select.check(name, matrix.shape)
-    dense = matrix.read()
-    score = None
+    dense, score = matrix.read(), None
     if ordering is not None:
-        order, score = ordering.order, ordering.score[:, ordering.order]
-        dense, stats = dense[:, order], stats.permuted(order)
-    weight, keep = plan.element.prune(dense.clone(), stats, select, score)
-    for part in plan.refinements_of(matrix.name):
-        weight, keep = part.apply(dense, weight, keep, stats, select, part.params)
+        dense, stats, score = ordering.apply(dense, stats)
+    weight, keep = method.prune(dense.clone(), stats, select, score)
+    for step in refinements:
+        weight, keep = step.apply(dense, weight, keep, stats, select, step.params)
     weight = weight.to(stored)
     removed = _checked(name, weight, keep, select)
-    error = output_error(dense, weight.float(), stats)
-    if ordering is not None and ordering.folding is None:
-        weight = weight[:, ordering.order.argsort()]
-    matrix.write(weight, stored=stored)
-    return MatrixReport(
+    report = MatrixReport(
         name=name,
         shape=matrix.shape,
         zeros=weight.numel() - int(weight.count_nonzero()),
         removed=removed,
         sparsity=removed / keep.numel(),
-        error=error,
+        error=output_error(dense, weight.float(), stats),
     )
+    matrix.write(weight if ordering is None else ordering.undo(weight), stored=stored)
+    return report
 
 
 def _checked(name: str, weight: torch.Tensor, keep: torch.Tensor, select: Selector) -> int:

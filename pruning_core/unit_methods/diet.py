@@ -149,25 +149,18 @@ def profiles(
         block_done: Called with each block's index.
         alive: Called after every batch.
     """
-    batches: list[Batch] = []
-    owners: list[str] = []
-    for task, groups in tasks.items():
-        for group in groups:
-            for part in torch.split(group, max(1, batch_tokens // group.shape[1])):
-                batches.append(Batch(part))
-                owners.append(task)
+    batches, owners = _batches(tasks, batch_tokens)
     states = Activations(model, batches, alive=alive)
-    sums: dict[str, list[torch.Tensor]] = {task: [] for task in tasks}
-    counts = {task: sum(len(group) for group in groups) for task, groups in tasks.items()}
+    rows: dict[str, list[torch.Tensor]] = {task: [] for task in tasks}
+    samples = {task: sum(map(len, groups)) for task, groups in tasks.items()}
 
     def note() -> None:
-        row = {task: torch.zeros(states.hidden[0].shape[-1]) for task in tasks}
+        sums = {task: torch.zeros(states.hidden[0].shape[-1]) for task in tasks}
         for batch, owner, hidden in zip(states.batches, owners, states.hidden, strict=True):
-            row[owner] += (
-                _sample_means(hidden.float(), batch.tokens, params, begin).sum(dim=0).cpu()
-            )
-        for task, total in row.items():
-            sums[task].append(total / counts[task])
+            means = _sample_means(hidden.float(), batch.tokens, params, begin)
+            sums[owner] += means.sum(dim=0).cpu()
+        for task, total in sums.items():
+            rows[task].append(total / samples[task])
 
     def done(index: int) -> None:
         note()
@@ -175,7 +168,20 @@ def profiles(
 
     note()
     forward(model, states, done)
-    return {task: torch.stack(rows) for task, rows in sums.items()}
+    return {task: torch.stack(of_task) for task, of_task in rows.items()}
+
+
+def _batches(
+    tasks: Mapping[str, Sequence[torch.Tensor]], batch_tokens: int
+) -> tuple[list[Batch], list[str]]:
+    """Return all samples in batches of one task each, and the task of each batch."""
+    batches, owners = [], []
+    for task, groups in tasks.items():
+        for group in groups:
+            for part in torch.split(group, max(1, batch_tokens // group.shape[1])):
+                batches.append(Batch(part))
+                owners.append(task)
+    return batches, owners
 
 
 def _sample_means(

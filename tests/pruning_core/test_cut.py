@@ -119,7 +119,7 @@ def test_zeros_are_counted_in_the_checkpoint_s_own_files(tmp_path: Path) -> None
 def decision(source: Path, out: Path, method: Any, text: torch.Tensor, **others: Any) -> DenseModel:
     spec = PruneSpec.model_validate({"method": method, "evaluation": {"tasks": []}} | others)
     tracker, origin = Tracker(Watcher()), Origin(model="m")
-    run = runs.prepare(source, spec, out, text, tracker, DataUsed(), None, origin)
+    run = runs.prepare(source, spec, out, text, tracker, DataUsed(), runs.Provenance(origin))
     return dense_model(run, StreamedModel(source, run.facts, CPU))
 
 

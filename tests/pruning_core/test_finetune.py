@@ -25,7 +25,7 @@ from pruning_core.errors import (
 )
 from pruning_core.evaluate import verify
 from pruning_core.pipeline import saving
-from pruning_core.pipeline.run import Run, prepare
+from pruning_core.pipeline.run import Provenance, Run, prepare
 from pruning_core.pipeline.space import check_space
 from pruning_core.recover import child, held_out
 from pruning_core.recover.held_out import split
@@ -763,7 +763,7 @@ def prepared(tmp_path: Path, **recovery: Any) -> Run:
     )
     folder, out = tiny.save(tmp_path / "dense", "llama"), tmp_path / "out"
     tracker, data_used = Tracker(Silent()), DataUsed(tmp_path / "tasks")
-    return prepare(folder, spec, out, None, tracker, data_used, None, Origin(model="m"))
+    return prepare(folder, spec, out, None, tracker, data_used, Provenance(Origin(model="m")))
 
 
 def test_what_was_trained_outlives_the_checkpoint_made_of_it(

@@ -16,7 +16,7 @@ from pruning_core.decide.allocate import matrix_sizes
 from pruning_core.model.hidden_states import Activations
 from pruning_core.model.streamed import StreamedModel
 from pruning_core.numerics.input_statistics import Stats
-from pruning_core.plans.element import Plan
+from pruning_core.plans.element import ElementPlan
 from pruning_core.prune.elements import element_walk
 from pruning_core.prune.ledger import Ledger
 from pruning_core.spec.prune import PruneSpec
@@ -52,7 +52,7 @@ class Agreement:
         self.squares: dict[str, torch.Tensor] = {}
         spec = PruneSpec.model_validate({"method": method, "sparsity": 0.5})
         model = StreamedModel(model_dir, inspect(model_dir), devices.pick())
-        plan = Plan.of(spec)
+        plan = ElementPlan.of(spec)
         if extra:
             sizes = matrix_sizes(model)
             counts = [[size // 2 + extra for size in block] for block in sizes]
@@ -69,7 +69,7 @@ class Agreement:
             self.walk.run(lambda _index, _report: None)
         self.matrices = [matrix for block in self.walk.ledger.blocks for matrix in block.matrices]
 
-    def _score(self, plan: Plan) -> Any:
+    def _score(self, plan: ElementPlan) -> Any:
         seen: list[torch.Tensor] = []
         self.seen = seen
 
@@ -121,7 +121,7 @@ def test_wanda_masks_from_the_authors_statistics_are_theirs(smollm2: Path, golde
     """At every depth, for no rounding comes before these."""
     masks = np.load(golden / "smollm2_wanda_50.npz")
     squares = np.load(golden / "smollm2_wanda_50_input_mean_square.npz")
-    plan = Plan.of(PruneSpec.model_validate({"method": "wanda", "sparsity": 0.5}))
+    plan = ElementPlan.of(PruneSpec.model_validate({"method": "wanda", "sparsity": 0.5}))
     weights = load_file(smollm2 / "model.safetensors")
     assert len(squares.files) == 28
     for name in squares.files:

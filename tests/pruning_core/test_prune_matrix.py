@@ -12,7 +12,7 @@ from torch import nn
 from pruning_core.errors import NumericalFailure
 from pruning_core.model.matrix import Matrix
 from pruning_core.numerics.input_statistics import Stats
-from pruning_core.plans.element import Plan
+from pruning_core.plans.element import ElementPlan
 from pruning_core.prune.matrix import prune_matrix
 from pruning_core.spec.prune import PruneSpec
 from pruning_core.spec.report import MatrixReport
@@ -25,18 +25,20 @@ def pruned(spoil: Callable[[torch.Tensor, torch.Tensor], Pair], **changes: objec
     """Prune 4 x 8 weights by magnitude to one half, spoilt on the way."""
     torch.manual_seed(0)
     linear = nn.Linear(8, 4, bias=False)
-    plan = Plan.of(PruneSpec.model_validate({"method": "magnitude", "sparsity": 0.5} | changes))
+    plan = ElementPlan.of(
+        PruneSpec.model_validate({"method": "magnitude", "sparsity": 0.5} | changes)
+    )
     sound = plan.element
 
     def update(weight: torch.Tensor, stats: Stats, select: object, params: object) -> Pair:
         return spoil(*sound.prune(weight, stats, plan.select))
 
-    faulty = replace(plan, element=replace(sound, update=update))
     return prune_matrix(
         Matrix("fc", linear, 0, 4),
         "fc.weight",
         Stats(tokens=0),
-        faulty,
+        replace(sound, update=update),
+        plan.refinements,
         plan.select,
         ordering=None,
         stored=torch.float16,

@@ -107,7 +107,9 @@ def planned(
     """Decide what goes, and prune nothing."""
     watcher, spec = Watcher(), PruneSpec.model_validate(ASKED | changes)
     origin = Origin(model="m")
-    run = runs.prepare(folder, spec, out, None, Tracker(watcher), DataUsed(tasks), None, origin)
+    run = runs.prepare(
+        folder, spec, out, None, Tracker(watcher), DataUsed(tasks), runs.Provenance(origin)
+    )
     with torch.no_grad():
         dense = dense_model(run, StreamedModel(folder, run.facts, torch.device("cpu")))
         return run, decide(dense, "fingerprint", begun=False), watcher.seen
