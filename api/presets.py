@@ -5,7 +5,6 @@ from __future__ import annotations
 from api.deps import Caller, Parts
 from api.problems import FieldError, Problem
 from pruning_core.admission.presets import Preset, expand, shipped
-from pruning_core.spec.element_methods import CRePE
 from pruning_core.spec.prune import PruneSpec
 from store import presets
 
@@ -17,9 +16,8 @@ def resolve(prune: PruneSpec, caller: Caller, parts: Parts) -> PruneSpec:
         PresetNotFound: neither the project nor the package has a preset of this name.
         Problem: PRESET_EXISTS, where the name that a search would be stored under is taken.
     """
-    method = prune.method
-    save_as = method.search.save_as if isinstance(method, CRePE) and method.search else None
-    if not isinstance(method, CRePE) or not (method.preset or save_as):
+    save_as = prune.search.save_as if prune.search else None
+    if prune.preset is None and save_as is None:
         return prune
     with parts.database.read() as session:
         rows = presets.of_project(session, caller.project)

@@ -7,9 +7,8 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-from pruning_core.admission.presets import Preset
+from pruning_core.admission.presets import searched
 from pruning_core.errors import QualityGateFailed
-from pruning_core.spec.element_methods import CRePE
 from pruning_core.spec.model import ModelRef
 from pruning_core.spec.patterns import NofM
 from pruning_core.spec.report import FileEntry, GateReport, Report, SearchReport
@@ -169,19 +168,11 @@ def _bounds(gate: GateReport) -> str:
 
 def preset(report: Report, model: ModelRef) -> NewPreset | None:
     """Return what the job shall store for other jobs, None where it was not asked to."""
-    method, found = report.spec.method, report.search
-    if not isinstance(method, CRePE) or method.search is None or method.search.save_as is None:
+    asked, found = report.spec.search, report.search
+    if asked is None or asked.save_as is None or found is None:
         return None
-    assert found is not None
-    coefficients = Preset(
-        alpha=found.alpha,
-        beta=found.beta,
-        gamma=found.gamma,
-        kernel=found.kernel,
-        neighbour=method.neighbour,
-        found=_origin(report, found, model),
-    )
-    return NewPreset(method.search.save_as, coefficients.model_dump(mode="json"))
+    coefficients = searched(report.spec, found, _origin(report, found, model))
+    return NewPreset(asked.save_as, coefficients.model_dump(mode="json"))
 
 
 def _origin(report: Report, found: SearchReport, model: ModelRef) -> str:

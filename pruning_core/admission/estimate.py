@@ -10,7 +10,6 @@ from typing import Any, Literal
 
 from pruning_core.datasets.tasks import Files, Split, evaluated, find
 from pruning_core.spec.calibration import DEFAULT_SAMPLES, DEFAULT_SEQ_LEN, SELF_TASK
-from pruning_core.spec.composition import Uniform
 from pruning_core.spec.evaluation import Evaluation
 from pruning_core.spec.model import ModelRef
 from pruning_core.spec.prune import PruneSpec
@@ -210,7 +209,7 @@ def _token_passes(
         for task in spec.calibration.tasks:
             samples = spec.calibration.samples_of(task) or _default_samples(spec)
             tokens += _bounded(samples * length, task.name, "calibration", tasks_dir, files)
-        observing = spec.units is not None or not isinstance(spec.allocation, Uniform)
+        observing = spec.units is not None or spec.allocation.varies
         yield tokens * (PRUNING_PASSES + observing + PRUNING_PASSES * bool(spec.held_out_windows))
     models = 1 + spec.evaluation.baseline
     if spec.evaluation.harness == "secateur":

@@ -10,8 +10,9 @@ from pydantic import Field
 
 from pruning_core.errors import PresetNotFound
 from pruning_core.spec.base import Frozen
-from pruning_core.spec.element_methods import CRePE, Neighbour, Share
+from pruning_core.spec.element_methods import COEFFICIENTS, ElementMethod, Neighbour, Share
 from pruning_core.spec.prune import PruneSpec
+from pruning_core.spec.report import SearchReport
 
 _FOLDER = Path(__file__).parent / "preset_files"
 
@@ -47,15 +48,29 @@ def expand(spec: PruneSpec, stored: Mapping[str, Preset] | None = None) -> Prune
     Raises:
         PresetNotFound: no preset has the name.
     """
-    if not isinstance(spec.method, CRePE) or spec.method.preset is None:
+    method = spec.method
+    if not isinstance(method, ElementMethod) or method.preset_name is None:
         return spec
     known = {**shipped(), **(stored or {})}
-    preset = known.get(spec.method.preset)
+    preset = known.get(method.preset_name)
     if preset is None:
         raise PresetNotFound(
-            f"No preset is called {spec.method.preset!r}; there are: {', '.join(sorted(known)) or 'none'}.",
+            f"No preset is called {method.preset_name!r}; there are: {', '.join(sorted(known)) or 'none'}.",
             suggestions=("list them with GET /v1/presets", "give alpha, beta, gamma and kernel"),
             pointer="/prune/method/preset",
         )
-    update = {**preset.model_dump(exclude={"found"}), "preset": None}
-    return spec.model_copy(update={"method": spec.method.model_copy(update=update)})
+    decided = method.decided(preset.model_dump(include=set(COEFFICIENTS)))
+    return spec.model_copy(update={"method": decided})
+
+
+def searched(spec: PruneSpec, found: SearchReport, origin: str) -> Preset:
+    """Return what a search found, for other jobs.
+
+    Args:
+        spec: Of the job that searched.
+        found: What came of it.
+        origin: Where it comes from, in words.
+    """
+    assert isinstance(spec.method, ElementMethod)
+    coefficients = spec.method.decided(found.coefficients).model_dump(include=set(COEFFICIENTS))
+    return Preset.model_validate({**coefficients, "found": origin})

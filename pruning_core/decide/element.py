@@ -17,7 +17,7 @@ from pruning_core.errors import ResumeMismatch
 from pruning_core.model.hidden_states import Activations
 from pruning_core.model.streamed import StreamedModel
 from pruning_core.plans.element import ElementPlan
-from pruning_core.spec.composition import Uniform
+from pruning_core.spec.element_methods import ElementMethod
 from pruning_core.spec.prune import PruneSpec
 from pruning_core.spec.report import SearchReport
 from pruning_core.system.files import replacing
@@ -76,7 +76,7 @@ class Decision:
         if self.search_text is not None and decided.search is None:
             decided.search = self._search(self.search_text)
             _write(path, decided)
-        if decided.ratios is None and not isinstance(self.spec.allocation, Uniform):
+        if decided.ratios is None and self.spec.allocation.varies:
             decided.ratios = self._ratios()
         decided.complete = True
         _write(path, decided)
@@ -87,7 +87,7 @@ class Decision:
 
     @property
     def _to_decide(self) -> bool:
-        return self.search_text is not None or not isinstance(self.spec.allocation, Uniform)
+        return self.search_text is not None or self.spec.allocation.varies
 
     def _search(self, text: Windows) -> SearchReport:
         self.tracker.begin("searching", len(self.model.blocks))
@@ -125,8 +125,6 @@ def _write(path: Path, decided: Decided) -> None:
 
 def _with_found(spec: PruneSpec, found: SearchReport | None) -> PruneSpec:
     """Return the specification with a search replaced by what it found."""
-    if found is None:
+    if found is None or not isinstance(spec.method, ElementMethod):
         return spec
-    values = found.model_dump(include={"alpha", "beta", "gamma", "kernel"})
-    method = spec.method.model_copy(update={**values, "search": None})
-    return spec.model_copy(update={"method": method})
+    return spec.model_copy(update={"method": spec.method.decided(found.coefficients)})

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import torch
 
-from pruning_core.decide.allocate import needs_forward
 from pruning_core.pipeline.run import Run
 from pruning_core.recover.held_out import most
 from pruning_core.recover.schedule import Schedule
-from pruning_core.spec.composition import Uniform
 from pruning_core.spec.recovery import Recovery
 from pruning_core.spec.unit_method import UnitMethod
 
@@ -28,8 +26,9 @@ def costs(run: Run) -> dict[str, float]:
         costs["observing"] = forward
     if run.spec.held_out_windows:
         costs["searching"] = forward * _PRUNE_COST
-    if not isinstance(run.spec.allocation, Uniform):
-        costs["allocating"] = forward if needs_forward(run.spec) else forward * _FIXED_COST
+    if run.spec.allocation.varies:
+        reads = run.spec.allocation.needs_calibration
+        costs["allocating"] = forward if reads else forward * _FIXED_COST
     if run.spec.evaluation.baseline:
         costs["evaluating_dense"] = float(evaluated)
     fixed = _FIXED_COST * sum(costs.values())

@@ -9,8 +9,7 @@ from typing import Literal
 
 from pruning_core.reporting import units
 from pruning_core.reporting.units import Cut
-from pruning_core.spec.composition import Refinement, Refit, Uniform
-from pruning_core.spec.element_methods import CRePE
+from pruning_core.spec.composition import Refinement
 from pruning_core.spec.patterns import NofM
 from pruning_core.spec.prune import PruneSpec
 from pruning_core.spec.recovery import RecoveryReport
@@ -257,12 +256,9 @@ def _removed(spec: PruneSpec) -> str:
 
 def _extras(report: Report) -> list[str]:
     spec = report.spec
-    search = spec.method.search if isinstance(spec.method, CRePE) else None
     found = [
-        f"with coefficients searched by {search.name}" if search else "",
-        ""
-        if isinstance(spec.allocation, Uniform)
-        else f"with a ratio per block set by {spec.allocation.name}",
+        f"with coefficients searched by {spec.search.name}" if spec.search else "",
+        f"with a ratio per block set by {spec.allocation.name}" if spec.allocation.varies else "",
         "with every module fitted to the dense model's outputs (reconstruct)"
         if spec.fits_modules
         else "",
@@ -274,7 +270,7 @@ def _extras(report: Report) -> list[str]:
 
 
 def _refined(steps: Sequence[Refinement]) -> str:
-    if any(isinstance(step, Refit) for step in steps):
+    if any(step.fits_read_outs for step in steps):
         return "with what is left of the read-outs fitted to that (refit)"
     return f"refined by {' and '.join(step.name for step in steps)}" if steps else ""
 

@@ -6,8 +6,8 @@ import math
 from collections.abc import Sequence
 from operator import mul
 
+from pruning_core.spec.composition import LARGEST_RATIO
 from pruning_core.spec.patterns import removed_count
-from pruning_core.spec.prune import LARGEST_RATIO
 
 BISECTIONS = 100
 """Of an interval of width about 1: far below what float64 resolves."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
@@ -12,15 +12,39 @@ Ridge = Annotated[float, Field(ge=0, le=1000)] | Literal["auto"]
 """Pull of a least-squares fit towards the weight as it is, as a share of the Gram matrix's mean diagonal. `auto`: that of a few whose fit to four fifths of the calibration text is best on the rest."""
 
 
-class Uniform(Frozen):
+LARGEST_RATIO = 0.95
+"""No allocation takes more from a block."""
+
+
+class BlockAllocation(Frozen):
+    """What every allocation has in common."""
+
+    varies: ClassVar[bool] = True
+    """Whether blocks may lose different shares."""
+    needs_calibration: ClassVar[bool] = False
+    name: str
+
+    def check(self, ratio: float) -> None:
+        """Refuse a share of the whole model that cannot be spread like this.
+
+        Raises:
+            ValueError: a block would lose less than nothing, or too much.
+        """
+        if ratio > LARGEST_RATIO:
+            raise ValueError(f"allocation {self.name} needs a sparsity of at most {LARGEST_RATIO}")
+
+
+class Uniform(BlockAllocation):
     """Every matrix loses the same share."""
 
+    varies = False
     name: Literal["uniform"] = "uniform"
 
 
-class Owl(Frozen):
+class Owl(BlockAllocation):
     """Blocks with many outlying scores lose less: arXiv 2310.05175."""
 
+    needs_calibration = True
     name: Literal["owl"] = "owl"
     threshold: float = Field(default=5.0, gt=0, le=100)
     """A score is an outlier above this multiple of its block's mean."""
@@ -28,7 +52,7 @@ class Owl(Frozen):
     """Half the distance between the largest and the smallest ratio."""
 
 
-class AlphaPruning(Frozen):
+class AlphaPruning(BlockAllocation):
     """Blocks whose spectra have heavy tails lose less: arXiv 2410.10912."""
 
     name: Literal["alphapruning"] = "alphapruning"
@@ -36,20 +60,34 @@ class AlphaPruning(Frozen):
     """Ratios lie between (1 - epsilon) and (1 + epsilon) times the target, before clipping."""
 
 
-class DepthRamp(Frozen):
+class DepthRamp(BlockAllocation):
     """The ratio rises linearly with depth: arXiv 2502.14770."""
 
     name: Literal["ramp"] = "ramp"
     delta: float = Field(default=0.06, ge=0, le=0.5)
     """The last block loses this much more than the target, the first as much less."""
 
+    def check(self, ratio: float) -> None:
+        """Refuse a share of the whole model that cannot be spread like this."""
+        super().check(ratio)
+        most = min(ratio, LARGEST_RATIO - ratio)
+        if self.delta > most + 1e-9:
+            raise ValueError(
+                f"a ramp of {self.delta} would take a block below 0 or above {LARGEST_RATIO}; "
+                f"at a sparsity of {ratio} it may be at most {most:.3f}"
+            )
+
 
 Allocation = Annotated[Uniform | Owl | AlphaPruning | DepthRamp, Field(discriminator="name")]
+UNIFORM = Uniform()
+"""What a job gets that asks for no other allocation."""
 
 
 class RefinementStep(Frozen):
     """What every refinement has in common."""
 
+    fits_read_outs: ClassVar[bool] = False
+    """Whether it makes up for units that are gone; all others work on masks of single weights."""
     name: str
 
     @property
@@ -93,6 +131,7 @@ class Polish(RefinementStep):
 class Refit(RefinementStep):
     """Fit what is left of a read-out, by least squares, so that it makes up for the units removed: arXiv 2407.19126, 2602.23795."""
 
+    fits_read_outs = True
     name: Literal["refit"] = "refit"
     ridge: Ridge = "auto"
     """Pull towards the sliced weight, as a share of the Gram matrix's mean diagonal; `auto` finds it on held-out calibration text, for every matrix."""

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
 from pruning_core.spec.base import Frozen
-from pruning_core.spec.patterns import PatternName
+from pruning_core.spec.patterns import NofM, Pattern, PatternName
 from pruning_core.spec.search import Search
 
 Damp = Annotated[float, Field(gt=0, le=10)]
@@ -27,6 +28,28 @@ class ElementMethod(Frozen):
     default_pattern: ClassVar[PatternName]
     default_samples: ClassVar[int | None] = None
     output: ClassVar[str] = "dense safetensors of the source's dtype and size, with exact zeros"
+    name: str
+
+    @property
+    def searched_by(self) -> Search | None:
+        """How parameters are searched before pruning, if they are."""
+        return None
+
+    @property
+    def preset_name(self) -> str | None:
+        """Of stored parameters that take the place of its own, where one is named."""
+        return None
+
+    def decided(self, parameters: Mapping[str, object]) -> Self:
+        """Return the method with what a search found, or a preset says, in the place of search and preset."""
+        return self.model_copy(update={**parameters, "search": None, "preset": None})
+
+    def check_pattern(self, pattern: Pattern) -> None:
+        """Refuse a pattern that does not go together with these parameters.
+
+        Raises:
+            ValueError: it does not.
+        """
 
 
 class Magnitude(ElementMethod):
@@ -64,6 +87,13 @@ class SparseGPT(ElementMethod):
     """Damping of the Gram matrix, as a share of its mean diagonal."""
     block: int = Field(default=128, ge=1, le=4096)
     """Columns whose mask is chosen at once; with `n:m` a multiple of m."""
+
+    def check_pattern(self, pattern: Pattern) -> None:
+        """Refuse groups that a span of columns would cut."""
+        if isinstance(pattern, NofM) and self.block % pattern.m:
+            raise ValueError(
+                f"sparsegpt's block ({self.block}) must be a multiple of m ({pattern.m})"
+            )
 
 
 class RIA(ElementMethod):
@@ -104,6 +134,16 @@ class CRePE(ElementMethod):
     """Name of stored coefficients, which take the place of the fields above; expanded at submit."""
     search: Search | None = None
     """Search the coefficients and the kernel before pruning."""
+
+    @property
+    def searched_by(self) -> Search | None:
+        """How parameters are searched before pruning, if they are."""
+        return self.search
+
+    @property
+    def preset_name(self) -> str | None:
+        """Of stored parameters that take the place of its own, where one is named."""
+        return self.preset
 
     @model_validator(mode="after")
     def _sound(self) -> Self:

@@ -9,23 +9,20 @@ from pydantic import Field, ValidationInfo, field_validator, model_validator
 from pruning_core.spec.base import Frozen
 from pruning_core.spec.calibration import SELF_TASK, Calibration, CalibrationTask, TaskName
 from pruning_core.spec.composition import (
+    UNIFORM,
     Allocation,
-    DepthRamp,
     Reconstruction,
     Refinement,
     Refit,
-    Uniform,
 )
-from pruning_core.spec.element_methods import CRePE, SparseGPT
+from pruning_core.spec.element_methods import ElementMethod
 from pruning_core.spec.evaluation import Evaluation, Gate
 from pruning_core.spec.methods import Method
 from pruning_core.spec.output import Output
 from pruning_core.spec.patterns import NofM, Pattern, PatternName, Units
 from pruning_core.spec.recovery import Recovery
+from pruning_core.spec.search import Search
 from pruning_core.spec.unit_method import UnitMethod
-
-LARGEST_RATIO = 0.95
-"""No allocation takes more from a block."""
 
 
 class Budget(Frozen):
@@ -55,7 +52,7 @@ class PruneSpec(Frozen):
     """Size of the result, in place of `sparsity`: for methods that remove units."""
     pattern: Pattern = Field(default=None, validate_default=True)
     """Unset: the method's own (`GET /v1/methods`). A name, or `{"name": "n:m", "n": 2, "m": 4}`."""
-    allocation: Allocation = Uniform()
+    allocation: Allocation = UNIFORM
     """How the share is spread over the blocks; the model as a whole loses exactly `sparsity`."""
     refinement: tuple[Refinement, ...] = Field(default=(), max_length=8)
     """Applied to every matrix after the method, in order."""
@@ -128,19 +125,17 @@ class PruneSpec(Frozen):
     def _parts_agree(self) -> Self:
         if isinstance(self.method, UnitMethod):
             self._check_units(self.method)
-        elif any(isinstance(step, Refit) for step in self.refinement):
+        elif any(step.fits_read_outs for step in self.refinement):
             raise ValueError(
                 "refit needs a method that removes units; `polish` fits masked weights"
             )
         self._check_budget()
-        if not isinstance(self.allocation, Uniform):
+        if self.allocation.varies:
             self._check_allocation()
         if self.true_sequential and not self.needs_calibration:
             raise ValueError(f"true_sequential does nothing: {self.method.name} reads no inputs")
-        if isinstance(self.pattern, NofM) and isinstance(self.method, SparseGPT):
-            block, m = self.method.block, self.pattern.m
-            if block % m:
-                raise ValueError(f"sparsegpt's block ({block}) must be a multiple of m ({m})")
+        if isinstance(self.method, ElementMethod):
+            self.method.check_pattern(self.pattern)
         return self
 
     @model_validator(mode="after")
@@ -182,14 +177,14 @@ class PruneSpec(Frozen):
         for given, name in (
             (self.true_sequential, "true_sequential"),
             (self.reconstruction, "reconstruction"),
-            (not isinstance(self.allocation, Uniform), "an allocation"),
+            (self.allocation.varies, "an allocation"),
         ):
             if given:
                 raise ValueError(
                     f"{name} is for methods that zero single weights; {method.name} removes the same number "
                     "of units from every block, because stock transformers loads nothing else"
                 )
-        if any(not isinstance(step, Refit) for step in self.refinement) or len(self.refinement) > 1:
+        if any(not step.fits_read_outs for step in self.refinement) or len(self.refinement) > 1:
             raise ValueError(f"{method.name} removes units: its one refinement is `refit`")
         self._check_refit(method)
         assert self.units is not None
@@ -214,27 +209,28 @@ class PruneSpec(Frozen):
         name = self.allocation.name
         if isinstance(self.pattern, NofM):
             raise ValueError(f"allocation {name} needs a ratio that may differ; n:m fixes it")
-        if self.ratio > LARGEST_RATIO:
-            raise ValueError(f"allocation {name} needs a sparsity of at most {LARGEST_RATIO}")
-        if isinstance(self.allocation, DepthRamp):
-            most = min(self.ratio, LARGEST_RATIO - self.ratio)
-            if self.allocation.delta > most + 1e-9:
-                raise ValueError(
-                    f"a ramp of {self.allocation.delta} would take a block below 0 or above {LARGEST_RATIO}; "
-                    f"at a sparsity of {self.ratio} it may be at most {most:.3f}"
-                )
+        self.allocation.check(self.ratio)
 
     @property
     def needs_calibration(self) -> bool:
         """Whether any part reads calibration text."""
-        parts = (self.refinement, self.reconstruction, self.allocation.name == "owl")
+        parts = (self.refinement, self.reconstruction, self.allocation.needs_calibration)
         return self.method.needs_calibration or any(parts)
 
     @property
     def held_out_windows(self) -> int:
         """Windows of calibration text on which a search judges its candidates."""
-        search = self.method.search if isinstance(self.method, CRePE) else None
-        return search.windows if search else 0
+        return self.search.windows if self.search else 0
+
+    @property
+    def search(self) -> Search | None:
+        """How parameters of the method are searched before pruning, if they are."""
+        return self.method.searched_by if isinstance(self.method, ElementMethod) else None
+
+    @property
+    def preset(self) -> str | None:
+        """Name of stored parameters of the method, where they take the place of its own."""
+        return self.method.preset_name if isinstance(self.method, ElementMethod) else None
 
     @property
     def refit(self) -> Refit | None:

@@ -145,6 +145,11 @@ class SearchReport(Frozen):
     kernel: int
     trials: tuple[TrialReport, ...]
 
+    @property
+    def coefficients(self) -> dict[str, float]:
+        """What was found, as parameters of the method."""
+        return {"alpha": self.alpha, "beta": self.beta, "gamma": self.gamma, "kernel": self.kernel}
+
 
 class Interval(Frozen):
     """A 95 % confidence interval."""
