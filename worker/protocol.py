@@ -16,10 +16,7 @@ from pruning_core.spec.report import Progress, Report
 
 ATTEMPT_FILE = "attempt.json"
 LOG_FILE = "log.txt"
-CHECKPOINT_FOLDER = "checkpoint"
-WORK_FOLDER = "work"
 UPLOADS_FOLDER = "uploads"
-REPORT_FILE = "report.json"
 _PAYLOAD_KEYS = {"code", "class", "retryable", "detail", "suggestions"}
 EXIT_DRAINED = 75
 """EX_TEMPFAIL: stopped after a block, on request."""

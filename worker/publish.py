@@ -12,8 +12,9 @@ from pruning_core.errors import QualityGateFailed
 from pruning_core.spec.model import ModelRef
 from pruning_core.spec.patterns import NofM
 from pruning_core.spec.report import FileEntry, GateReport, Report, SearchReport
+from pruning_core.system import run_folder
 from store.artifact_store import ArtifactStore
-from store.artifacts import REPORT_PAGE, ArtifactRow, report_page_key
+from store.artifacts import ArtifactRow, report_page_key
 from store.presets import NewPreset
 from worker.errors import UploadFailed
 
@@ -50,7 +51,7 @@ def upload(
         if not go_on():
             return None
         rows.append(_put(checkpoint, entry, artifacts, under, told))
-    page = checkpoint.parent / REPORT_PAGE
+    page = checkpoint.parent / run_folder.PAGE
     if page.is_file():
         artifacts.put(page, report_page_key(under))
     return rows

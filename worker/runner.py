@@ -19,6 +19,7 @@ from pydantic import BaseModel
 from pruning_core.admission import submission
 from pruning_core.errors import ResumeMismatch
 from pruning_core.spec.report import Origin, Progress, Report
+from pruning_core.system import run_folder
 from pruning_core.system.progress import Tracker
 from store import logs
 from worker import BEGUN
@@ -28,7 +29,6 @@ from worker.patience import patiently
 from worker.protocol import (
     ATTEMPT_FILE,
     EXIT_DRAINED,
-    WORK_FOLDER,
     Attempt,
     Failed,
     Progressed,
@@ -190,7 +190,7 @@ def prune(
         return begin()
     except ResumeMismatch as error:
         log.warning("resume.impossible", detail=error.message)
-        shutil.rmtree(folder / WORK_FOLDER)
+        shutil.rmtree(folder / run_folder.WORK)
         return begin()
 
 

@@ -17,6 +17,7 @@ from pruning_core.datasets.uploads import UserFile
 from pruning_core.spec.model import ModelRef
 from pruning_core.spec.prune import PruneSpec
 from pruning_core.spec.report import Progress, Report
+from pruning_core.system import run_folder
 from pruning_core.system.files import is_disk_full
 from store import files as uploads
 from store.artifacts import attempt_prefix
@@ -37,10 +38,8 @@ from worker.outcome import Cancelled, Crashed, Fenced, Finished, GivenBack, Outc
 from worker.persist import GaveUp, persist
 from worker.protocol import (
     ATTEMPT_FILE,
-    CHECKPOINT_FOLDER,
     EXIT_DRAINED,
     LOG_FILE,
-    REPORT_FILE,
     UPLOADS_FOLDER,
     Attempt,
     Failed,
@@ -159,7 +158,7 @@ class Supervisor:
         told(0)
         try:
             rows = publish.upload(
-                folder / CHECKPOINT_FOLDER,
+                folder / run_folder.CHECKPOINT,
                 report,
                 self._artifacts,
                 under=attempt_prefix(attempt.job_id, attempt.epoch),
@@ -167,7 +166,9 @@ class Supervisor:
                 told=told,
             )
         except UploadFailed:
-            (folder / REPORT_FILE).unlink(missing_ok=True)  # no later attempt may adopt this result
+            (folder / run_folder.REPORT).unlink(
+                missing_ok=True
+            )  # no later attempt may adopt this result
             raise
         if rows is not None:
             report = publish.after(report, time.monotonic() - begun)

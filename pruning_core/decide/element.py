@@ -20,11 +20,10 @@ from pruning_core.plans.element import ElementPlan
 from pruning_core.spec.element_methods import ElementMethod
 from pruning_core.spec.prune import PruneSpec
 from pruning_core.spec.report import SearchReport
+from pruning_core.system import run_folder
 from pruning_core.system.files import replacing
 from pruning_core.system.progress import Tracker
 from pruning_core.text.windows import Windows
-
-FILE = "decided.json"
 
 
 class Decided(BaseModel):
@@ -67,7 +66,7 @@ class Decision:
         Raises:
             ResumeMismatch: it is not.
         """
-        path = folder / FILE
+        path = folder / run_folder.DECIDED
         decided = _read(path, fingerprint)
         if begun and not decided.complete and self._to_decide:
             raise ResumeMismatch(

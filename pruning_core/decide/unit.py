@@ -17,6 +17,7 @@ from pruning_core.plans import unit_store
 from pruning_core.plans.unit import UnitPlan
 from pruning_core.spec.unit_method import UNIT_NAMES
 from pruning_core.structure.sizes import SLACK, check_units, inner, kept_alone, uncompensated
+from pruning_core.system import run_folder
 
 TOKENS_PER_INPUT = 10
 """Calibration tokens that a least-squares fit should have for every input of a matrix."""
@@ -36,7 +37,7 @@ def decide(dense: DenseModel, fingerprint: str, *, begun: bool) -> UnitPlan:
         SizeUnreachable, UnitsUnsupported: what was asked for cannot be had from this model and text.
     """
     check_units(dense.spec, dense.layout)
-    path = dense.work / unit_store.FILE
+    path = dense.work / run_folder.UNITS
     plan = unit_store.read(path, fingerprint, dense.plan)
     if plan is None:
         if begun:

@@ -34,6 +34,7 @@ from pruning_core.prune.walk import Walk
 from pruning_core.spec.prune import PruneSpec
 from pruning_core.spec.report import BlockReport, Origin, Report
 from pruning_core.spec.unit_method import UnitMethod
+from pruning_core.system import run_folder
 from pruning_core.system.files import alone_in, disk_errors
 from pruning_core.system.progress import Observer, Silent, Tracker
 
@@ -117,7 +118,7 @@ def _through_all_phases(run: Run) -> Report:
 
 def _earlier(run: Run, fingerprint: str) -> Report | None:
     """Return the report of an equal run that already ended in this folder, and whose files are those that it lists."""
-    path = run.out / "report.json"
+    path = run.out / run_folder.REPORT
     if not path.is_file():
         return None
     try:

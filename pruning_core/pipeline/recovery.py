@@ -15,6 +15,7 @@ from pruning_core.recover import held_out
 from pruning_core.recover.job import FOLDER, PROBE, TrainingJob, TrainingTokens
 from pruning_core.recover.parent import finetune
 from pruning_core.spec.recovery import Recovery, RecoveryReport
+from pruning_core.system import run_folder
 from pruning_core.text.task_reader import TaskReader
 from pruning_core.text.training_text import training_windows
 
@@ -38,7 +39,7 @@ def recover(
     assert windows is not None
     training, validation = held_out.split(windows, params)
     run.tracker.begin("recovering", unit="step")
-    work = run.work / "recovery"
+    work = run.work / run_folder.RECOVERY
     training_job = TrainingJob(
         checkpoint=pruned.folder.absolute(),
         dense=run.source.absolute(),

@@ -21,6 +21,7 @@ from pruning_core.reporting.headline import headline
 from pruning_core.spec.base import digest
 from pruning_core.spec.report import Report, Timing
 from pruning_core.system import device as devices
+from pruning_core.system import run_folder
 from pruning_core.system.files import replacing
 from pruning_core.system.progress import counting
 
@@ -48,10 +49,10 @@ def report(run: Run, fingerprint: str, dense: DenseFigures, outcome: Outcome) ->
         warnings=(*warnings_of(run, outcome, figures.vocabulary),),
     )
     report = _with_files(run, report)
-    with replacing(run.out / "report.html") as temporary:
+    with replacing(run.out / run_folder.PAGE) as temporary:
         temporary.write_text(page.html(report), encoding="utf-8")
     report = _timed(run, report)
-    with replacing(run.out / "report.json") as temporary:
+    with replacing(run.out / run_folder.REPORT) as temporary:
         temporary.write_text(report.model_dump_json(indent=2), encoding="utf-8")
     shutil.rmtree(run.work)
     return report

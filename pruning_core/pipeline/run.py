@@ -26,6 +26,7 @@ from pruning_core.spec.calibration import DEFAULT_SAMPLES
 from pruning_core.spec.prune import PruneSpec
 from pruning_core.spec.report import Origin
 from pruning_core.system import device as devices
+from pruning_core.system import run_folder
 from pruning_core.system.files import sha256
 from pruning_core.system.progress import Tracker, counting
 from pruning_core.text.calibration_text import calibration_windows
@@ -99,12 +100,12 @@ class Run:
     @property
     def work(self) -> Path:
         """Folder of the resumable state."""
-        return self.out / "work"
+        return self.out / run_folder.WORK
 
     @property
     def checkpoint(self) -> Path:
         """Folder of the result: complete and verified, or absent."""
-        return self.out / "checkpoint"
+        return self.out / run_folder.CHECKPOINT
 
 
 def prepare(

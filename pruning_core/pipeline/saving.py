@@ -15,6 +15,7 @@ from pruning_core.gguf.writable import names_of, table_of
 from pruning_core.pipeline.run import Run
 from pruning_core.spec.output import RoundedDtype
 from pruning_core.spec.report import GgufReport, RoundingReport
+from pruning_core.system import run_folder
 from pruning_core.system.files import flush, link_or_copy
 
 
@@ -117,7 +118,7 @@ def publish(run: Run, folder: Path) -> None:
         shutil.rmtree(folder, ignore_errors=True)
         shutil.copytree(trained, folder, copy_function=link_or_copy)
     # It vouches for the checkpoint before this one
-    (run.out / "report.json").unlink(missing_ok=True)
+    (run.out / run_folder.REPORT).unlink(missing_ok=True)
     shutil.rmtree(run.checkpoint, ignore_errors=True)
     folder.rename(run.checkpoint)
 

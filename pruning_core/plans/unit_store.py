@@ -16,12 +16,9 @@ from pruning_core.spec.unit_method import UNIT_NAMES
 from pruning_core.structure.layout import Sizes
 from pruning_core.system.files import replacing
 
-FILE = "units.safetensors"
-"""Its metadata has fingerprint and warnings."""
-
 
 def write(path: Path, fingerprint: str, plan: UnitPlan) -> None:
-    """Keep what was decided."""
+    """Keep what was decided; fingerprint and warnings go into the metadata."""
     tensors = {
         "sizes": torch.tensor([plan.sizes.of(kind) for kind in UNIT_NAMES]),
         "layers": torch.tensor(plan.layers, dtype=torch.int64),

@@ -15,6 +15,7 @@ from pruning_core.prune.block_result import BlockResult
 from pruning_core.spec.report import (
     BlockReport,
 )
+from pruning_core.system import run_folder
 from pruning_core.system.files import replacing, sha256
 
 ORDER_PREFIX = "channel_order."
@@ -40,7 +41,7 @@ class Ledger:
     """
 
     def __init__(self, folder: Path, fingerprint: str) -> None:
-        self._path = folder / "ledger.json"
+        self._path = folder / run_folder.LEDGER
         self._folder = folder
         self._fingerprint = fingerprint
         folder.mkdir(parents=True, exist_ok=True)
@@ -52,7 +53,7 @@ class Ledger:
 
     def path(self, index: int) -> Path:
         """Return where a block's tensors are, under the checkpoint's own names."""
-        return self._folder / f"block-{index:05d}.safetensors"
+        return self._folder / run_folder.BLOCK.format(index=index)
 
     def save(self, index: int, result: BlockResult, model: StreamedModel) -> None:
         """Write a block's changed tensors in the checkpoint's dtypes, and with them its channel orders and dropped units.

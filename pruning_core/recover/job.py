@@ -10,16 +10,17 @@ from pydantic import BaseModel
 from safetensors.torch import load_file, save_file
 
 from pruning_core.spec.recovery import Recovery
+from pruning_core.system import run_folder
 from pruning_core.system.files import replacing
 
-FOLDER = "recovered"
+FOLDER = run_folder.RECOVERED
 """The trained model's folder."""
-PROBE = "recovered-probe.safetensors"
-REPORT = "recovered.json"
+PROBE = run_folder.RECOVERED_PROBE
+REPORT = run_folder.RECOVERED_REPORT
 """The last file that is written."""
-STATE = "recovery-state.safetensors"
-JOB = "recovery-job.json"
-TOKENS = "recovery-tokens.safetensors"
+STATE = run_folder.RECOVERY_STATE
+JOB = run_folder.RECOVERY_JOB
+TOKENS = run_folder.RECOVERY_TOKENS
 
 
 class TrainingJob(BaseModel):

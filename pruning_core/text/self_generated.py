@@ -18,7 +18,7 @@ from safetensors.torch import load_file, save_file
 
 from pruning_core.errors import ModelInvalid
 from pruning_core.model import stock
-from pruning_core.system import subprocesses
+from pruning_core.system import run_folder, subprocesses
 from pruning_core.system.files import replacing
 
 BATCH = 8
@@ -46,7 +46,7 @@ def sample(
         ModelInvalid: stock transformers cannot sample from it.
     """
     asked = hashlib.sha256(json.dumps([model_digest, count, length, seed]).encode()).hexdigest()
-    path = out / f"self-{asked[:16]}.safetensors"
+    path = out / run_folder.SELF_GENERATED.format(digest=asked[:16])
     if not path.is_file():
         with replacing(path) as temporary:
             arguments = (folder, temporary, count, length, seed, device)
