@@ -35,7 +35,6 @@ from pruning_core.evaluate.perplexity import token_losses
 from pruning_core.evaluate.throughput import throughput
 from pruning_core.model.matrix import input_groups
 from pruning_core.model.streamed import StreamedModel
-from pruning_core.model.unit_groups import zero_residual
 from pruning_core.pipeline.phases import prune
 from pruning_core.pipeline.run import Provenance, prepare
 from pruning_core.pipeline.unit_walk import UnitWalk
@@ -53,6 +52,7 @@ from pruning_core.text.evaluation_text import evaluation_questions, evaluation_w
 from pruning_core.text.task_reader import TaskReader
 from pruning_core.unit_methods import diet
 from pruning_core.unit_methods.diet import profiles
+from pruning_core.units.unit_groups import zero_residual
 
 MODELS: dict[str, Callable[[], Path]] = {"smollm2": smollm2, "gemma3": gemma3}
 TASKS = ("boolq", "piqa", "hellaswag", "winogrande", "arc_easy", "arc_challenge", "openbookqa")

@@ -13,8 +13,6 @@ from torch import nn
 from pruning_core.checkpoints.facts import CheckpointFacts
 from pruning_core.datasets.data_used import DataUsed
 from pruning_core.errors import SizeUnreachable
-from pruning_core.model.attention_divergence import head_divergence
-from pruning_core.model.block_units import BlockUnits
 from pruning_core.model.hidden_states import Activations
 from pruning_core.model.recorder import record
 from pruning_core.model.streamed import StreamedModel
@@ -30,6 +28,8 @@ from pruning_core.structure.sizes import Cutter, Target, inner, layout_of
 from pruning_core.system.progress import Tracker
 from pruning_core.text.task_reader import TaskReader
 from pruning_core.text.windows import Windows
+from pruning_core.units.attention_divergence import head_divergence
+from pruning_core.units.block_units import BlockUnits
 
 Scores = dict[tuple[int, str], torch.Tensor]
 """Scores [size] by block and name of the group."""

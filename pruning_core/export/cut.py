@@ -20,10 +20,10 @@ from typing import Any
 import torch
 
 from pruning_core.families.settings import spellings
-from pruning_core.model.unit_groups import kept, spread
 from pruning_core.plans.unit import UnitPlan
 from pruning_core.spec.unit_method import UnitKind
 from pruning_core.structure.layout import Role, Spans, TensorLayout
+from pruning_core.units.unit_groups import kept, spread
 
 Index = torch.Tensor | None
 

@@ -1,4 +1,4 @@
-"""`JobWalk`: the pass over all blocks of one job, with what was decided before it and what saving its result needs."""
+"""`JobWalk`: the pass over all blocks of one job, with what was decided before it; `Outcome`: what became of it."""
 
 from __future__ import annotations
 
@@ -7,11 +7,13 @@ from typing import Protocol
 
 import torch
 
+from pruning_core.evaluate.verify import Examined
 from pruning_core.export.checkpoint import Changes
 from pruning_core.pipeline.run import Run
 from pruning_core.plans.unit import UnitPlan
 from pruning_core.prune.walk import Walk
-from pruning_core.spec.report import SearchReport
+from pruning_core.spec.recovery import RecoveryReport
+from pruning_core.spec.report import GgufReport, RoundingReport, SearchReport
 
 
 @dataclass(frozen=True)
@@ -59,3 +61,26 @@ class JobWalk(Protocol):
         self, tokens: torch.Tensor, logits: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Return tokens [1, seq] and logits [1, seq, vocabulary] as the result numbers its tokens."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of a run.
+
+    Attributes:
+        walk: What was done to each block.
+        decided: What was decided before.
+        examined: What a fresh process made of the checkpoint.
+        bytes: Of the checkpoint's tensors.
+        recovery: What fine-tuning did.
+        rounding: What rounding did.
+        gguf: The GGUF file.
+    """
+
+    walk: Walk
+    decided: Decided
+    examined: Examined
+    bytes: int
+    recovery: RecoveryReport | None
+    rounding: RoundingReport | None
+    gguf: GgufReport | None

@@ -21,14 +21,12 @@ from pruning_core.datasets.tasks import NO_FILES, Files
 from pruning_core.export import checkpoint
 from pruning_core.model.streamed import StreamedModel
 from pruning_core.pipeline import results, saving
-from pruning_core.pipeline.costs import costs
+from pruning_core.pipeline.costs import check_space, costs
 from pruning_core.pipeline.element_walk import ElementWalk
 from pruning_core.pipeline.evaluation import evaluate_dense
-from pruning_core.pipeline.job_walk import JobWalk
-from pruning_core.pipeline.outcome import Outcome
+from pruning_core.pipeline.job_walk import JobWalk, Outcome
 from pruning_core.pipeline.recovery import recover
 from pruning_core.pipeline.run import Provenance, Run, fingerprint_of, prepare, refuse_leaks
-from pruning_core.pipeline.space import check_space
 from pruning_core.pipeline.unit_walk import UnitWalk
 from pruning_core.prune.walk import Walk
 from pruning_core.spec.prune import PruneSpec

@@ -11,10 +11,10 @@ from pruning_core.checkpoints.weight_files import INDEX
 from pruning_core.evaluate.compare import gates
 from pruning_core.export import checkpoint
 from pruning_core.pipeline.evaluation import DenseFigures, Figures, evaluate_pruned
-from pruning_core.pipeline.outcome import Outcome
+from pruning_core.pipeline.job_walk import Outcome
 from pruning_core.pipeline.removed import removed
+from pruning_core.pipeline.report_warnings import warnings_of
 from pruning_core.pipeline.run import Run, versions
-from pruning_core.pipeline.warnings import warnings_of
 from pruning_core.prune.walk import Walk
 from pruning_core.reporting import card, page
 from pruning_core.reporting.headline import headline

@@ -8,13 +8,13 @@ from typing import Any, get_args
 
 import torch
 
-from pruning_core.model.candidates import Candidates
-from pruning_core.model.unit_groups import UnitGroup
 from pruning_core.plans.low_activation import Masks
 from pruning_core.spec.composition import Refit, Ridge
 from pruning_core.spec.patterns import Units
 from pruning_core.spec.unit_method import UnitKind, UnitMethod
 from pruning_core.structure.layout import Layout, Sizes
+from pruning_core.units.candidates import Candidates
+from pruning_core.units.unit_groups import UnitGroup
 
 Scores = Callable[[Candidates, Any], torch.Tensor]
 Choice = Callable[[Candidates, int, Any], torch.Tensor | None]

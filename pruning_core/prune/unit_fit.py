@@ -8,11 +8,11 @@ import torch
 
 from pruning_core.model.matrix import Matrix
 from pruning_core.model.streamed import StreamedModel
-from pruning_core.model.unit_groups import UnitGroup, kept
 from pruning_core.numerics.input_statistics import Stats
 from pruning_core.numerics.least_squares import Moments, fit, held_out_ridge, relative_error
 from pruning_core.plans.unit import UnitPlan
 from pruning_core.prune.matrix import output_error
+from pruning_core.units.unit_groups import UnitGroup, kept
 
 
 @dataclass(frozen=True)

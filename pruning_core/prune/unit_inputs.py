@@ -9,19 +9,19 @@ from itertools import groupby
 import torch
 from torch import nn
 
-from pruning_core.model.attention_divergence import head_divergence
-from pruning_core.model.block_units import BlockUnits
 from pruning_core.model.cached_module import Replay
 from pruning_core.model.hidden_states import Activations
 from pruning_core.model.matrix import InputGroup, Matrix
 from pruning_core.model.recorder import record
 from pruning_core.model.streamed import StreamedModel
-from pruning_core.model.unit_groups import UnitGroup
 from pruning_core.numerics.input_statistics import Stats
 from pruning_core.numerics.least_squares import Moments
 from pruning_core.plans.unit import UnitPlan
 from pruning_core.prune.block_matrices import NEVER_REACHED
 from pruning_core.prune.dense_targets import DenseTargets, cross_moments
+from pruning_core.units.attention_divergence import head_divergence
+from pruning_core.units.block_units import BlockUnits
+from pruning_core.units.unit_groups import UnitGroup
 
 
 class UnitInputs:

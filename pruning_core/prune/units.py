@@ -10,11 +10,9 @@ from dataclasses import dataclass, field
 import torch
 from torch import nn
 
-from pruning_core.model.block_units import BlockUnits
 from pruning_core.model.hidden_states import Activations
 from pruning_core.model.matrix import InputGroup, Matrix
 from pruning_core.model.streamed import StreamedModel
-from pruning_core.model.unit_groups import UnitGroup, kept, zero_residual
 from pruning_core.numerics.input_statistics import Stats
 from pruning_core.numerics.least_squares import Moments
 from pruning_core.plans.unit import UnitPlan
@@ -22,6 +20,8 @@ from pruning_core.prune.block_result import BlockResult
 from pruning_core.prune.unit_fit import BlockFit, readout_error
 from pruning_core.prune.unit_inputs import UnitInputs
 from pruning_core.spec.report import UnitReport
+from pruning_core.units.block_units import BlockUnits
+from pruning_core.units.unit_groups import UnitGroup, kept, zero_residual
 
 
 @dataclass

@@ -22,7 +22,6 @@ import torch
 
 from pruning_core.decide.dense_model import DenseModel, Scores, taken_per_block
 from pruning_core.decide.vocabulary import without_tokens
-from pruning_core.model.candidates import Candidates
 from pruning_core.model.matrix import input_groups
 from pruning_core.plans.low_activation import Masks, quiet
 from pruning_core.plans.unit import UnitPlan
@@ -31,6 +30,7 @@ from pruning_core.spec.unit_method import InnerKind
 from pruning_core.spec.unit_methods import Contextual
 from pruning_core.structure.layout import Sizes
 from pruning_core.structure.sizes import SLACK, inner
+from pruning_core.units.candidates import Candidates
 
 NEEDS = ("column_mean_abs",)
 INPUT_NEEDS: tuple[str, ...] = ()

@@ -20,7 +20,6 @@ import torch
 
 from pruning_core.decide.dense_model import DenseModel, Scores
 from pruning_core.errors import SizeUnreachable
-from pruning_core.model.candidates import Candidates
 from pruning_core.model.hidden_states import Activations, Batch
 from pruning_core.model.streamed import StreamedModel
 from pruning_core.plans.unit import UnitPlan
@@ -28,6 +27,7 @@ from pruning_core.prune.walk import forward
 from pruning_core.spec.unit_methods import Diet
 from pruning_core.structure.layout import Sizes
 from pruning_core.system import device as devices
+from pruning_core.units.candidates import Candidates
 
 NEEDS = ("column_mean_abs",)
 INPUT_NEEDS: tuple[str, ...] = ()

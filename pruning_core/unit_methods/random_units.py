@@ -10,9 +10,9 @@ from dataclasses import replace
 import torch
 
 from pruning_core.decide.dense_model import DenseModel
-from pruning_core.model.candidates import Candidates
 from pruning_core.plans.unit import UnitPlan
 from pruning_core.spec.unit_methods import RandomUnits
+from pruning_core.units.candidates import Candidates
 
 NEEDS: tuple[str, ...] = ()
 INPUT_NEEDS: tuple[str, ...] = ()

@@ -11,8 +11,8 @@ from __future__ import annotations
 
 import torch
 
-from pruning_core.model.candidates import Candidates
 from pruning_core.spec.unit_methods import WandaSp
+from pruning_core.units.candidates import Candidates
 
 NEEDS = ("column_mean_square",)
 INPUT_NEEDS: tuple[str, ...] = ()

@@ -17,7 +17,7 @@ from pruning_core.model.block_calls import run as block_run
 from pruning_core.model.hidden_states import Activations
 from pruning_core.model.streamed import StreamedModel
 from pruning_core.pipeline.phases import prune
-from pruning_core.pipeline.warnings import PERMUTED_MASK
+from pruning_core.pipeline.report_warnings import PERMUTED_MASK
 from pruning_core.selection.masks import Selector
 from pruning_core.spec.patterns import Row, removed_count
 from tests import tiny

@@ -25,8 +25,8 @@ from pruning_core.errors import (
 )
 from pruning_core.evaluate import verify
 from pruning_core.pipeline import saving
+from pruning_core.pipeline.costs import check_space
 from pruning_core.pipeline.run import Provenance, Run, prepare
-from pruning_core.pipeline.space import check_space
 from pruning_core.recover import child, held_out
 from pruning_core.recover.held_out import split
 from pruning_core.recover.job import (

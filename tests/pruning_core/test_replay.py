@@ -18,10 +18,10 @@ from pruning_core.model.hidden_states import Activations
 from pruning_core.model.matrix import input_groups
 from pruning_core.model.recorder import record
 from pruning_core.model.streamed import StreamedModel
-from pruning_core.model.unit_groups import unit_groups
 from pruning_core.prune.units import UnitPruner
 from pruning_core.spec.prune import PruneSpec
 from pruning_core.structure.sizes import layout_of
+from pruning_core.units.unit_groups import unit_groups
 from tests import tiny
 from tests.pruning_core.runs import save_with_biases, stored
 

@@ -21,9 +21,9 @@ from pruning_core.evaluate.compare import EvaluationSet
 from pruning_core.model.streamed import StreamedModel
 from pruning_core.pipeline import run as runs
 from pruning_core.pipeline.phases import prune
+from pruning_core.pipeline.report_warnings import uncovered_text
 from pruning_core.pipeline.run import Run, fingerprint_of
 from pruning_core.pipeline.unit_walk import dense_model
-from pruning_core.pipeline.warnings import uncovered_text
 from pruning_core.plans.unit import UnitPlan
 from pruning_core.spec.calibration import Calibration
 from pruning_core.spec.prune import PruneSpec

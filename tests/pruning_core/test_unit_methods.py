@@ -20,8 +20,6 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
 from pruning_core.checkpoints.facts import inspect
-from pruning_core.model.attention_divergence import divergences, head_divergence, of_groups
-from pruning_core.model.candidates import Candidates
 from pruning_core.model.hidden_states import Activations
 from pruning_core.model.streamed import StreamedModel
 from pruning_core.numerics.input_statistics import STATISTICS, Collector, Stats
@@ -37,6 +35,8 @@ from pruning_core.system import device as devices
 from pruning_core.unit_methods import contextual, diet, flap, goa, layer_drop, random_units
 from pruning_core.unit_methods.diet import profiles
 from pruning_core.unit_methods.layer_drop import influences, last_states
+from pruning_core.units.attention_divergence import divergences, head_divergence, of_groups
+from pruning_core.units.candidates import Candidates
 from tests import tiny
 from tests.pruning_core.test_methods import counting, loss_after, train
 from tests.pruning_core.test_units import (

@@ -29,7 +29,6 @@ from pruning_core.model.block_calls import run
 from pruning_core.model.hidden_states import Activations
 from pruning_core.model.matrix import input_groups
 from pruning_core.model.streamed import StreamedModel
-from pruning_core.model.unit_groups import spread
 from pruning_core.pipeline.phases import prune
 from pruning_core.plans.low_activation import quiet
 from pruning_core.prune.units import digest_of
@@ -41,6 +40,7 @@ from pruning_core.structure.layout import Layout
 from pruning_core.structure.sizes import Cutter, layout_of
 from pruning_core.system import device as devices
 from pruning_core.system import subprocesses
+from pruning_core.units.unit_groups import spread
 from tests import tiny
 from tests.pruning_core import reload_all
 from tests.pruning_core.runs import stored

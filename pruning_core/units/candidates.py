@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 import torch
 
-from pruning_core.model.unit_groups import UnitGroup
 from pruning_core.numerics.input_statistics import Stats
 from pruning_core.spec.unit_method import InnerKind
+from pruning_core.units.unit_groups import UnitGroup
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 
 from pruning_core.checkpoints.config import omitted
-from pruning_core.pipeline.outcome import Outcome
+from pruning_core.pipeline.job_walk import Outcome
 from pruning_core.pipeline.run import Run
 from pruning_core.spec.patterns import NofM
 from pruning_core.spec.report import VocabularyCoverage

@@ -10,11 +10,11 @@ import torch
 from torch import nn
 
 from pruning_core.families.base import Family
-from pruning_core.model.candidates import Candidates, candidates
 from pruning_core.model.matrix import InputGroup, Matrix, input_groups
-from pruning_core.model.unit_groups import UnitGroup, unit_groups
 from pruning_core.numerics.input_statistics import Stats
 from pruning_core.structure.layout import Layout
+from pruning_core.units.candidates import Candidates, candidates
+from pruning_core.units.unit_groups import UnitGroup, unit_groups
 
 
 @dataclass(frozen=True)
