@@ -15,9 +15,9 @@ from pruning_core.spec.methods import METHODS, method_name
 from pruning_core.spec.model import ModelRef
 from pruning_core.spec.patterns import Units
 from pruning_core.spec.unit_method import UNIT_NAMES, UnitKind, UnitMethod
+from pruning_core.structure.cutter import Cutter
 from pruning_core.structure.further import inspection_notes
-from pruning_core.structure.layout import Layout
-from pruning_core.structure.sizes import Cutter, layout_of
+from pruning_core.structure.layout import Layout, layout_of
 from store.settings import Settings
 
 MAX_LISTED = 64

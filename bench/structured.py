@@ -44,7 +44,9 @@ from pruning_core.spec.patterns import Units
 from pruning_core.spec.prune import PruneSpec
 from pruning_core.spec.report import Accuracy, Origin, Report
 from pruning_core.spec.unit_methods import Diet
-from pruning_core.structure.sizes import Cutter, Target, layout_of
+from pruning_core.structure.cutter import Cutter
+from pruning_core.structure.layout import layout_of
+from pruning_core.structure.target import Target
 from pruning_core.system import device as devices
 from pruning_core.system.progress import Silent, Tracker
 from pruning_core.text.calibration_text import calibration_windows

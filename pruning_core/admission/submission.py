@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from pruning_core import settings
+from pruning_core.admission.unit_checks import check_units
 from pruning_core.checkpoints.completeness import wrappers
 from pruning_core.checkpoints.facts import CheckpointFacts, inspect, is_gguf
 from pruning_core.checkpoints.private_view import view
@@ -33,7 +34,7 @@ from pruning_core.spec.patterns import NofM, Row, removed_count
 from pruning_core.spec.prune import PruneSpec
 from pruning_core.spec.recovery import DEFAULT_SEQ_LEN as RECOVERY_SEQ_LEN
 from pruning_core.spec.unit_method import UnitMethod
-from pruning_core.structure.sizes import check_units, layout_of
+from pruning_core.structure.layout import layout_of
 
 
 def check(

@@ -15,7 +15,7 @@ from pruning_core.checkpoints.config import block_count
 from pruning_core.checkpoints.weight_files import Stored
 from pruning_core.errors import ModelInvalid, UnsupportedModel
 from pruning_core.families.base import EXPERT, Family
-from pruning_core.families.parameters import HEAD, embedding, is_tied, named, stored_name, written
+from pruning_core.families.parameters import embedding, is_tied, named, stored_name, written
 from pruning_core.families.shapes import Shape
 
 FLOAT_DTYPES = {"F64", "F32", "F16", "BF16"}
@@ -23,7 +23,6 @@ _WRAPPERS = re.compile(
     r"(?:^|(?<=\.))(?:(?:module|_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)\.)+"
 )
 """What data parallelism, compilation, sharding and recomputation put into names; no parameter is called so."""
-_BLOCK = re.compile(r"(?:^|\.)(?:layers|h)\.(\d{1,5})\.")
 _PREFIXES = {
     "base_model.": (
         "as peft saves them: an adapter that was not merged",
@@ -85,9 +84,9 @@ def require_all(family: Family, config: dict[str, Any], stored: Stored) -> froze
     found, tied = set(), is_tied(config)
     for name, shape in named(family, config):
         there = stored_name(family, name, stored.tensors)
-        if tied and name == embedding(family) and HEAD in stored.tensors:
-            _check(HEAD, shape, stored)
-            there = there or HEAD
+        if tied and name == embedding(family) and family.head in stored.tensors:
+            _check(family.head, shape, stored)
+            there = there or family.head
         if there is None:
             _refuse(family, config, written(family, name), stored)
         _check(there, shape, stored)
@@ -111,7 +110,7 @@ def _refuse(family: Family, config: dict[str, Any], name: str, stored: Stored) -
     """Say why a parameter is missing."""
     _refuse_form(name, stored.tensors)
     _refuse_prefix(embedding(family), stored.tensors)
-    promised, blocks = block_count(config), _blocks(stored.tensors)
+    promised, blocks = block_count(config), _blocks(family, stored.tensors)
     if blocks and max(blocks) + 1 < promised and name.startswith(f"{family.blocks}."):
         raise ModelInvalid(
             f"config.json promises {promised} blocks, the files hold {max(blocks) + 1}: {name} is missing"
@@ -125,8 +124,10 @@ def _refuse(family: Family, config: dict[str, Any], name: str, stored: Stored) -
     )
 
 
-def _blocks(tensors: Collection[str]) -> set[int]:
-    return {int(match[1]) for name in tensors if (match := _BLOCK.search(name))}
+def _blocks(family: Family, tensors: Collection[str]) -> set[int]:
+    """Return the numbers of the blocks that any tensor is in, whatever stands before the list of blocks."""
+    block = re.compile(rf"(?:^|\.){family.block_list}\.(\d{{1,5}})\.")
+    return {int(match[1]) for name in tensors if (match := block.search(name))}
 
 
 def _refuse_form(name: str, tensors: Collection[str]) -> None:

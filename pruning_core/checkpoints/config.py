@@ -12,7 +12,7 @@ from pruning_core.checkpoints.compression import STATEMENTS, require_plain
 from pruning_core.errors import ModelInvalid, UnsupportedModel
 from pruning_core.families import family_of, is_known
 from pruning_core.families.base import Family
-from pruning_core.families.settings import completed
+from pruning_core.families.settings import completed, setting
 
 MAX_CONFIG_BYTES = 5_000_000
 _MARKS = 200_000
@@ -153,24 +153,19 @@ def architecture(config: dict[str, Any]) -> str:
 
 def block_count(config: dict[str, Any]) -> int:
     """Return the number of transformer blocks."""
-    return _first(config, "num_hidden_layers", "n_layer")
+    return int(setting(config, "num_hidden_layers"))
 
 
 def vocabulary_size(config: dict[str, Any]) -> int:
     """Return the number of token ids."""
-    return _first(config, "vocab_size")
+    return int(setting(config, "vocab_size"))
 
 
 def embedding_width(config: dict[str, Any]) -> int:
     """Return the width of the token embedding."""
-    return _first(config, "word_embed_proj_dim", "hidden_size", "n_embd")
+    return int(completed(config).get("word_embed_proj_dim") or setting(config, "hidden_size"))
 
 
 def max_positions(config: dict[str, Any]) -> int:
     """Return the longest window that the model was made for, in tokens."""
-    return _first(config, "max_position_embeddings", "n_positions")
-
-
-def _first(config: dict[str, Any], *keys: str) -> int:
-    whole = completed(config)
-    return next(int(whole[key]) for key in keys if key in whole)
+    return int(setting(config, "max_position_embeddings"))

@@ -22,9 +22,11 @@ from pruning_core.plans.unit import UnitPlan, UnitScore
 from pruning_core.prune.walk import forward
 from pruning_core.spec.patterns import Units
 from pruning_core.spec.prune import PruneSpec
-from pruning_core.spec.unit_method import UNIT_NAMES, InnerKind, UnitKind, UnitMethod
-from pruning_core.structure.layout import Layout, Sizes
-from pruning_core.structure.sizes import Cutter, Target, inner, layout_of
+from pruning_core.spec.unit_method import UNIT_NAMES, InnerKind, UnitKind, UnitMethod, inner_kinds
+from pruning_core.structure.cutter import Cutter
+from pruning_core.structure.layout import Layout, layout_of
+from pruning_core.structure.spans import Sizes
+from pruning_core.structure.target import Target
 from pruning_core.system.progress import Tracker
 from pruning_core.text.task_reader import TaskReader
 from pruning_core.text.windows import Windows
@@ -217,7 +219,9 @@ class DenseModel:
         if plan.sizes != self.layout.sizes or plan.inner or plan.quiet:
             return
         names = " and ".join(UNIT_NAMES[kind] for kind in self.kinds)
-        where = " that could go from every block" if plan.removing and inner(self.kinds) else ""
+        where = (
+            " that could go from every block" if plan.removing and inner_kinds(self.kinds) else ""
+        )
         raise SizeUnreachable(
             f"The threshold takes no {names}{where}.",
             suggestions=("raise the threshold", "calibrate on text of the domain alone"),

@@ -11,12 +11,15 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
 
+from pruning_core.admission.unit_checks import check_units
 from pruning_core.decide.dense_model import DenseModel
 from pruning_core.errors import ResumeMismatch
 from pruning_core.plans import unit_store
 from pruning_core.plans.unit import UnitPlan
-from pruning_core.spec.unit_method import UNIT_NAMES
-from pruning_core.structure.sizes import SLACK, check_units, inner, kept_alone, uncompensated
+from pruning_core.spec.unit_method import UNIT_NAMES, inner_kinds
+from pruning_core.structure.cutter import kept_alone
+from pruning_core.structure.layout import uncompensated
+from pruning_core.structure.target import SLACK
 from pruning_core.system import run_folder
 
 TOKENS_PER_INPUT = 10
@@ -66,7 +69,7 @@ def _decision_of(method: str) -> DecideFunction:
 def _with_score(dense: DenseModel, plan: UnitPlan) -> UnitPlan:
     """Return the plan with what the walk still has to do: choose by score, or fit."""
     whole = dense.layout.sizes
-    loses = any(plan.sizes.of(kind) != whole.of(kind) for kind in inner(dense.kinds))
+    loses = any(plan.sizes.of(kind) != whole.of(kind) for kind in inner_kinds(dense.kinds))
     if loses and not plan.inner:
         return replace(plan, score=dense.score)
     fits = plan.inner or plan.hidden is not None
@@ -77,7 +80,7 @@ def _beforehand(dense: DenseModel) -> Iterator[str]:
     """Yield what the user must know of a job before anything is decided."""
     yield from kept_alone(dense.cutter, dense.params.unit_kinds)
     if dense.params.keeps_means:
-        for kind in uncompensated(dense.layout, inner(dense.kinds)):
+        for kind in uncompensated(dense.layout, inner_kinds(dense.kinds)):
             yield f"The means of {UNIT_NAMES[kind]} that go are lost: their read-out has no bias to keep them."
     inputs = _widest_fit(dense)
     if inputs and dense.windows.tokens < TOKENS_PER_INPUT * inputs:
@@ -94,7 +97,7 @@ def _widest_fit(dense: DenseModel) -> int:
     if dense.params.fits_modules is not None or (refits and "hidden" in dense.kinds):
         return max(layout.input_widths)
     widths = {"neurons": layout.sizes.neurons, "kv_groups": layout.heads * layout.head_dim}
-    return max((widths[kind] for kind in inner(dense.kinds)), default=0) if refits else 0
+    return max((widths[kind] for kind in inner_kinds(dense.kinds)), default=0) if refits else 0
 
 
 def _off_target(dense: DenseModel, plan: UnitPlan) -> Iterator[str]:

@@ -22,7 +22,7 @@ import torch
 from pruning_core.families.settings import spellings
 from pruning_core.plans.unit import UnitPlan
 from pruning_core.spec.unit_method import UnitKind
-from pruning_core.structure.layout import Role, Spans, TensorLayout
+from pruning_core.structure.spans import Role, Spans, TensorLayout
 from pruning_core.units.unit_groups import kept, spread
 
 Index = torch.Tensor | None
@@ -139,7 +139,7 @@ class Cut:
         block = layout.further.block if layout.further is not None else layout.block
         if block is None or not self._plan.layers:
             return name
-        blocks = re.escape(self._plan.layout.family.blocks.rpartition(".")[2])
+        blocks = re.escape(self._plan.layout.family.block_list)
         number = self._numbers.get(block, block - len(self._plan.layers))
         return re.sub(rf"((?:^|\.){blocks}\.){block}\.", rf"\g<1>{number}.", name, count=1)
 

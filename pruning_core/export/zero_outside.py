@@ -10,7 +10,7 @@ from torch import nn
 from pruning_core.export.cut import residual_factors, scaled
 from pruning_core.model.streamed import StreamedModel
 from pruning_core.plans.unit import UnitPlan
-from pruning_core.structure.layout import Role
+from pruning_core.structure.spans import Role
 
 
 def zero_outside(model: StreamedModel, plan: UnitPlan) -> dict[str, torch.Tensor]:

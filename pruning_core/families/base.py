@@ -150,6 +150,7 @@ class Family:
         stacked: Parameters that hold matrices of all experts, [experts, in, out], and which: the rows of several lie
             in turn along the last axis. A bias has the name of the parameter and `_bias`.
         uniform: Settings, and the one value of each under which all blocks are alike.
+        head: Parameter that turns the residual stream into logits; absent from files where it is the embedding.
     """
 
     name: str
@@ -175,6 +176,22 @@ class Family:
     experts: bool = False
     stacked: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     uniform: Mapping[str, Any] = field(default_factory=dict)
+    head: str = "lm_head.weight"
+
+    @property
+    def root(self) -> str:
+        """Module of the causal model that holds all but the head; checkpoints of a base model lack its name."""
+        return self.blocks.partition(".")[0]
+
+    @property
+    def block_list(self) -> str:
+        """Last part of the path of the blocks."""
+        return self.blocks.rpartition(".")[2]
+
+    @property
+    def expert_list(self) -> str:
+        """Module of a block that holds the experts."""
+        return self.feedforward.output.partition(".*.")[0]
 
     @property
     def folds(self) -> tuple[Fold, Fold]:

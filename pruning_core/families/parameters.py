@@ -13,8 +13,6 @@ from pruning_core.families.base import Family
 from pruning_core.families.settings import completed
 from pruning_core.families.shapes import Shape, Shapes
 
-HEAD = "lm_head.weight"
-
 
 def is_tied(config: Mapping[str, Any]) -> bool:
     """Tell whether the head is the embedding."""
@@ -26,7 +24,7 @@ def named(family: Family, config: Mapping[str, Any]) -> Iterator[tuple[str, Shap
     settings = completed(config)
     outside, block = family.parameters(SimpleNamespace(**settings))
     for name, shape in outside.items():
-        if name != HEAD or not is_tied(config):
+        if name != family.head or not is_tied(config):
             yield name, shape
     for index in range(settings[family.width_keys["layers"]]):
         for name, shape in block.items():
@@ -41,7 +39,9 @@ def parameters(family: Family, config: Mapping[str, Any]) -> Shapes:
 def embedding(family: Family) -> str:
     """Return the name of the token embedding."""
     both = ("vocabulary", "hidden")
-    return next(name for name, axes in family.outside.items() if axes == both and name != HEAD)
+    return next(
+        name for name, axes in family.outside.items() if axes == both and name != family.head
+    )
 
 
 def written(family: Family, name: str) -> str:
@@ -64,6 +64,6 @@ def stored_name(family: Family, name: str, stored: Container[str]) -> str | None
 def counted(family: Family, config: Mapping[str, Any], stored: Container[str]) -> set[str]:
     """Return the names in the files of what stock transformers counts; of a tied pair one."""
     found = {stored_name(family, name, stored) for name, _ in named(family, config)}
-    if None in found and HEAD in stored:
-        found.add(HEAD)
+    if None in found and family.head in stored:
+        found.add(family.head)
     return {name for name in found if name is not None}

@@ -101,6 +101,16 @@ def completed(config: Mapping[str, Any]) -> dict[str, Any]:
     return derived | {key: value for key, value in found.items() if key not in null}
 
 
+def setting(config: Mapping[str, Any], name: str) -> Any:
+    """Return a setting by the name that most architectures have for it.
+
+    Raises:
+        KeyError: the architecture has no such setting.
+    """
+    own = SPELLINGS.get(str(config["model_type"]), {}).get(name, name)
+    return completed(config)[own]
+
+
 def _derived(model_type: str, found: Mapping[str, Any]) -> dict[str, Any]:
     """Return the settings that others decide where they are left out."""
     if model_type == "gpt2":

@@ -97,9 +97,9 @@ def unfuse(block: nn.Module, family: Family, config: Any) -> None:
     """Replace a block's fused experts, in place; a block of another kind stays as it is."""
     if not family.experts:
         return
-    fused: Any = block.get_submodule("mlp.experts")
+    fused: Any = block.get_submodule(family.expert_list)
     experts = _stacked(fused, family) if family.stacked else _separate(fused, family, config)
-    block.set_submodule("mlp.experts", experts)
+    block.set_submodule(family.expert_list, experts)
 
 
 def _separate(fused: Any, family: Family, config: Any) -> UnfusedExperts:
@@ -117,7 +117,7 @@ def _separate(fused: Any, family: Family, config: Any) -> UnfusedExperts:
         linear = [nn.Linear(*shape, bias=False) for shape in shapes]
         return Expert(dict(zip(_names(family), linear, strict=True)), gated)
 
-    experts = UnfusedExperts(expert() for _ in range(config.num_local_experts))
+    experts = UnfusedExperts(expert() for _ in range(fused.num_experts))
     return experts.to(fused.down_proj.dtype)
 
 

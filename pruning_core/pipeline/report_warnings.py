@@ -10,7 +10,7 @@ from pruning_core.pipeline.run import Run
 from pruning_core.spec.patterns import NofM
 from pruning_core.spec.report import VocabularyCoverage
 from pruning_core.structure.further import removal_notes
-from pruning_core.structure.sizes import layout_of
+from pruning_core.structure.layout import layout_of
 
 MASKS_ONLY = (
     "Zeros alone make a dense file no smaller and a forward pass no faster: element-wise masks are for study, "

@@ -12,7 +12,8 @@ from pruning_core.plans.low_activation import Masks
 from pruning_core.spec.composition import Refit, Ridge
 from pruning_core.spec.patterns import Units
 from pruning_core.spec.unit_method import UnitKind, UnitMethod
-from pruning_core.structure.layout import Layout, Sizes
+from pruning_core.structure.layout import Layout
+from pruning_core.structure.spans import Sizes
 from pruning_core.units.candidates import Candidates
 from pruning_core.units.unit_groups import UnitGroup
 

@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 from pruning_core.plans.low_activation import Masks
 from pruning_core.plans.unit import UnitPlan
 from pruning_core.spec.unit_method import UNIT_NAMES
-from pruning_core.structure.layout import Sizes
+from pruning_core.structure.spans import Sizes
 from pruning_core.system.files import replacing
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
@@ -27,6 +27,11 @@ UNIT_NAMES: dict[UnitKind, str] = {
     "vocabulary": "tokens",
 }
 """How people call them."""
+
+
+def inner_kinds(kinds: Sequence[UnitKind]) -> Inner:
+    """Return the kinds that lie within a block, in one order."""
+    return tuple(kind for kind in INNER if kind in kinds)
 
 
 @dataclass(frozen=True)

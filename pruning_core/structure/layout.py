@@ -2,88 +2,40 @@
 
 from __future__ import annotations
 
-import math
-from collections import Counter
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from types import SimpleNamespace
-from typing import Any, Literal
+from typing import Any
 
+from pruning_core.checkpoints.facts import CheckpointFacts
 from pruning_core.checkpoints.headers import DTYPE_BYTES, TensorFacts
 from pruning_core.errors import ModelInvalid
+from pruning_core.families import family_of
 from pruning_core.families.base import EXPERT, Axis, Family
 from pruning_core.families.parameters import counted
-from pruning_core.families.settings import completed
-from pruning_core.spec.unit_method import UnitKind
+from pruning_core.families.settings import completed, setting
+from pruning_core.spec.output import Output
+from pruning_core.spec.unit_method import InnerKind, UnitKind
+from pruning_core.structure.counts import Alike, Counts
 from pruning_core.structure.further import Further, Head, further
+from pruning_core.structure.spans import Role, Sizes, Span, Spans, TensorLayout
 
-Role = Literal["embedding", "head", "norm", "final_norm", "reader"]
-"""Tensors that a cut of the residual stream rescales."""
-
-
-@dataclass(frozen=True)
-class Sizes:
-    """How many units of each kind there are, or are kept: of one block for neurons and key-value groups."""
-
-    hidden: int
-    neurons: int
-    kv_groups: int
-    layers: int
-    vocabulary: int
-
-    def of(self, kind: UnitKind) -> int:
-        """Return the number of one kind."""
-        return int(getattr(self, kind))
+_AS_STORED = Output(dtype="source")
 
 
-@dataclass(frozen=True)
-class Span:
-    """A run of an axis: `units` units of `each` consecutive entries."""
+def layout_of(facts: CheckpointFacts, output: Output = _AS_STORED) -> Layout:
+    """Return the units of a checkpoint, whose tensors count the bytes that they will be written in.
 
-    kind: UnitKind
-    units: int
-    each: int
-
-
-Spans = tuple[Span, ...]
-
-
-@dataclass(frozen=True)
-class TensorLayout:
-    """One stored tensor.
-
-    Attributes:
-        block: Its block; None outside the blocks.
-        part: Its feed-forward among the block's: an expert's number, else empty.
-        stacked: Experts along axis 0, each with neurons of its own; 0 where the tensor holds no more than one.
-        axes: Runs of units that cover an axis from its start to its end; empty where nothing can be cut.
-        role: What it is, where a cut of the residual stream rescales it.
-        further: Where it lies beside the model, what is known of it.
+    Raises:
+        ModelInvalid: configuration and tensors contradict each other.
     """
-
-    block: int | None
-    part: str
-    axes: tuple[Spans, ...]
-    role: Role | None = None
-    stacked: int = 0
-    further: Further | None = None
-
-
-@dataclass(frozen=True)
-class _Alike:
-    """What tensors that are counted together have in common.
-
-    Attributes:
-        parameter: Whether stock transformers counts them.
-        in_block: Whether they lie in a block.
-        lengths: Of each axis, what cannot be cut and the runs of what can.
-        width: Bytes per element.
-    """
-
-    parameter: bool
-    in_block: bool
-    lengths: tuple[tuple[int, Spans], ...]
-    width: int
+    try:
+        tensors = facts.written(output.rounds_to(gguf=facts.gguf is not None))
+        return Layout(family_of(facts.model_type), facts.config, tensors)
+    except (AttributeError, KeyError, ValueError, ZeroDivisionError) as error:
+        raise ModelInvalid(
+            f"config.json and the tensors describe no {facts.model_type} model: {error}"
+        ) from error
 
 
 class Layout:
@@ -105,7 +57,7 @@ class Layout:
         self.family = family
         self.model_type = str(config["model_type"])
         self.fixed = family.fixed_in(config)
-        self.heads = int(config["n_head" if "n_head" in config else "num_attention_heads"])
+        self.heads = int(setting(config, "num_attention_heads"))
         self._facts = {self.module_name(stored): facts for stored, facts in tensors.items()}
         self.head_dim = self._head_dim()
         self.kv_heads = self._kv_heads(config)
@@ -126,14 +78,17 @@ class Layout:
             for stored, facts in tensors.items()
         }
         parameters = counted(family, config, tensors)
-        self._counted = Counter(
-            _Alike(
-                stored in parameters,
-                one.block is not None,
-                self._lengths(stored),
-                DTYPE_BYTES[tensors[stored].dtype],
-            )
-            for stored, one in self.tensors.items()
+        self._counts = Counts(
+            (
+                Alike(
+                    stored in parameters,
+                    tensor.block is not None,
+                    self._lengths(stored),
+                    DTYPE_BYTES[tensors[stored].dtype],
+                )
+                for stored, tensor in self.tensors.items()
+            ),
+            self.sizes.layers,
         )
 
     @property
@@ -148,36 +103,24 @@ class Layout:
 
     def parameters(self, sizes: Sizes) -> int:
         """Return the parameters of the model cut to these sizes."""
-        return sum(count for one, count in self._counts(sizes) if one.parameter)
+        return self._counts.parameters(sizes)
 
     def bytes(self, sizes: Sizes) -> int:
         """Return the bytes of its tensors."""
-        return sum(count * one.width for one, count in self._counts(sizes))
+        return self._counts.bytes(sizes)
 
     def module_name(self, stored: str) -> str:
         """Return the parameter's name in the causal model; checkpoints of a base model lack its prefix."""
         for inside, other in self.family.file_names:
             stored = stored.replace(other, inside)
-        root = self.family.blocks.partition(".")[0]
-        return stored if stored.startswith((f"{root}.", "lm_head.")) else f"{root}.{stored}"
+        root, head = self.family.root, self.family.head.rpartition(".")[0]
+        return stored if stored.startswith((f"{root}.", f"{head}.")) else f"{root}.{stored}"
 
     def block_of(self, name: str) -> tuple[int, str] | None:
         """Return the block of a parameter of the causal model and its name within, or None."""
         head, _, rest = name.removeprefix(f"{self.family.blocks}.").partition(".")
         inside = name.startswith(f"{self.family.blocks}.") and head.isdigit()
         return (int(head), rest) if inside else None
-
-    def _counts(self, sizes: Sizes) -> list[tuple[_Alike, int]]:
-        """Return the elements of every kind of tensor, all of one kind together."""
-        found = []
-        for one, count in self._counted.items():
-            elements = math.prod(
-                fixed + sum(span.each * sizes.of(span.kind) for span in spans)
-                for fixed, spans in one.lengths
-            )
-            share = count * sizes.layers // self.sizes.layers if one.in_block else count
-            found.append((one, elements * share))
-        return found
 
     def _lengths(self, stored: str) -> tuple[tuple[int, Spans], ...]:
         """Return the length of each axis that cannot be cut, and the runs of those that can."""
@@ -299,13 +242,11 @@ class Layout:
         """Return what a tensor beside the model is a part of, with its number where that is a block; else None."""
         place = self.block_of(name)
         if place is not None:
-            blocks = self.family.blocks.rpartition(".")[2]
             beyond = place[0] >= self.sizes.layers
-            return (f"{blocks}.{place[0]}", place[0]) if beyond else None
+            return (f"{self.family.block_list}.{place[0]}", place[0]) if beyond else None
         if name in self.family.outside:
             return None
-        root = self.family.blocks.partition(".")[0]
-        return name.removeprefix(f"{root}.").partition(".")[0], None
+        return name.removeprefix(f"{self.family.root}.").partition(".")[0], None
 
     def _is_matrix(self, name: str) -> bool:
         """Tell whether a tensor is called as a matrix of a block, wherever it lies."""
@@ -332,7 +273,7 @@ class Layout:
         if kinds == ("hidden",):
             return "final_norm" if name.endswith(".weight") else None
         if kinds == ("vocabulary", "hidden"):
-            return "head" if name.startswith("lm_head.") else "embedding"
+            return "head" if name == self.family.head else "embedding"
         return None
 
     @staticmethod
@@ -345,3 +286,12 @@ class Layout:
                 raise ModelInvalid(
                     f"{name} has shape {list(shape)}; config.json calls for {found} where it has {length}"
                 )
+
+
+def uncompensated(layout: Layout, kinds: Sequence[InnerKind]) -> tuple[InnerKind, ...]:
+    """Return the kinds whose read-out has no bias that could take the mean of what goes."""
+    family = layout.family
+    readouts = {"kv_groups": family.attention.output, "neurons": family.feedforward.output}
+    names = set(map(layout.module_name, layout.tensors))
+    biases = {kind: family.place(readouts[kind].replace("*", "0")).bias for kind in kinds}
+    return tuple(kind for kind in kinds if f"{family.blocks}.0.{biases[kind]}" not in names)

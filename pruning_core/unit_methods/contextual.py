@@ -26,10 +26,10 @@ from pruning_core.model.matrix import input_groups
 from pruning_core.plans.low_activation import Masks, quiet
 from pruning_core.plans.unit import UnitPlan
 from pruning_core.prune.walk import forward
-from pruning_core.spec.unit_method import InnerKind
+from pruning_core.spec.unit_method import InnerKind, inner_kinds
 from pruning_core.spec.unit_methods import Contextual
-from pruning_core.structure.layout import Sizes
-from pruning_core.structure.sizes import SLACK, inner
+from pruning_core.structure.spans import Sizes
+from pruning_core.structure.target import SLACK
 from pruning_core.units.candidates import Candidates
 
 NEEDS = ("column_mean_abs",)
@@ -43,7 +43,7 @@ def decide(dense: DenseModel, params: Contextual) -> UnitPlan:
         ModelInvalid: tokens are to go and the tokenizer, or what names its ids, cannot be renumbered.
         SizeUnreachable: nothing would go.
     """
-    plan, kinds = dense.plan, inner(dense.kinds)
+    plan, kinds = dense.plan, inner_kinds(dense.kinds)
     if "vocabulary" in dense.kinds:
         plan = without_tokens(dense, lambda counts: tokens_to_keep(counts, params))
     if kinds and not plan.removing and params.decides_amount:
@@ -78,7 +78,7 @@ def _reached(dense: DenseModel, sizes: Sizes) -> bool:
 
 def _by_threshold(dense: DenseModel, scores: Scores, sizes: Sizes, params: Contextual) -> Sizes:
     """Return the sizes at which every block loses the mean of what the threshold takes from all."""
-    for kind in inner(dense.kinds):
+    for kind in inner_kinds(dense.kinds):
         taken = taken_per_block(scores, kind, lambda of_group: below(of_group, params))
         sizes = dense.nearest(kind, taken, sizes)
     return sizes
@@ -88,7 +88,7 @@ def _by_the_authors_rules(dense: DenseModel, plan: UnitPlan, params: Contextual)
     """Zero single rows and columns, and neurons, by the threshold."""
     masks: dict[tuple[int, str], Masks] = {}
     chosen: dict[tuple[int, str], torch.Tensor] = {}
-    kinds, model = inner(dense.kinds), dense.model
+    kinds, model = inner_kinds(dense.kinds), dense.model
     if "kv_groups" in kinds:
         states = dense.states()
 

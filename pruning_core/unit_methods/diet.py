@@ -25,7 +25,7 @@ from pruning_core.model.streamed import StreamedModel
 from pruning_core.plans.unit import UnitPlan
 from pruning_core.prune.walk import forward
 from pruning_core.spec.unit_methods import Diet
-from pruning_core.structure.layout import Sizes
+from pruning_core.structure.spans import Sizes
 from pruning_core.system import device as devices
 from pruning_core.units.candidates import Candidates
 

@@ -24,8 +24,8 @@ from pruning_core.decide.dense_model import DenseModel, Scores
 from pruning_core.plans.unit import UnitPlan
 from pruning_core.spec.unit_method import InnerKind
 from pruning_core.spec.unit_methods import FLAP
-from pruning_core.structure.layout import Sizes
-from pruning_core.structure.sizes import Target
+from pruning_core.structure.spans import Sizes
+from pruning_core.structure.target import Target
 from pruning_core.units.candidates import Candidates
 
 NEEDS = ("column_mean", "column_variance")

@@ -26,11 +26,11 @@ from dataclasses import replace
 
 import torch
 
+from pruning_core.admission.unit_checks import check_method
 from pruning_core.decide.dense_model import DenseModel, taken_per_block
 from pruning_core.decide.unit import by_size
 from pruning_core.plans.unit import UnitPlan
 from pruning_core.spec.unit_methods import GOA
-from pruning_core.structure.sizes import check_method
 from pruning_core.units.candidates import Candidates
 
 NEEDS = ("column_mean_square",)

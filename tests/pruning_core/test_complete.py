@@ -20,8 +20,9 @@ from pruning_core.checkpoints.headers import read_header
 from pruning_core.checkpoints.weight_files import Stored, merged
 from pruning_core.errors import ModelInvalid, PruningError, UnsupportedModel
 from pruning_core.families import FAMILIES, family_of
-from pruning_core.families.parameters import HEAD, embedding
-from pruning_core.structure.sizes import layout_of
+from pruning_core.families.llama import LLAMA
+from pruning_core.families.parameters import embedding
+from pruning_core.structure.layout import layout_of
 from tests import tiny
 
 MODEL_TYPES = sorted(name for family in FAMILIES for name in family.model_types)
@@ -131,12 +132,13 @@ def with_frequencies(tensors: Tensors) -> Tensors:
 
 def with_head(tensors: Tensors) -> Tensors:
     """Store a tied head as well."""
-    return tensors | {HEAD: tensors["model.embed_tokens.weight"].clone()}
+    return tensors | {LLAMA.head: tensors["model.embed_tokens.weight"].clone()}
 
 
 def with_head_alone(tensors: Tensors) -> Tensors:
     return {
-        HEAD if name == "model.embed_tokens.weight" else name: one for name, one in tensors.items()
+        LLAMA.head if name == "model.embed_tokens.weight" else name: one
+        for name, one in tensors.items()
     }
 
 

@@ -28,8 +28,7 @@ from pruning_core.spec.patterns import Units
 from pruning_core.spec.prune import PruneSpec
 from pruning_core.spec.report import Origin, Progress
 from pruning_core.spec.unit_methods import Diet
-from pruning_core.structure.layout import Layout
-from pruning_core.structure.sizes import layout_of
+from pruning_core.structure.layout import Layout, layout_of
 from pruning_core.system.progress import Tracker
 from tests import tiny
 from tests.pruning_core.test_pipeline import Watcher

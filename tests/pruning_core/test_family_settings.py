@@ -14,7 +14,7 @@ from transformers import CONFIG_MAPPING, AutoModelForCausalLM
 from pruning_core.checkpoints.facts import inspect
 from pruning_core.families import FAMILIES
 from pruning_core.families.settings import DEFAULTS, SPELLINGS, completed, spellings
-from pruning_core.structure.sizes import layout_of
+from pruning_core.structure.layout import layout_of
 from tests import tiny
 from tests.pruning_core.test_neutral_settings import answers
 

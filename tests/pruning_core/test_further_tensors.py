@@ -15,7 +15,7 @@ from transformers import AutoModelForCausalLM
 from pruning_core.checkpoints.facts import inspect
 from pruning_core.model.streamed import StreamedModel
 from pruning_core.structure.further import inspection_notes
-from pruning_core.structure.sizes import layout_of
+from pruning_core.structure.layout import layout_of
 from tests import tiny
 from tests.pruning_core.test_units import ZERO, Result, fewer, finished, save, spec
 

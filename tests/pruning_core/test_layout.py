@@ -14,7 +14,8 @@ from pruning_core.checkpoints.headers import TensorFacts
 from pruning_core.errors import ModelInvalid
 from pruning_core.families import FAMILIES, family_of
 from pruning_core.spec.unit_method import UnitKind
-from pruning_core.structure.layout import Layout, Sizes, Span, TensorLayout
+from pruning_core.structure.layout import Layout
+from pruning_core.structure.spans import Sizes, Span, TensorLayout
 from tests import tiny
 
 MODEL_TYPES = sorted(name for family in FAMILIES for name in family.model_types)

@@ -20,7 +20,7 @@ from pruning_core.model.recorder import record
 from pruning_core.model.streamed import StreamedModel
 from pruning_core.prune.units import UnitPruner
 from pruning_core.spec.prune import PruneSpec
-from pruning_core.structure.sizes import layout_of
+from pruning_core.structure.layout import layout_of
 from pruning_core.units.unit_groups import unit_groups
 from tests import tiny
 from tests.pruning_core.runs import save_with_biases, stored

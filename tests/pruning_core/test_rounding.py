@@ -19,7 +19,7 @@ from pruning_core.errors import OutputOverflow
 from pruning_core.pipeline.phases import prune
 from pruning_core.spec.output import Output, RoundedDtype
 from pruning_core.spec.prune import PruneSpec
-from pruning_core.structure.sizes import layout_of
+from pruning_core.structure.layout import layout_of
 from tests import gguf_files, tiny
 
 DTYPES: tuple[RoundedDtype, ...] = ("bfloat16", "float16")

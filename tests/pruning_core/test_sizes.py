@@ -10,6 +10,7 @@ import pytest
 import torch
 from transformers import CONFIG_MAPPING, AutoModelForCausalLM
 
+from pruning_core.admission.unit_checks import check_units
 from pruning_core.checkpoints import facts as checkpoint
 from pruning_core.checkpoints.facts import CheckpointFacts, inspect
 from pruning_core.checkpoints.headers import TensorFacts
@@ -19,8 +20,10 @@ from pruning_core.families import FAMILIES, family_of
 from pruning_core.spec.patterns import Units
 from pruning_core.spec.prune import Budget, PruneSpec
 from pruning_core.spec.unit_method import UNIT_NAMES, UnitKind
-from pruning_core.structure.layout import Layout, Sizes
-from pruning_core.structure.sizes import Cutter, Target, check_units, layout_of
+from pruning_core.structure.cutter import Cutter
+from pruning_core.structure.layout import Layout, layout_of
+from pruning_core.structure.spans import Sizes
+from pruning_core.structure.target import Target
 from tests import tiny
 
 MODEL_TYPES = sorted(name for family in FAMILIES for name in family.model_types)

@@ -29,8 +29,8 @@ from pruning_core.prune.units import digest_of
 from pruning_core.spec.prune import PruneSpec
 from pruning_core.spec.unit_method import InnerKind, UnitMethod
 from pruning_core.spec.unit_methods import FLAP, GOA, Contextual, Diet, RandomUnits, WandaSp
-from pruning_core.structure.layout import Sizes
-from pruning_core.structure.sizes import layout_of
+from pruning_core.structure.layout import layout_of
+from pruning_core.structure.spans import Sizes
 from pruning_core.system import device as devices
 from pruning_core.unit_methods import contextual, diet, flap, goa, layer_drop, random_units
 from pruning_core.unit_methods.diet import profiles

@@ -36,8 +36,8 @@ from pruning_core.spec.patterns import Units
 from pruning_core.spec.prune import PruneSpec
 from pruning_core.spec.report import Report
 from pruning_core.spec.unit_method import UnitKind
-from pruning_core.structure.layout import Layout
-from pruning_core.structure.sizes import Cutter, layout_of
+from pruning_core.structure.cutter import Cutter
+from pruning_core.structure.layout import Layout, layout_of
 from pruning_core.system import device as devices
 from pruning_core.system import subprocesses
 from pruning_core.units.unit_groups import spread
