@@ -8,7 +8,7 @@ from dataclasses import replace
 from itertools import pairwise
 
 from api import inspection_schemas
-from pruning_core.admission.submission import inspect_local
+from pruning_core.admission.model_checks import inspect_local
 from pruning_core.checkpoints.facts import CheckpointFacts
 from pruning_core.fetch import hub_model
 from pruning_core.spec.methods import METHODS, method_name
