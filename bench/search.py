@@ -22,17 +22,18 @@ from bench.model import smollm2
 from pruning_core import settings
 from pruning_core.checkpoints.facts import inspect
 from pruning_core.datasets.data_used import DataUsed
-from pruning_core.decide.search import Judge, search
+from pruning_core.decide.search import CandidateEvaluator, search
 from pruning_core.model.hidden_states import Activations
-from pruning_core.model.matrix import InputGroup
 from pruning_core.model.streamed import StreamedModel
-from pruning_core.numerics.input_statistics import Stats
 from pruning_core.searches.pho import Proxy
 from pruning_core.searches.space import RIA, kernel_at
+from pruning_core.selection.masks import Selector
 from pruning_core.spec.calibration import Calibration
-from pruning_core.spec.patterns import removed_count
-from pruning_core.spec.prune import PruneSpec
+from pruning_core.spec.element_methods import CRePE
+from pruning_core.spec.patterns import MatrixWide, removed_count
+from pruning_core.spec.search import HillClimb, Pho, Search
 from pruning_core.system import device as devices
+from pruning_core.system.progress import Silent, Tracker
 from pruning_core.text.calibration_text import calibration_windows
 from pruning_core.text.task_reader import TaskReader
 
@@ -40,6 +41,10 @@ RESULTS = Path("docs/search.json")
 SEARCH_WINDOWS = 8
 PARTS: tuple[Part, ...] = get_args(Part)
 POINTS = 24
+SEARCHES: dict[str, Search] = {
+    "pho": Pho(windows=SEARCH_WINDOWS),
+    "hill_climb": HillClimb(windows=SEARCH_WINDOWS),
+}
 
 
 class Bench:
@@ -53,28 +58,22 @@ class Bench:
         self.windows, self.text = calibration_windows(reader, calibration, held_out=SEARCH_WINDOWS)
         self.ratio = ratio
 
-    def spec(self, name: str) -> PruneSpec:
-        method = {"name": "crepe", "search": {"name": name, "windows": SEARCH_WINDOWS}}
-        return PruneSpec.model_validate({"method": method, "sparsity": self.ratio})
+    def evaluator(self) -> CandidateEvaluator:
+        select = Selector(self.ratio, MatrixWide())
+        return CandidateEvaluator(self.model, CRePE(), select, self.text, Tracker(Silent()))
 
     def states(self) -> Activations:
         return Activations(self.model, self.windows.groups)
 
     def pilot(self) -> dict[str, Any]:
         """Return every point's perplexity and proxies, and what correlates."""
-        spec = self.spec("pho")
-        proxy = Proxy(spec.method, self.ratio, seed=0)  # type: ignore[arg-type]
-        judge = Judge(self.model, spec, self.text, lambda: None)
-
-        def show(group: InputGroup, stats: Stats) -> None:
-            for matrix in group.matrices:
-                proxy.observe(matrix.read(), stats)
-
-        judge.observe(self.states(), show, lambda _index: None)
+        proxy = Proxy(CRePE(), self.ratio, seed=0)
+        candidates = self.evaluator()
+        candidates.observe(self.states(), proxy.observe, lambda _index: None)
         points = []
         for g, b, kernel in [RIA, *pilot_points()]:
             found = proxies(proxy, self.ratio, (g, b, kernel))
-            perplexity = judge.perplexity(g, b, kernel)
+            perplexity = candidates.perplexity(g, b, kernel)
             points.append({"g": g, "b": b, "kernel": kernel, "perplexity": perplexity, **found})
             print(points[-1], flush=True)
         values = [point["perplexity"] for point in points[1:]]
@@ -87,9 +86,7 @@ class Bench:
     def search(self, name: str) -> dict[str, Any]:
         """Return the report of a search, its CPU seconds and the perplexity of what it found."""
         cpu = time.process_time()
-        report = search(
-            self.model, self.spec(name), self.states(), self.text, lambda _index: None, lambda: None
-        )
+        report = search(SEARCHES[name], self.evaluator(), self.states())
         return {"cpu_seconds": time.process_time() - cpu, **report.model_dump(mode="json")}
 
 

@@ -16,19 +16,32 @@ the mean kept, where theirs are not clipped.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import torch
 
 from pruning_core.errors import NumericalFailure
+from pruning_core.numerics.input_statistics import Stats
 from pruning_core.selection.ratios import bounded, weighted_mean
 from pruning_core.spec.composition import AlphaPruning
 
+NEEDS: tuple[str, ...] = ()
 BINS = 100
 CHUNK = 1 << 21
 """Numbers in one batch of candidates x eigenvalues: 16 MiB."""
 ROUNDING = 1e-9
 """A tail whose values differ by no more than this, on average and relatively, is a single value."""
+
+
+def measure(matrices: Iterable[tuple[torch.Tensor, Stats]], params: AlphaPruning) -> float:
+    """Return alpha of one block.
+
+    Args:
+        matrices: Weight [out, in] and empty statistics, one after another.
+        params: Parameters.
+    """
+    alphas = [alpha(weight) for weight, _ in matrices]
+    return sum(alphas) / len(alphas)
 
 
 def alpha(weight: torch.Tensor) -> float:
@@ -63,7 +76,7 @@ def ratios(
     """
     low, high = min(alphas), max(alphas)
     width = 2 * params.epsilon / (high - low) if high > low else 0.0
-    factors = [1 - params.epsilon + width * (one - low) for one in alphas]
+    factors = [1 - params.epsilon + width * (alpha - low) for alpha in alphas]
     scale = ratio / weighted_mean(factors, weights)
     return bounded([scale * factor for factor in factors], weights, ratio)
 
@@ -96,10 +109,10 @@ def _distances(logs: torch.Tensor, exponents: torch.Tensor, tails: torch.Tensor)
     """
     places = torch.arange(len(logs), device=logs.device)
     step = max(1, CHUNK // len(logs))
-    found = []
+    distances = []
     for start in range(0, len(exponents), step):
         own = places[start : min(start + step, len(exponents)), None]
         model = -torch.expm1((1 - exponents[own]) * (logs - logs[own]))
         gap = (model - (places - own) / tails[own]).abs_()
-        found.append(gap.masked_fill_(places < own, 0).amax(dim=1))
-    return torch.cat(found)
+        distances.append(gap.masked_fill_(places < own, 0).amax(dim=1))
+    return torch.cat(distances)

@@ -11,12 +11,27 @@ the code's default is 3.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import torch
 
+from pruning_core.numerics.importance import active_magnitude
+from pruning_core.numerics.input_statistics import Stats
 from pruning_core.selection.ratios import bounded
 from pruning_core.spec.composition import Owl
+
+NEEDS: tuple[str, ...] = ("column_mean_square",)
+
+
+def measure(matrices: Iterable[tuple[torch.Tensor, Stats]], params: Owl) -> float:
+    """Return D of one block.
+
+    Args:
+        matrices: Weight [out, in] and statistics of the input, one after another.
+        params: Parameters.
+    """
+    scores = [active_magnitude(weight, stats) for weight, stats in matrices]
+    return outliers(scores, params.threshold)
 
 
 def outliers(scores: Sequence[torch.Tensor], threshold: float) -> float:

@@ -12,16 +12,21 @@ from collections.abc import Sequence
 from pruning_core.selection.ratios import bounded
 from pruning_core.spec.composition import DepthRamp
 
+NEEDS: tuple[str, ...] = ()
 
-def ratios(blocks: int, weights: Sequence[int], ratio: float, params: DepthRamp) -> list[float]:
+
+def ratios(
+    measured: Sequence[float], weights: Sequence[int], ratio: float, params: DepthRamp
+) -> list[float]:
     """Return the ratio of every block.
 
     Args:
-        blocks: L.
+        measured: Nothing.
         weights: Prunable weights of each block.
         ratio: s.
         params: Parameters.
     """
+    blocks = len(weights)
     middle = (blocks - 1) / 2
     slope = params.delta / middle if middle else 0.0
     return bounded([slope * (block - middle) for block in range(blocks)], weights, ratio)

@@ -2,72 +2,57 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Iterator, Sequence
 
 import torch
 
-from pruning_core.allocations import alphapruning, owl, ramp
-from pruning_core.element_methods import wanda
 from pruning_core.model.hidden_states import Activations
 from pruning_core.model.matrix import InputGroup, input_groups
 from pruning_core.model.streamed import StreamedModel
 from pruning_core.numerics.input_statistics import Stats
 from pruning_core.plans.element import ElementPlan
+from pruning_core.plans.registry import allocation
 from pruning_core.prune.walk import observe
 from pruning_core.selection.ratios import removed_counts
-from pruning_core.spec.composition import AlphaPruning, DepthRamp, Owl
-from pruning_core.spec.element_methods import Wanda
 from pruning_core.spec.prune import PruneSpec
-
-
-def needs_forward(spec: PruneSpec) -> bool:
-    """Tell whether the allocation reads calibration text."""
-    return isinstance(spec.allocation, Owl)
+from pruning_core.system.progress import Tracker
 
 
 def allocate(
-    model: StreamedModel,
-    spec: PruneSpec,
-    states: Activations | None,
-    block_done: Callable[[int], None],
-    alive: Callable[[], None],
+    model: StreamedModel, spec: PruneSpec, states: Activations | None, tracker: Tracker
 ) -> tuple[float, ...]:
     """Return the share removed from each block; their mean, weighted by size, is the specification's.
 
     Args:
         model: The dense model.
-        spec: With an allocation other than uniform.
-        states: Of the calibration windows at the first block, if `needs_forward`.
-        block_done: Called with each block's index.
-        alive: Called after every matrix.
+        spec: With an allocation that varies.
+        states: Of the calibration windows at the first block, if the allocation reads them.
+        tracker: Told of every matrix and block.
     """
+    asked = allocation(spec.allocation)
+    measure, measured = asked.measure, list[float]()
+    if measure is not None:
+        observe(
+            model,
+            states,
+            asked.needs,
+            lambda _index, inputs: measured.append(
+                measure(_matrices(inputs, tracker), asked.params)
+            ),
+            lambda index: tracker.step(index + 1),
+        )
     sizes = [sum(block) for block in matrix_sizes(model)]
-    found: list[list[float]] = [[] for _ in sizes]
-    scores: list[torch.Tensor] = []
-    params = spec.allocation
+    return tuple(asked.ratios(measured, sizes, spec.ratio, asked.params))
 
-    def visit(index: int, group: InputGroup, stats: Stats) -> None:
+
+def _matrices(
+    inputs: Sequence[tuple[InputGroup, Stats]], tracker: Tracker
+) -> Iterator[tuple[torch.Tensor, Stats]]:
+    """Yield every weight of a block, [out, in], with the statistics of its input."""
+    for group, stats in inputs:
         for matrix in group.matrices:
-            if isinstance(params, Owl):
-                scores.append(wanda.score(matrix.read(), stats, Wanda()))
-            else:
-                found[index].append(alphapruning.alpha(matrix.read()))
-            alive()
-
-    def done(index: int) -> None:
-        if isinstance(params, Owl):
-            found[index].append(owl.outliers(scores, params.threshold))
-            scores.clear()
-        block_done(index)
-
-    if isinstance(params, DepthRamp):
-        return tuple(ramp.ratios(len(sizes), sizes, spec.ratio, params))
-    observe(model, states, wanda.NEEDS if isinstance(params, Owl) else (), visit, done)
-    means = [sum(values) / len(values) for values in found]
-    if isinstance(params, Owl):
-        return tuple(owl.ratios(means, sizes, spec.ratio, params))
-    assert isinstance(params, AlphaPruning)
-    return tuple(alphapruning.ratios(means, sizes, spec.ratio, params))
+            yield matrix.read(), stats
+            tracker.alive()
 
 
 def allocated(plan: ElementPlan, model: StreamedModel, ratios: tuple[float, ...]) -> ElementPlan:

@@ -5,21 +5,22 @@ Both are kept on disk, so that a resumed run neither searches nor allocates agai
 
 from __future__ import annotations
 
-import functools
 from dataclasses import dataclass
 from pathlib import Path
 
 from pydantic import BaseModel, ValidationError
 
-from pruning_core.decide.allocate import allocate, allocated, needs_forward
-from pruning_core.decide.search import search
+from pruning_core.decide.allocate import allocate, allocated
+from pruning_core.decide.search import CandidateEvaluator, search
 from pruning_core.errors import ResumeMismatch
 from pruning_core.model.hidden_states import Activations
 from pruning_core.model.streamed import StreamedModel
 from pruning_core.plans.element import ElementPlan
+from pruning_core.selection.masks import Selector
 from pruning_core.spec.element_methods import ElementMethod
 from pruning_core.spec.prune import PruneSpec
 from pruning_core.spec.report import SearchReport
+from pruning_core.spec.search import Search
 from pruning_core.system import run_folder
 from pruning_core.system.files import replacing
 from pruning_core.system.progress import Tracker
@@ -72,8 +73,9 @@ class Decision:
             raise ResumeMismatch(
                 f"{folder} has pruned blocks, but not what was decided before them: remove it to start again"
             )
-        if self.search_text is not None and decided.search is None:
-            decided.search = self._search(self.search_text)
+        asked, text = self.spec.search, self.search_text
+        if asked is not None and text is not None and decided.search is None:
+            decided.search = self._search(asked, text)
             _write(path, decided)
         if decided.ratios is None and self.spec.allocation.varies:
             decided.ratios = self._ratios()
@@ -88,24 +90,21 @@ class Decision:
     def _to_decide(self) -> bool:
         return self.search_text is not None or self.spec.allocation.varies
 
-    def _search(self, text: Windows) -> SearchReport:
+    def _search(self, asked: Search, text: Windows) -> SearchReport:
         self.tracker.begin("searching", len(self.model.blocks))
-        step, alive = functools.partial(_block_done, self.tracker), self.tracker.alive
-        return search(self.model, self.spec, self._states(), text, step, alive)
+        assert isinstance(self.spec.method, ElementMethod)
+        select = Selector(self.spec.ratio, self.spec.pattern)
+        evaluator = CandidateEvaluator(self.model, self.spec.method, select, text, self.tracker)
+        return search(asked, evaluator, self._states())
 
     def _ratios(self) -> tuple[float, ...]:
         self.tracker.begin("allocating", len(self.model.blocks))
-        states = self._states() if needs_forward(self.spec) else None
-        step = functools.partial(_block_done, self.tracker)
-        return allocate(self.model, self.spec, states, step, self.tracker.alive)
+        states = self._states() if self.spec.allocation.needs_calibration else None
+        return allocate(self.model, self.spec, states, self.tracker)
 
     def _states(self) -> Activations:
         assert self.windows is not None
         return Activations(self.model, self.windows.groups, alive=self.tracker.alive)
-
-
-def _block_done(tracker: Tracker, index: int) -> None:
-    tracker.step(index + 1)
 
 
 def _read(path: Path, fingerprint: str) -> Decided:

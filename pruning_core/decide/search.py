@@ -1,191 +1,147 @@
-"""Runs a search of CRePE's coefficients on the dense model, and the check that its winner must pass."""
+"""Runs a search of a method's coefficients on the dense model, and the check that its winner must pass."""
 
 from __future__ import annotations
 
-import functools
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
-from itertools import pairwise
+from typing import TypeVar
 
+import torch
 from torch import nn
 
-from pruning_core.element_methods import crepe
 from pruning_core.errors import NumericalFailure
 from pruning_core.evaluate.perplexity import perplexity
 from pruning_core.model.hidden_states import Activations
 from pruning_core.model.matrix import InputGroup, input_groups
 from pruning_core.model.streamed import StreamedModel
 from pruning_core.numerics.input_statistics import Stats
+from pruning_core.plans.registry import coefficient_search, element
 from pruning_core.prune.walk import observe
-from pruning_core.searches import hill_climb, pho
 from pruning_core.searches.space import RIA, Trial, coefficients
 from pruning_core.selection.masks import Selector
-from pruning_core.spec.element_methods import CRePE
-from pruning_core.spec.prune import PruneSpec
+from pruning_core.spec.element_methods import ElementMethod
 from pruning_core.spec.report import SearchReport, TrialReport
-from pruning_core.spec.search import HillClimb
+from pruning_core.spec.search import Search
+from pruning_core.system.progress import Tracker
 from pruning_core.text.windows import Windows
 
 WORST = 1e300
 """Stands for a perplexity that is not finite: reports hold no infinity."""
+T = TypeVar("T", bound=ElementMethod)
 
 
 @dataclass
-class Judge:
+class CandidateEvaluator:
     """Perplexity of candidates: every matrix of the dense model masked at once, by statistics of the dense model.
 
     Attributes:
         model: The dense model.
-        spec: Method (CRePE), ratio, pattern.
+        method: Whose coefficients are searched.
+        select: Ratio and pattern.
         text: The search text.
-        alive: Called often.
+        tracker: Told of every batch.
     """
 
     model: StreamedModel
-    spec: PruneSpec
+    method: ElementMethod
+    select: Selector
     text: Windows
-    alive: Callable[[], None]
+    tracker: Tracker
     _stats: list[list[Stats]] = field(default_factory=list)
 
     def observe(
         self,
         states: Activations,
-        visit: Callable[[InputGroup, Stats], None],
+        see: Callable[[torch.Tensor, Stats], None],
         block_done: Callable[[int], None],
     ) -> None:
-        """Take the dense model's statistics, showing each input and them to `visit`."""
-        self._stats = [[] for _ in self.model.blocks]
+        """Take the dense model's statistics, showing every matrix, [out, in], and those of its input to `see`."""
+        self._stats = []
 
-        def seen(index: int, group: InputGroup, stats: Stats) -> None:
-            self._stats[index].append(stats)
-            visit(group, stats)
+        def visit(_index: int, inputs: Sequence[tuple[InputGroup, Stats]]) -> None:
+            self._stats.append([stats for _, stats in inputs])
+            for group, stats in inputs:
+                for matrix in group.matrices:
+                    see(matrix.read(), stats)
 
-        observe(self.model, states, crepe.NEEDS, seen, block_done)
+        observe(self.model, states, element(self.method).needs, visit, block_done)
 
     def perplexity(self, g: float, b: float, kernel: int) -> float:
         """Return a candidate's perplexity on the search text; one that ruins the model is the worst there is."""
-        params = with_coefficients(self._method, g, b, kernel)
-        select = Selector(self.spec.ratio, self.spec.pattern)
+        candidate = element(with_coefficients(self.method, g, b, kernel))
 
         def mask(index: int, block: nn.Module) -> None:
             groups = input_groups(block, self.model.family, self.model.config)
             for group, stats in zip(groups, self._stats[index], strict=True):
                 for matrix in group.matrices:
-                    weight = matrix.read()
-                    keep = select.keep(crepe.score(weight, stats, params))
-                    matrix.write(weight * keep, stored=self.model.dtype)
+                    pruned, _ = candidate.prune(matrix.read(), stats, self.select)
+                    matrix.write(pruned, stored=self.model.dtype)
 
         try:
-            return perplexity(self.model, self.text.groups, alive=self.alive, prepare=mask)
+            return perplexity(self.model, self.text.groups, alive=self.tracker.alive, prepare=mask)
         except NumericalFailure:
             if (g, b, kernel) == RIA:
                 raise
             return WORST
 
-    @property
-    def _method(self) -> CRePE:
-        assert isinstance(self.spec.method, CRePE)
-        return self.spec.method
 
-
-def search(
-    model: StreamedModel,
-    spec: PruneSpec,
-    states: Activations,
-    text: Windows,
-    block_done: Callable[[int], None],
-    alive: Callable[[], None],
-) -> SearchReport:
-    """Return what the specification's search finds; RIA is always a candidate, and PHO's best also without neighbours.
+def search(params: Search, evaluator: CandidateEvaluator, states: Activations) -> SearchReport:
+    """Return what a search finds; RIA is always a candidate.
 
     Args:
-        model: The dense model.
-        spec: Its method is CRePE with a search.
-        states: Of the calibration windows, at the first block.
-        text: Windows that neither calibration nor evaluation holds.
-        block_done: Called with each block's index while the dense model is observed.
-        alive: Called often.
+        params: How to search.
+        evaluator: What candidates are judged by.
+        states: Of the calibration windows, at the first block of the dense model.
     """
-    method = spec.method
-    assert isinstance(method, CRePE)
-    assert method.search is not None
-    clock = [time.perf_counter()]
-    trials: list[Trial] = []
+    watch, tracker, trials = _Stopwatch(), evaluator.tracker, list[Trial]()
 
     def evaluated(trial: Trial) -> None:
         trials.append(trial)
-        alive()
+        tracker.alive()
 
-    def lap() -> None:
-        clock.append(time.perf_counter())
-
-    judge = Judge(model, spec, text, alive)
-    if isinstance(method.search, HillClimb):
-        judge.observe(states, lambda _group, _stats: None, block_done)
-        lap()
-        best = hill_climb.climb(judge.perplexity, method.search, evaluated=evaluated)
-        lap()
-        ria, found = trials[0].value, best.value
-    else:
-        proxy = pho.Proxy(method, spec.ratio, seed=method.search.seed)
-        judge.observe(states, functools.partial(_show, proxy), block_done)
-        lap()
-        best = pho.minimise(proxy.objective, method.search, evaluated=evaluated)
-        lap()
-        ria = judge.perplexity(*RIA)
-        if best == trials[0]:
-            found = ria
-        else:
-            best = _checked(judge, best)
-            found = best.value
-    lap()
-    observing, searching, checking = (later - sooner for sooner, later in pairwise(clock))
-    kept_ria = found >= ria
-    g, b, kernel = RIA if kept_ria else (best.g, best.b, best.kernel)
-    alpha, beta, gamma = coefficients(g, b)
+    ratio = evaluator.select.ratio
+    searching = coefficient_search(params, evaluator.method, ratio, evaluator.perplexity)
+    evaluator.observe(states, searching.see, lambda index: tracker.step(index + 1))
+    seconds_observing = watch.lap()
+    best = searching.find(evaluated)
+    seconds_searching = watch.lap()
+    ria, best = searching.check(trials[0], best)
+    kept_ria = best.value >= ria.value
+    used = ria if kept_ria else best
+    alpha, beta, gamma = coefficients(used.g, used.b)
     return SearchReport(
-        name=method.search.name,
+        name=params.name,
         evaluations=len(trials),
-        seconds_observing=observing,
-        seconds_searching=searching,
-        seconds_checking=checking,
-        windows=text.samples,
-        digest=text.digest,
-        perplexity_ria=ria,
-        perplexity_found=found,
+        seconds_observing=seconds_observing,
+        seconds_searching=seconds_searching,
+        seconds_checking=watch.lap(),
+        windows=evaluator.text.samples,
+        digest=evaluator.text.digest,
+        perplexity_ria=ria.value,
+        perplexity_found=best.value,
         kept_ria=kept_ria,
         alpha=alpha,
         beta=beta,
         gamma=gamma,
-        kernel=kernel,
+        kernel=used.kernel,
         trials=tuple(TrialReport(**asdict(trial)) for trial in trials),
     )
 
 
-def _checked(judge: Judge, best: Trial) -> Trial:
-    """Return PHO's best candidate or the same without its neighbourhood term, whichever has the lower perplexity.
+class _Stopwatch:
+    """Seconds between laps."""
 
-    The proxy sees single weights; what a neighbourhood does to the outputs it overrates (`docs/methods/crepe.md`).
-    """
-    points = [(best.g, best.b, best.kernel)]
-    if best.g:
-        points.append((0.0, best.b, RIA[2]))
-    return min((Trial(*point, judge.perplexity(*point)) for point in points), key=_value)
+    def __init__(self) -> None:
+        self._began = time.perf_counter()
 
-
-def _value(trial: Trial) -> float:
-    return trial.value
+    def lap(self) -> float:
+        """Return the seconds since the last lap."""
+        began, self._began = self._began, time.perf_counter()
+        return self._began - began
 
 
-def _show(proxy: pho.Proxy, group: InputGroup, stats: Stats) -> None:
-    for matrix in group.matrices:
-        proxy.observe(matrix.read(), stats)
-
-
-def with_coefficients(method: CRePE, g: float, b: float, kernel: int) -> CRePE:
+def with_coefficients(method: T, g: float, b: float, kernel: int) -> T:
     """Return the method at a point of the search space."""
     alpha, beta, gamma = coefficients(g, b)
-    return method.model_copy(
-        update={"alpha": alpha, "beta": beta, "gamma": gamma, "kernel": kernel, "search": None}
-    )
+    return method.decided({"alpha": alpha, "beta": beta, "gamma": gamma, "kernel": kernel})

@@ -19,6 +19,7 @@ from dataclasses import dataclass, field
 
 import torch
 
+from pruning_core.numerics.importance import active_magnitude
 from pruning_core.numerics.input_statistics import Stats
 from pruning_core.numerics.linear_algebra import damped_cholesky, damping, smallest
 from pruning_core.numerics.masked_least_squares import masked_least_squares
@@ -36,7 +37,7 @@ GRADUAL_STEPS, RAMP_STEPS, GRADUAL_DAMP = 20, 15, 0.1
 
 def score(weight: torch.Tensor, stats: Stats, params: ALPS) -> torch.Tensor:
     """Return Wanda's importance of every weight, [out, in]: it orders channels before they are permuted."""
-    return weight.abs() * stats.root_mean_square
+    return active_magnitude(weight, stats)
 
 
 def prune(

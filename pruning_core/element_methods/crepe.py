@@ -18,8 +18,8 @@ from __future__ import annotations
 import torch
 from torch.nn import functional
 
+from pruning_core.numerics.importance import activation, relative_importance
 from pruning_core.numerics.input_statistics import Stats
-from pruning_core.numerics.relative_importance import activation, relative_importance
 from pruning_core.spec.element_methods import CRePE, Neighbour
 
 NEEDS: tuple[str, ...] = ("column_mean_square",)

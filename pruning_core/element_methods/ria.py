@@ -11,8 +11,8 @@ from __future__ import annotations
 
 import torch
 
+from pruning_core.numerics.importance import active_relative_importance
 from pruning_core.numerics.input_statistics import Stats
-from pruning_core.numerics.relative_importance import activation, relative_importance
 from pruning_core.spec.element_methods import RIA
 
 NEEDS: tuple[str, ...] = ("column_mean_square",)
@@ -20,5 +20,4 @@ NEEDS: tuple[str, ...] = ("column_mean_square",)
 
 def score(weight: torch.Tensor, stats: Stats, params: RIA) -> torch.Tensor:
     """Return the importance of every weight, [out, in]."""
-    row, column = relative_importance(weight)
-    return row.add_(column).mul_(activation(stats, params.exponent))
+    return active_relative_importance(weight, stats, params.exponent)

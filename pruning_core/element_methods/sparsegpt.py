@@ -16,6 +16,7 @@ from dataclasses import replace
 
 import torch
 
+from pruning_core.numerics.importance import active_magnitude
 from pruning_core.numerics.input_statistics import Stats
 from pruning_core.numerics.linear_algebra import damped_cholesky, damping
 from pruning_core.selection.masks import Selector
@@ -29,7 +30,7 @@ PANEL = 32
 
 def score(weight: torch.Tensor, stats: Stats, params: SparseGPT) -> torch.Tensor:
     """Return Wanda's importance of every weight, [out, in]: it orders channels before they are permuted."""
-    return weight.abs() * stats.root_mean_square
+    return active_magnitude(weight, stats)
 
 
 def prune(

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import torch
 
+from pruning_core.numerics.importance import active_magnitude
 from pruning_core.numerics.input_statistics import Stats
 from pruning_core.spec.element_methods import Wanda
 
@@ -18,4 +19,4 @@ NEEDS: tuple[str, ...] = ("column_mean_square",)
 
 def score(weight: torch.Tensor, stats: Stats, params: Wanda) -> torch.Tensor:
     """Return the importance of every weight, [out, in]."""
-    return weight.abs() * stats.root_mean_square
+    return active_magnitude(weight, stats)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,10 +11,12 @@ import torch
 
 from pruning_core.numerics.input_statistics import Stats
 from pruning_core.plans.unit import UnitScore
+from pruning_core.searches.space import CoefficientSearch, Perplexity
 from pruning_core.selection.masks import Selector
-from pruning_core.spec.composition import RefinementStep
+from pruning_core.spec.composition import BlockAllocation, RefinementStep
 from pruning_core.spec.element_methods import ElementMethod
 from pruning_core.spec.methods import method_name
+from pruning_core.spec.search import Search
 from pruning_core.spec.unit_method import UnitMethod
 
 ScoreFunction = Callable[[torch.Tensor, Stats, Any], torch.Tensor]
@@ -23,6 +25,8 @@ RefineFunction = Callable[
     [torch.Tensor, torch.Tensor, torch.Tensor, Stats, Selector, Any],
     tuple[torch.Tensor, torch.Tensor],
 ]
+MeasureFunction = Callable[[Iterable[tuple[torch.Tensor, Stats]], Any], float]
+RatiosFunction = Callable[[Sequence[float], Sequence[int], float, Any], list[float]]
 
 
 @dataclass(frozen=True)
@@ -78,6 +82,23 @@ class Refine:
     apply: RefineFunction
 
 
+@dataclass(frozen=True)
+class Allocate:
+    """A way to give every block a ratio.
+
+    Attributes:
+        params: Its parameters.
+        needs: Names of the statistics that `measure` reads.
+        measure: ((weight [out, in], stats) of every matrix of one block, params) -> number; None where no block is looked at.
+        ratios: (numbers of all blocks, their weights' counts, ratio of the model, params) -> ratio of every block.
+    """
+
+    params: BlockAllocation
+    needs: frozenset[str]
+    measure: MeasureFunction | None
+    ratios: RatiosFunction
+
+
 def element(params: ElementMethod) -> Element:
     """Return the implementation of a method: its file defines `NEEDS`, `score` and, if it updates, `prune`."""
     module = importlib.import_module(f"pruning_core.element_methods.{method_name(type(params))}")
@@ -88,6 +109,22 @@ def refinement(params: RefinementStep) -> Refine:
     """Return the implementation of a refinement: its file defines `NEEDS` and `refine`."""
     module = importlib.import_module(f"pruning_core.refinements.{params.name}")
     return Refine(params, frozenset(module.NEEDS), module.refine)
+
+
+def allocation(params: BlockAllocation) -> Allocate:
+    """Return the implementation of an allocation: its file defines `NEEDS`, `ratios` and, if it looks at blocks, `measure`."""
+    module = importlib.import_module(f"pruning_core.allocations.{params.name}")
+    needs, measure = frozenset(module.NEEDS), getattr(module, "measure", None)
+    return Allocate(params, needs, measure, module.ratios)
+
+
+def coefficient_search(
+    params: Search, method: ElementMethod, ratio: float, perplexity: Perplexity
+) -> CoefficientSearch:
+    """Return the implementation of a search: its file defines the class `Search`."""
+    module = importlib.import_module(f"pruning_core.searches.{params.name}")
+    made: CoefficientSearch = module.Search(params, method, ratio, perplexity)
+    return made
 
 
 def unit_score(params: UnitMethod) -> UnitScore:

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -150,10 +150,10 @@ def observe(
     model: StreamedModel,
     states: Activations | None,
     needs: Collection[str],
-    visit: Callable[[int, InputGroup, Stats], None],
+    visit: Callable[[int, Sequence[tuple[InputGroup, Stats]]], None],
     block_done: Callable[[int], None],
 ) -> None:
-    """Show every input of the dense model, with its statistics, to `visit(block, group, stats)`.
+    """Show the inputs of every block of the dense model, with their statistics, to `visit(block, [(group, stats), ...])`.
 
     Without states no forward pass is made and the statistics are empty.
     """
@@ -161,11 +161,10 @@ def observe(
     for index in range(last + 1):
         with model.block(index) as block:
             groups = input_groups(block, model.family, model.config)
-            found = [Stats(tokens=0) for _ in groups]
+            seen = [Stats(tokens=0) for _ in groups]
             if states is not None:
-                found = record(index, block, groups, states, [needs] * len(groups))
-            for group, stats in zip(groups, found, strict=True):
-                visit(index, group, stats)
+                seen = record(index, block, groups, states, [needs] * len(groups))
+            visit(index, list(zip(groups, seen, strict=True)))
             if states is not None and index < last:
                 states.advance(index, block)
         block_done(index)

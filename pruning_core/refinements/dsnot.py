@@ -25,11 +25,10 @@ from __future__ import annotations
 
 import torch
 
-from pruning_core.element_methods import ria, wanda
+from pruning_core.numerics.importance import active_magnitude, active_relative_importance
 from pruning_core.numerics.input_statistics import Stats
 from pruning_core.selection.masks import Selector
 from pruning_core.spec.composition import Dsnot
-from pruning_core.spec.element_methods import RIA, Wanda
 from pruning_core.spec.patterns import NofM
 
 NEEDS: tuple[str, ...] = ("column_mean", "column_mean_square", "column_variance")
@@ -134,7 +133,7 @@ def _gain(
     assert stats.column_mean is not None
     assert stats.column_variance is not None
     if params.relative == "grow":
-        importance = ria.score(dense, stats, RIA(exponent=0))
+        importance = active_relative_importance(dense, stats, exponent=0)
         size = importance * stats.column_mean.abs().pow(EXPONENT)
     else:
         size = contribution.abs()
@@ -146,8 +145,8 @@ def _gain(
 def _cost(dense: torch.Tensor, stats: Stats, params: Dsnot) -> torch.Tensor:
     """Return the pruning criterion, [out, in]."""
     if params.relative == "prune":
-        return ria.score(dense, stats, RIA(exponent=EXPONENT))
-    return wanda.score(dense, stats, Wanda())
+        return active_relative_importance(dense, stats, EXPONENT)
+    return active_magnitude(dense, stats)
 
 
 def _queue(value: torch.Tensor, usable: torch.Tensor, depth: int) -> torch.Tensor:

@@ -7,16 +7,42 @@ Move to the best neighbour if its perplexity is lower, else halve the step; a st
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 
-from pruning_core.searches.space import GRID, RIA, Trial
+import torch
+
+from pruning_core.numerics.input_statistics import Stats
+from pruning_core.searches.space import GRID, RIA, Perplexity, Trial
+from pruning_core.spec.element_methods import CRePE
 from pruning_core.spec.search import HillClimb
 
 FIRST_STEP = 0.25
 LAST_STEP = 0.05
 
 
+@dataclass
+class Search:
+    """The climb as a job runs it; see `CoefficientSearch`."""
+
+    params: HillClimb
+    method: CRePE
+    ratio: float
+    perplexity: Perplexity
+
+    def see(self, weight: torch.Tensor, stats: Stats) -> None:
+        """Look away: perplexity says everything."""
+
+    def find(self, evaluated: Callable[[Trial], None]) -> Trial:
+        """Return the candidate of the lowest perplexity."""
+        return climb(self.perplexity, self.params, evaluated=evaluated)
+
+    def check(self, ria: Trial, best: Trial) -> tuple[Trial, Trial]:
+        """Return both as they are: their values are perplexities."""
+        return ria, best
+
+
 def climb(
-    perplexity: Callable[[float, float, int], float],
+    perplexity: Perplexity,
     params: HillClimb,
     *,
     evaluated: Callable[[Trial], None],

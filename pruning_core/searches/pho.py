@@ -26,9 +26,9 @@ import torch
 
 from pruning_core.element_methods.crepe import neighbourhood
 from pruning_core.errors import NumericalFailure
+from pruning_core.numerics.importance import activation, relative_importance
 from pruning_core.numerics.input_statistics import Stats
-from pruning_core.numerics.relative_importance import activation, relative_importance
-from pruning_core.searches.space import GRID, RIA, Trial, coefficients, kernel_at
+from pruning_core.searches.space import GRID, RIA, Perplexity, Trial, coefficients, kernel_at
 from pruning_core.spec.element_methods import CRePE
 from pruning_core.spec.patterns import removed_count
 from pruning_core.spec.search import Pho
@@ -138,6 +138,39 @@ def _lost(scores: Scores, shares: Scores, ratio: float) -> float:
     count = removed_count(ratio, len(scores))
     lowest = np.argpartition(scores, count)[:count]
     return float(shares[lowest].sum(dtype=np.float64))
+
+
+class Search:
+    """The search as a job runs it, with a perplexity at its end; see `CoefficientSearch`."""
+
+    def __init__(self, params: Pho, method: CRePE, ratio: float, perplexity: Perplexity) -> None:
+        self._params = params
+        self._perplexity = perplexity
+        self._proxy = Proxy(method, ratio, seed=params.seed)
+
+    def see(self, weight: torch.Tensor, stats: Stats) -> None:
+        """Add a matrix to the proxy."""
+        self._proxy.observe(weight, stats)
+
+    def find(self, evaluated: Callable[[Trial], None]) -> Trial:
+        """Return the candidate of the lowest objective."""
+        return minimise(self._proxy.objective, self._params, evaluated=evaluated)
+
+    def check(self, ria: Trial, best: Trial) -> tuple[Trial, Trial]:
+        """Return RIA, and the best candidate or the same without its neighbourhood term, whichever has the lower perplexity.
+
+        The proxy sees single weights; what a neighbourhood does to the outputs it overrates (`docs/methods/crepe.md`).
+        """
+        measured = self._measured(*RIA)
+        if best == ria:
+            return measured, measured
+        trials = [self._measured(best.g, best.b, best.kernel)]
+        if best.g:
+            trials.append(self._measured(0.0, best.b, RIA[2]))
+        return measured, min(trials, key=lambda trial: trial.value)
+
+    def _measured(self, g: float, b: float, kernel: int) -> Trial:
+        return Trial(g, b, kernel, self._perplexity(g, b, kernel))
 
 
 def minimise(

@@ -8,8 +8,16 @@ and grid are ours: the paper's bounds are not known.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Protocol
 
+import torch
+
+from pruning_core.numerics.input_statistics import Stats
+
+Perplexity = Callable[[float, float, int], float]
+"""Of the candidate (g, b, kernel), on the search text."""
 GRID = (3, 5, 7, 9, 15, 31, 65)
 """Kernels that a search tries."""
 RIA = (0.0, 0.5, GRID[0])
@@ -31,6 +39,19 @@ class Trial:
     b: float
     kernel: int
     value: float
+
+
+class CoefficientSearch(Protocol):
+    """One search, made for one method and ratio, in the order in which it is asked."""
+
+    def see(self, weight: torch.Tensor, stats: Stats) -> None:
+        """Look at a matrix of the dense model, [out, in], and the statistics of its input."""
+
+    def find(self, evaluated: Callable[[Trial], None]) -> Trial:
+        """Return the best candidate; tell `evaluated` of every one, RIA first."""
+
+    def check(self, ria: Trial, best: Trial) -> tuple[Trial, Trial]:
+        """Return RIA and what is best by perplexity, each with its perplexity, given their trials."""
 
 
 def coefficients(g: float, b: float) -> tuple[float, float, float]:

@@ -15,6 +15,7 @@ from pydantic import ValidationError
 
 from pruning_core.element_methods import crepe, ria
 from pruning_core.element_methods.crepe import neighbourhood, window_mean
+from pruning_core.numerics.importance import relative_importance
 from pruning_core.numerics.input_statistics import Stats
 from pruning_core.spec.element_methods import RIA, CRePE, Neighbour
 from pruning_core.spec.prune import PruneSpec
@@ -205,7 +206,7 @@ def test_the_neighbourhood_term_has_the_size_of_the_row_term() -> None:
     for width in (64, 256):
         weight = random_weight(128, width, width)
         near = neighbourhood(weight, 9, "ratio").mean() * width
-        row = ria.relative_importance(weight)[0].mean() * width
+        row = relative_importance(weight)[0].mean() * width
         assert float(near) == pytest.approx(float(row), rel=0.05)
 
 

@@ -15,7 +15,7 @@ from transformers import AutoModelForCausalLM
 
 from pruning_core.checkpoints.facts import inspect
 from pruning_core.datasets.data_used import DataUsed
-from pruning_core.decide.search import WORST, Judge, search, with_coefficients
+from pruning_core.decide.search import WORST, CandidateEvaluator, search, with_coefficients
 from pruning_core.element_methods import crepe
 from pruning_core.errors import DatasetTooSmall, NumericalFailure, PresetNotFound, ResumeMismatch
 from pruning_core.model.hidden_states import Activations
@@ -28,6 +28,7 @@ from pruning_core.spec.calibration import Calibration
 from pruning_core.spec.element_methods import CRePE
 from pruning_core.spec.patterns import MatrixWide
 from pruning_core.spec.report import SearchReport
+from pruning_core.system.progress import Silent, Tracker
 from pruning_core.text.calibration_text import calibration_windows
 from pruning_core.text.task_reader import TaskReader
 from pruning_core.text.windows import Windows
@@ -105,16 +106,16 @@ def test_the_kernel_that_was_found_is_the_one_that_prunes(
 def searched(folder: Path, params: dict[str, Any]) -> SearchReport:
     """Search on three windows of text, with statistics from five."""
     model = StreamedModel(folder, inspect(folder), torch.device("cpu"))
-    wanted = spec(method=crepe_with(params))
+    asked = CRePE.model_validate(crepe_with(params))
+    assert asked.search is not None
     with torch.no_grad():
-        return search(
-            model,
-            wanted,
-            Activations(model, tokens()[:5]),
-            Windows((tokens()[5:],), {"given": 3}),
-            lambda _index: None,
-            lambda: None,
-        )
+        states = Activations(model, tokens()[:5])
+        return search(asked.search, evaluator(model, asked), states)
+
+
+def evaluator(model: StreamedModel, method: CRePE) -> CandidateEvaluator:
+    text = Windows((tokens()[5:],), {"given": 3})
+    return CandidateEvaluator(model, method, Selector(0.5, MatrixWide()), text, Tracker(Silent()))
 
 
 def stock_perplexity(folder: Path, method: CRePE) -> float:
@@ -285,9 +286,9 @@ def test_a_candidate_that_ruins_the_model_is_the_worst_and_ria_an_error(tmp_path
     tensors["lm_head.weight"] *= 1e6  # every loss is beyond what a perplexity can say
     save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
     model = StreamedModel(folder, inspect(folder), torch.device("cpu"))
-    judge = Judge(model, spec(method=crepe_with(PHO)), Windows((tokens()[5:],), {}), lambda: None)
+    candidates = evaluator(model, CRePE())
     with torch.no_grad():
-        judge.observe(Activations(model, tokens()[:5]), lambda _g, _s: None, lambda _i: None)
-        assert judge.perplexity(0.5, 0.5, 5) == WORST
+        candidates.observe(Activations(model, tokens()[:5]), lambda _g, _s: None, lambda _i: None)
+        assert candidates.perplexity(0.5, 0.5, 5) == WORST
         with pytest.raises(NumericalFailure):
-            judge.perplexity(*RIA)
+            candidates.perplexity(*RIA)

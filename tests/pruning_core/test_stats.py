@@ -137,7 +137,7 @@ def test_the_window_is_the_text_s_and_not_that_of_a_batch(tmp_path: Path) -> Non
             model,
             states,
             ["column_mean"],
-            lambda _index, _group, stats: windows.add(stats.window),
+            lambda _index, inputs: windows.update(stats.window for _, stats in inputs),
             lambda _index: None,
         )
     assert windows == {24}
