@@ -39,7 +39,6 @@ Status = Literal["queued", "running", "cancelling", "succeeded", "failed", "canc
 """What a client may filter by. Clients accept further values."""
 
 MAX_LABELS = 64
-MAX_PAGE = 100
 
 
 class JobSpec(Frozen):
@@ -62,10 +61,22 @@ class JobSubmission(JobSpec):
     labels: dict[LabelKey, LabelValue] = Field(default_factory=dict, max_length=MAX_LABELS)
 
 
-class JobFilters(BaseModel):
-    """Query of `GET /v1/jobs`."""
+class PageQuery(BaseModel):
+    """What every listing is asked."""
 
     model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True)
+
+    name: Name | None = None
+    """The whole name."""
+    limit: int = Field(default=20, ge=1)
+    """Larger than 100 counts as 100."""
+    cursor: str | None = Field(default=None, max_length=512)
+    """`next_cursor` of the page before, with the same filters."""
+    order: Literal["asc", "desc"] = "desc"
+
+
+class JobFilters(PageQuery):
+    """Query of `GET /v1/jobs`."""
 
     status: Status | None = None
     method: MethodName | None = None
@@ -74,15 +85,8 @@ class JobFilters(BaseModel):
     label: list[LabelFilter] = Field(default=[], max_length=16)
     """`key:value`; several must all match."""
     created_after: Moment | None = None
-    name: Name | None = None
-    """The whole name."""
     id: Annotated[str, StringConstraints(pattern=r"^job_[0-9A-HJKMNP-TV-Z]{0,26}$")] | None = None
     """An id, or how it begins."""
-    limit: int = Field(default=20, ge=1)
-    """Larger than 100 counts as 100."""
-    cursor: str | None = Field(default=None, max_length=512)
-    """`next_cursor` of the page before, with the same filters."""
-    order: Literal["asc", "desc"] = "desc"
 
 
 class FileOptions(BaseModel):
@@ -96,21 +100,12 @@ class FileOptions(BaseModel):
     """`both`: a quarter of the items, by their hash, is held out for evaluation."""
 
 
-class FileFilters(BaseModel):
+class FileFilters(PageQuery):
     """Query of `GET /v1/files`."""
 
-    model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True)
-
     use: Use | None = None
-    name: Name | None = None
-    """The whole name."""
     id: Annotated[str, StringConstraints(pattern=r"^file_[0-9A-HJKMNP-TV-Z]{0,26}$")] | None = None
     """An id, or how it begins."""
-    limit: int = Field(default=20, ge=1)
-    """Larger than 100 counts as 100."""
-    cursor: str | None = Field(default=None, max_length=512)
-    """`next_cursor` of the page before, with the same filters."""
-    order: Literal["asc", "desc"] = "desc"
 
 
 class Queue(BaseModel):

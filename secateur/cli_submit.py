@@ -10,59 +10,77 @@ from secateur import arguments, data, following, quantities, render
 from secateur.client import Client
 from secateur.models import Job
 
+Model = Annotated[str, typer.Option(help="hf://org/name@revision, file:///path, or a path")]
+Method = Annotated[str, typer.Option(help="One of `secateur methods`")]
+Sparsity = Annotated[
+    str | None,
+    typer.Option(
+        help="Share of the weights that becomes zero: 0.5 or 50%; of methods that remove units, "
+        "share of the model's parameters that goes"
+    ),
+]
+Parameters = Annotated[
+    str | None,
+    typer.Option(help="Size of the result, for methods that remove units: 100M, 1.2B"),
+]
+Bytes = Annotated[
+    str | None, typer.Option("--bytes", help="The same in bytes: 250M, 1.2GB, 1.2GiB")
+]
+Pattern = Annotated[str | None, typer.Option(help="row, matrix, units, or N:M (N kept of M)")]
+Calibration = Annotated[
+    list[str] | None,
+    typer.Option(help="One of `secateur tasks`, file:ID, or a file to upload; repeatable"),
+]
+Samples = Annotated[int | None, typer.Option(help="Calibration windows per task")]
+SeqLen = Annotated[int | None, typer.Option(help="Tokens per calibration window")]
+Seed = Annotated[int | None, typer.Option(help="Decides which text is drawn")]
+Evaluate = Annotated[
+    list[str] | None,
+    typer.Option(
+        help="A task, file:ID, or a file to upload, to measure before and after; repeatable. "
+        "Unset: what calibrates"
+    ),
+]
+Gate = Annotated[
+    list[str] | None,
+    typer.Option(help="A bound, else the job fails: 'wikitext2.ppl_ratio<=1.15'; repeatable"),
+]
+EvalWindows = Annotated[int | None, typer.Option(help="Windows for perplexity")]
+EvalSeqLen = Annotated[int | None, typer.Option(help="Tokens per such window")]
+Assigned = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set",
+        help="Any other field of `prune`: method.preset=smollm2-135m, allocation=owl, "
+        "refinement='[\"dsnot\"]'; repeatable",
+    ),
+]
+Name = Annotated[str | None, typer.Option(help="For people, and in the place of its id")]
+Label = Annotated[list[str] | None, typer.Option(help="key=value; repeatable")]
+Wait = Annotated[bool, typer.Option("--wait", help="Watch the job until it has ended")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for programs")]
+
 
 def submit(
-    model: Annotated[str, typer.Option(help="hf://org/name@revision, file:///path, or a path")],
-    method: Annotated[str, typer.Option(help="One of `secateur methods`")],
-    sparsity: Annotated[
-        str | None,
-        typer.Option(
-            help="Share of the weights that becomes zero: 0.5 or 50%; of methods that remove units, "
-            "share of the model's parameters that goes"
-        ),
-    ] = None,
-    parameters: Annotated[
-        str | None,
-        typer.Option(help="Size of the result, for methods that remove units: 100M, 1.2B"),
-    ] = None,
-    bytes_: Annotated[
-        str | None, typer.Option("--bytes", help="The same in bytes: 250M, 1.2GB, 1.2GiB")
-    ] = None,
-    pattern: Annotated[
-        str | None, typer.Option(help="row, matrix, units, or N:M (N kept of M)")
-    ] = None,
-    calibration: Annotated[
-        list[str] | None,
-        typer.Option(help="One of `secateur tasks`, file:ID, or a file to upload; repeatable"),
-    ] = None,
-    samples: Annotated[int | None, typer.Option(help="Calibration windows per task")] = None,
-    seq_len: Annotated[int | None, typer.Option(help="Tokens per calibration window")] = None,
-    seed: Annotated[int | None, typer.Option(help="Decides which text is drawn")] = None,
-    evaluate: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="A task, file:ID, or a file to upload, to measure before and after; repeatable. "
-            "Unset: what calibrates"
-        ),
-    ] = None,
-    gate: Annotated[
-        list[str] | None,
-        typer.Option(help="A bound, else the job fails: 'wikitext2.ppl_ratio<=1.15'; repeatable"),
-    ] = None,
-    eval_windows: Annotated[int | None, typer.Option(help="Windows for perplexity")] = None,
-    eval_seq_len: Annotated[int | None, typer.Option(help="Tokens per such window")] = None,
-    set_: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--set",
-            help="Any other field of `prune`: method.preset=smollm2-135m, allocation=owl, "
-            "refinement='[\"dsnot\"]'; repeatable",
-        ),
-    ] = None,
-    name: Annotated[str | None, typer.Option(help="For people, and in the place of its id")] = None,
-    label: Annotated[list[str] | None, typer.Option(help="key=value; repeatable")] = None,
-    wait: Annotated[bool, typer.Option("--wait", help="Watch the job until it has ended")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON for programs")] = False,
+    model: Model,
+    method: Method,
+    sparsity: Sparsity = None,
+    parameters: Parameters = None,
+    bytes_: Bytes = None,
+    pattern: Pattern = None,
+    calibration: Calibration = None,
+    samples: Samples = None,
+    seq_len: SeqLen = None,
+    seed: Seed = None,
+    evaluate: Evaluate = None,
+    gate: Gate = None,
+    eval_windows: EvalWindows = None,
+    eval_seq_len: EvalSeqLen = None,
+    set_: Assigned = None,
+    name: Name = None,
+    label: Label = None,
+    wait: Wait = False,
+    as_json: AsJson = False,
 ) -> None:
     """Submit a job."""
     calibrating, evaluating = calibration or [], evaluate or []
@@ -71,16 +89,9 @@ def submit(
     asked: dict[str, Any] = {
         "method": {"name": method},
         "sparsity": arguments.share(sparsity, "--sparsity"),
-        "budget": {
-            "parameters": arguments.number(parameters, quantities.parameters, "--parameters"),
-            "bytes": arguments.number(bytes_, quantities.byte_count, "--bytes"),
-        },
+        "budget": _budget(parameters, bytes_),
         "pattern": arguments.pattern(pattern),
-        "calibration": {
-            "samples": None if calibration else samples,
-            "seq_len": seq_len,
-            "seed": seed,
-        },
+        "calibration": _calibration(None if calibration else samples, seq_len, seed),
         "evaluation": {"windows": eval_windows, "seq_len": eval_seq_len},
         "gates": [arguments.gate(bound) for bound in gate or ()],
     }
@@ -94,6 +105,17 @@ def submit(
         prune = arguments.assigned(arguments.without_unset(asked), assignments)
         job = client.submit(ref, prune, name=name, labels=labels)
         _tell(client, job, wait=wait, as_json=as_json)
+
+
+def _calibration(samples: int | None, seq_len: int | None, seed: int | None) -> dict[str, Any]:
+    return {"samples": samples, "seq_len": seq_len, "seed": seed}
+
+
+def _budget(parameters: str | None, bytes_: str | None) -> dict[str, int | None]:
+    return {
+        "parameters": arguments.number(parameters, quantities.parameters, "--parameters"),
+        "bytes": arguments.number(bytes_, quantities.byte_count, "--bytes"),
+    }
 
 
 def _tell(client: Client, job: Job, *, wait: bool, as_json: bool) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Final, Literal
+from typing import Any, Final
 
 from sqlalchemy import Text, cast, delete, or_, select
 from sqlalchemy.dialects import postgresql, sqlite
@@ -13,7 +13,7 @@ from sqlalchemy.orm import Session
 from store import paging
 from store.clock import db_now
 from store.errors import FileInUse, FileUnknown, StateConflict
-from store.paging import Position
+from store.paging import Order, Page
 from store.tables import IS_QUEUED, IS_RUNNING, File, Job
 
 PREFIX: Final = "file:"
@@ -35,14 +35,6 @@ class NewFile:
     key: str
     splits: Mapping[str, Any] | None = None
     """Items and bytes of text of each split: `pruning_core.datasets.uploads.SplitSize` as JSON."""
-
-
-@dataclass(frozen=True)
-class Page:
-    """Some files, and where the next page begins."""
-
-    items: list[File]
-    next_cursor: str | None
 
 
 def key_of(file_id: str) -> str:
@@ -104,15 +96,14 @@ def page(
     begins: str | None = None,
     limit: int = 20,
     cursor: str | None = None,
-    order: Literal["asc", "desc"] = "desc",
-) -> Page:
+    order: Order = "desc",
+) -> Page[File]:
     """Return files by time of creation; `begins` is `file_` and the first characters of a ULID.
 
     Raises:
         InvalidCursor: Not ours, or made with other filters.
     """
-    filters = {"of": "files", "project": project, "use": use, "order": order}
-    filters |= {"name": name, "begins": begins}
+    filters = {"of": "files", "project": project, "use": use, "name": name, "begins": begins}
     chosen = select(File).where(File.project == project)
     if use is not None:
         chosen = chosen.where(File.use == use)
@@ -121,12 +112,7 @@ def page(
     if begins is not None:
         chosen = chosen.where(paging.begins(File.id, begins))
     columns = (File.created_at, File.id)
-    if cursor is not None:
-        chosen = chosen.where(paging.beyond(columns, paging.decode(cursor, filters), order))
-    found = list(session.scalars(chosen.order_by(*paging.by(columns, order)).limit(limit + 1)))
-    items = found[:limit]
-    last = Position(items[-1].created_at, items[-1].id) if len(found) > limit else None
-    return Page(items, paging.encode(last, filters) if last else None)
+    return paging.read(session, chosen, columns, filters, limit=limit, cursor=cursor, order=order)
 
 
 def remove(session: Session, *, project: str, file_id: str) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Literal
+from typing import Any
 
 from sqlalchemy import ColumnElement, Select, and_, func, select
 from sqlalchemy.orm import Session, aliased, defer
@@ -15,14 +15,13 @@ from store import paging
 from store.clock import db_now
 from store.errors import JobNotFound, StateConflict
 from store.idempotency import Idempotency
-from store.paging import Columns, Position
+from store.paging import Columns, Order, Page, Position
 from store.states import TERMINAL, begin, note, transition
 from store.tables import IS_QUEUED, Job, JobLabel, new_id
 
 __all__ = [
     "Created",
     "Idempotency",
-    "Page",
     "cancel",
     "client_status",
     "create",
@@ -41,14 +40,6 @@ class Created:
 
     job: Job
     replayed: bool
-
-
-@dataclass(frozen=True)
-class Page:
-    """Some jobs (their `report` is not loaded), and where the next page begins."""
-
-    items: list[Job]
-    next_cursor: str | None
 
 
 def create(
@@ -118,9 +109,9 @@ def page(
     begins: str | None = None,
     limit: int = 20,
     cursor: str | None = None,
-    order: Literal["asc", "desc"] = "desc",
-) -> Page:
-    """Return jobs by time of creation; `status` and `model` are what a client sees and sends.
+    order: Order = "desc",
+) -> Page[Job]:
+    """Return jobs, without their `report`, by time of creation; `status` and `model` are what a client sees and sends.
 
     `begins` is `job_` and the first characters of a ULID.
 
@@ -136,19 +127,12 @@ def page(
         "created_after": created_after,
         "name": name,
         "begins": begins,
-        "order": order,
     }
     chosen, columns = _labelled(project, labels or {})
     chosen = chosen.where(*_conditions(status, method, model), *_naming(name, begins))
     if created_after is not None:
         chosen = chosen.where(columns[0] > created_after)
-    if cursor is not None:
-        chosen = chosen.where(paging.beyond(columns, paging.decode(cursor, filters), order))
-    found = list(session.scalars(chosen.order_by(*paging.by(columns, order)).limit(limit + 1)))
-    items = found[:limit]
-    more = len(found) > limit
-    last = Position(items[-1].created_at, items[-1].id) if more else None
-    return Page(items, paging.encode(last, filters) if last else None)
+    return paging.read(session, chosen, columns, filters, limit=limit, cursor=cursor, order=order)
 
 
 def cancel(session: Session, *, project: str, job_id: str, actor: str) -> Job:

@@ -10,13 +10,15 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Literal
+from typing import Any, Generic, Literal, TypeVar
 
-from sqlalchemy import ColumnElement, tuple_
-from sqlalchemy.orm import InstrumentedAttribute
+from sqlalchemy import ColumnElement, Select, tuple_
+from sqlalchemy.orm import InstrumentedAttribute, Session
 
 from store.errors import InvalidCursor
+from store.tables import File, Job
 
+Row = TypeVar("Row", Job, File)
 Order = Literal["asc", "desc"]
 Columns = tuple[InstrumentedAttribute[datetime], InstrumentedAttribute[str]]
 """The time of creation and the id."""
@@ -25,11 +27,44 @@ _ID = re.compile(r"(job|file)_[0-9A-Z]{26}")
 
 
 @dataclass(frozen=True)
+class Page(Generic[Row]):
+    """Some rows, and where the next page begins."""
+
+    items: list[Row]
+    next_cursor: str | None
+
+
+@dataclass(frozen=True)
 class Position:
     """The last row of a page."""
 
     created_at: datetime
     id: str
+
+
+def read(
+    session: Session,
+    chosen: Select[Row],
+    columns: Columns,
+    filters: Mapping[str, Any],
+    *,
+    limit: int,
+    cursor: str | None,
+    order: Order,
+) -> Page[Row]:
+    """Return one page of the rows that were chosen, in the order of these columns.
+
+    Raises:
+        InvalidCursor: Not ours, or made with other filters.
+    """
+    made_for = {**filters, "order": order}
+    if cursor is not None:
+        chosen = chosen.where(beyond(columns, decode(cursor, made_for), order))
+    rows = list(session.scalars(chosen.order_by(*_by(columns, order)).limit(limit + 1)))
+    items = rows[:limit]
+    if len(rows) <= limit:
+        return Page(items, None)
+    return Page(items, encode(Position(items[-1].created_at, items[-1].id), made_for))
 
 
 def encode(position: Position, filters: Mapping[str, Any]) -> str:
@@ -64,7 +99,7 @@ def beyond(columns: Columns, position: Position, order: Order) -> ColumnElement[
     return row > there if order == "asc" else row < there
 
 
-def by(columns: Columns, order: Order) -> list[ColumnElement[Any]]:
+def _by(columns: Columns, order: Order) -> list[ColumnElement[Any]]:
     """Return what rows are ordered by."""
     return [column.asc() if order == "asc" else column.desc() for column in columns]
 

@@ -16,6 +16,7 @@ from starlette.responses import JSONResponse, Response
 from api import schemas, watching
 from api.deps import Parts, PartsDep, Reader
 from api.ids import JobId
+from api.pages import MAX_PAGE
 from api.problems import FieldError, Problem
 from api.resources import event_resource
 from store import events, jobs
@@ -58,7 +59,7 @@ async def history(
         return EventSourceResponse(
             stream, headers={"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
         )
-    size = min(limit, schemas.MAX_PAGE)
+    size = min(limit, MAX_PAGE)
     page = await watching.in_thread(parts, partial(_page, parts, job_id, start, size))
     return JSONResponse(page.model_dump(mode="json"))
 
@@ -90,10 +91,10 @@ def _look(
         # The status is read first: events written before it turned terminal are then all seen.
         job = jobs.get(session, project=project, job_id=job_id)
         ended = job.status in TERMINAL
-        rows = events.after(session, job_id, after_seq=start, limit=schemas.MAX_PAGE)
+        rows = events.after(session, job_id, after_seq=start, limit=MAX_PAGE)
         resources = [event_resource(row) for row in rows]
         end = rows[-1].seq if rows else start
-    return resources, end, ended and len(resources) < schemas.MAX_PAGE
+    return resources, end, ended and len(resources) < MAX_PAGE
 
 
 async def _stream(parts: Parts, project: str, job_id: str, start: int) -> AsyncIterator[bytes]:

@@ -13,6 +13,7 @@ from api import ranged, schemas, uploads
 from api.deps import Downloader, PartsDep, Reader, Writer
 from api.examining import examine
 from api.ids import FileId
+from api.pages import MAX_PAGE, link_next
 from api.problems import CONFLICT, FILE
 from api.resources import upload_resource
 from store import files
@@ -90,14 +91,12 @@ def list_files(
             use=filters.use,
             name=filters.name,
             begins=filters.id,
-            limit=min(filters.limit, schemas.MAX_PAGE),
+            limit=min(filters.limit, MAX_PAGE),
             cursor=filters.cursor,
             order=filters.order,
         )
         data = [upload_resource(row) for row in page.items]
-    if page.next_cursor is not None:
-        following = request.url.include_query_params(cursor=page.next_cursor)
-        response.headers["Link"] = f'<{following.path}?{following.query}>; rel="next"'
+    link_next(request, response, page.next_cursor)
     more = page.next_cursor is not None
     return schemas.FilePage(data=data, has_more=more, next_cursor=page.next_cursor)
 

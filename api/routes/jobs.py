@@ -12,6 +12,7 @@ from api import expectations, schemas, watching
 from api.conditional import matches
 from api.deps import Caller, Parts, PartsDep, Reader, Writer
 from api.ids import JobId
+from api.pages import MAX_PAGE, link_next
 from api.problems import CONFLICT, FieldError, Problem
 from api.resources import job_resource, submitted_resource
 from api.strict_json import StrictRoute
@@ -85,14 +86,12 @@ def list_jobs(
             created_after=filters.created_after,
             name=filters.name,
             begins=filters.id,
-            limit=min(filters.limit, schemas.MAX_PAGE),
+            limit=min(filters.limit, MAX_PAGE),
             cursor=filters.cursor,
             order=filters.order,
         )
         data = [job_resource(job) for job in page.items]
-    if page.next_cursor is not None:
-        following = request.url.include_query_params(cursor=page.next_cursor)
-        response.headers["Link"] = f'<{following.path}?{following.query}>; rel="next"'
+    link_next(request, response, page.next_cursor)
     more = page.next_cursor is not None
     return schemas.JobPage(data=data, has_more=more, next_cursor=page.next_cursor)
 

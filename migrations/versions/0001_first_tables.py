@@ -18,6 +18,7 @@ TIME = sa.DateTime(timezone=True)
 
 def upgrade() -> None:
     _jobs()
+    _job_indexes()
     _events()
     _artifacts()
     _idempotency()
@@ -72,6 +73,9 @@ def _jobs() -> None:
             name=op.f("ck_jobs_lease"),
         ),
     )
+
+
+def _job_indexes() -> None:
     _partial_index("ix_jobs_queued", ["created_at", "id"], "status = 'queued'")
     _partial_index("ix_jobs_queued_project", ["project", "created_at", "id"], "status = 'queued'")
     _partial_index("ix_jobs_running", ["project", "lease_until"], "status = 'running'")

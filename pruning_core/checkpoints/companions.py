@@ -7,6 +7,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 
 from pruning_core.checkpoints.private_view import CHAT_TEMPLATES, MODULES, modules
+from pruning_core.checkpoints.weight_files import PICKLES
 
 VOCABULARIES = (
     "tokenizer.json", "tokenizer.model", "tekken.json", "tiktoken.model", "tokenizer.tiktoken",
@@ -36,11 +37,7 @@ _NEVER = (
     ".py",
     ".pyc",
     ".so",
-    ".bin",
-    ".pt",
-    ".pth",
-    ".ckpt",
-    ".pkl",
+    *PICKLES,
     ".pickle",
     ".sh",
     ".safetensors",

@@ -26,7 +26,7 @@ MAX_INDEX_BYTES = MAX_HEADER_BYTES
 MAX_SHARDS = 1_000
 _MARKS = 8 * MAX_TENSORS
 _INDEX_END = ".safetensors.index.json"
-_PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
+PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
 _DISTRIBUTED = re.compile(r"shard-\d{5}-model-\d{5}-of-\d{5}\.safetensors")
 _VARIANT = re.compile(
     r"model\.([\w-]+)(?:-\d{5}-of-\d{5})?\.safetensors|model\.safetensors\.index\.([\w-]+)\.json"
@@ -193,7 +193,7 @@ def _refuse_additions(model: str, names: Collection[str]) -> None:
 
 
 def _refuse_pickles(model: str, names: Collection[str]) -> None:
-    if any(name.endswith(_PICKLES) for name in names):
+    if any(name.endswith(PICKLES) for name in names):
         raise UnsafePickle(
             f"{model} holds pickled weights only, and a pickle can run any code.",
             suggestions=(

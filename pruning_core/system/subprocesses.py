@@ -13,6 +13,7 @@ from queue import Empty, SimpleQueue
 from typing import IO, Any
 
 from pruning_core.errors import DiskFull, GpuOutOfMemory, HostOutOfMemory
+from pruning_core.system import exhausted
 
 LOOK_SECONDS = 2.0
 _MARK = "\x1eprogress "
@@ -81,16 +82,21 @@ def run(
         errors = complaints.read()
     if status == 0:
         return output
-    if "OutOfMemoryError" in errors:
-        raise GpuOutOfMemory(f"{module} needs the whole model in the accelerator's memory.")
-    killed = status == -signal.SIGKILL
-    if killed or "can't allocate memory" in errors or "MemoryError" in errors:
-        raise HostOutOfMemory(
+    raise _failure(module, status, errors)
+
+
+def _failure(module: str, status: int, errors: str) -> Exception:
+    """Return why a module ended: for want of memory or disk, or by a fault of its own."""
+    wanting = exhausted.told_in(errors)
+    if wanting is GpuOutOfMemory:
+        return GpuOutOfMemory(f"{module} needs the whole model in the accelerator's memory.")
+    if wanting is HostOutOfMemory or status == -signal.SIGKILL:
+        return HostOutOfMemory(
             f"{module} needs the whole model in memory and was ended with status {status}."
         )
-    if "(os error 28)" in errors or "No space left on device" in errors:
-        raise DiskFull(f"{module} found the disk full: free space and submit again.")
-    raise HelperFailed(_last_words(status, errors))
+    if wanting is DiskFull:
+        return DiskFull(f"{module} found the disk full: free space and submit again.")
+    return HelperFailed(_last_words(status, errors))
 
 
 def _last_words(status: int, errors: str) -> str:
