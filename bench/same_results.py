@@ -6,7 +6,8 @@
 
 The first two run every case on tiny random models and note digests of the checkpoint and of the report, or how the case was
 refused; the third compares. Times, paths, versions and the model card are left out. The fresh process that loads each result
-is passed over: what it says follows from the bytes.
+is passed over: what it says follows from the bytes. Recovery, evaluation and spared blocks are run on one family alone, as
+whole jobs.
 """
 
 from __future__ import annotations
@@ -115,6 +116,27 @@ def whole_cases() -> Iterator[Fields]:
     yield {"method": {"name": "contextual", "parts": ["embedding"]}, "sparsity": 0.05}
 
 
+def whole_jobs() -> Iterator[Fields]:
+    """Yield what is not a matter of the family: run on a deeper model, with every process that a job starts."""
+    measured = {
+        "evaluation": {"tasks": ["python_docs"], "windows": 2, "seq_len": 32, "speed": False}
+    }
+    mask, units = {"method": "wanda", **HALF}, {"method": "flap", "sparsity": 0.1}
+    yield {**mask, **measured}
+    yield {**units, **measured}
+    yield {"method": {"name": "contextual", "parts": ["embedding"]}, **measured}
+    for kind in ("full", "lora"):
+        recovery = {"method": kind, "tasks": ["python_docs"], "seq_len": 32, "steps": 6, "batch": 2}
+        for pruned in (mask, units, {**units, "pattern": ZERO}):
+            yield {**pruned, "recovery": recovery}
+    yield {**mask, "recovery": recovery | {"distillation": 0.5}}
+    yield {**mask, "output": {"dtype": "bfloat16"}}
+    yield {**units, "output": {"format": "gguf"}}
+    spared = {"name": "goa", "blocks": "inner"}
+    for more in ({}, {"reconstruct": True}, {"heads_by": "similarity"}):
+        yield {"method": spared | more, "pattern": ZERO, "sparsity": 0.1}
+
+
 def run_case(dense: Path, fields: Fields, out: Path) -> str:
     """Return a digest of what a case wrote and said, or how it was refused."""
     try:
@@ -171,6 +193,15 @@ def collect(target: Path, model_types: Sequence[str]) -> None:
                 shutil.rmtree(Path(folder) / "out", ignore_errors=True)
         target.write_text(json.dumps(known, indent=1, sort_keys=True))
         print(f"{model_type}: {len(known)} cases", flush=True)
+    if "llama" in model_types:
+        with tempfile.TemporaryDirectory() as folder:
+            dense = tiny.save(Path(folder) / "dense", "llama", num_hidden_layers=8)
+            for fields in whole_jobs():
+                key = f"whole {json.dumps(fields, sort_keys=True)}"
+                known[key] = known.get(key) or run_case(dense, fields, Path(folder) / "out")
+                shutil.rmtree(Path(folder) / "out", ignore_errors=True)
+        target.write_text(json.dumps(known, indent=1, sort_keys=True))
+        print(f"whole jobs: {len(known)} cases", flush=True)
 
 
 def compare(before: Path, after: Path) -> bool:
