@@ -1,14 +1,12 @@
-"""What Alembic runs: always on a connection that `store/migrate.py` has opened."""
+"""What Alembic runs: on the connection and towards the tables that `store/migrate.py` hands over."""
 
 from __future__ import annotations
 
 from alembic import context
 
-from store.tables import Base
-
 context.configure(
     connection=context.config.attributes["connection"],
-    target_metadata=Base.metadata,
+    target_metadata=context.config.attributes["metadata"],
     compare_type=True,
     transactional_ddl=True,
     render_as_batch=True,

@@ -13,6 +13,7 @@ from sqlalchemy import Connection, make_url, text
 
 import migrations
 from store.session import Database
+from store.tables import Base
 
 _LOCK = 0x5EC47E02  # any number that every migrating process of this service shares
 
@@ -69,6 +70,7 @@ def _config(connection: Connection | None = None) -> Config:
     folder = str(Path(migrations.__path__[0]))
     config.set_main_option("script_location", folder.replace("%", "%%"))
     config.attributes["connection"] = connection
+    config.attributes["metadata"] = Base.metadata
     return config
 
 
