@@ -81,7 +81,7 @@ class Decision:
             decided.ratios = self._ratios()
         decided.complete = True
         _write(path, decided)
-        plan = ElementPlan.of(_with_found(self.spec, decided.search))
+        plan = ElementPlan.of(_with_winner(self.spec, decided.search))
         if decided.ratios is not None:
             plan = allocated(plan, self.model, decided.ratios)
         return plan, decided.search
@@ -121,8 +121,8 @@ def _write(path: Path, decided: Decided) -> None:
         temporary.write_text(decided.model_dump_json(), encoding="utf-8")
 
 
-def _with_found(spec: PruneSpec, found: SearchReport | None) -> PruneSpec:
-    """Return the specification with a search replaced by what it found."""
-    if found is None or not isinstance(spec.method, ElementMethod):
+def _with_winner(spec: PruneSpec, winner: SearchReport | None) -> PruneSpec:
+    """Return the specification with a search replaced by what it winner."""
+    if winner is None or not isinstance(spec.method, ElementMethod):
         return spec
-    return spec.model_copy(update={"method": spec.method.decided(found.coefficients)})
+    return spec.model_copy(update={"method": spec.method.decided(winner.coefficients)})

@@ -24,13 +24,13 @@ ROLES = ("system", "user", "assistant", "tool")
 
 def counted(rows: Iterable[Sequence[int]], size: int) -> torch.Tensor:
     """Return how often each token occurs, int64 [size]; no more than some rows are held at once."""
-    found, held = torch.zeros(size, dtype=torch.int64), array("q")
+    counts, held = torch.zeros(size, dtype=torch.int64), array("q")
     for row in rows:
         held.extend(row)
         if len(held) >= HELD:
-            found += torch.bincount(torch.frombuffer(held, dtype=torch.int64), minlength=size)
+            counts += torch.bincount(torch.frombuffer(held, dtype=torch.int64), minlength=size)
             held = array("q")
-    return found + torch.bincount(torch.tensor(held), minlength=size) if held else found
+    return counts + torch.bincount(torch.tensor(held), minlength=size) if held else counts
 
 
 def template_ids(tokenizer: Any) -> set[int]:
@@ -41,7 +41,7 @@ def template_ids(tokenizer: Any) -> set[int]:
     """
     given = getattr(tokenizer, "chat_template", None) or {}
     templates = [given] if isinstance(given, str) else list(given.values())
-    pieces = {piece for one in templates for piece in _literals(one)}
+    pieces = {piece for template in templates for piece in _literals(template)}
     spoken = {*pieces, *(ROLES if templates else ())}
     return {
         place

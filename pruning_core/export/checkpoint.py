@@ -146,14 +146,14 @@ def manifest(
 def _cut_pieces(pieces: Iterable[_Piece], cut: Cut) -> Iterator[tuple[str, _Piece]]:
     """Yield what is left of every tensor, by its new name."""
     for piece in pieces:
-        found = cut.slices(
+        smaller = cut.slices(
             piece.name, piece.facts.shape, DTYPES.get(piece.facts.dtype, torch.float32)
         )
-        if found is None:
+        if smaller is None:
             continue
-        smaller = replace(piece.facts, shape=found.shape)
-        cutting = None if found.apply is None else Cutting(piece.name, found.apply)
-        yield found.name, _Piece(found.name, smaller, piece.file, cutting)
+        facts = replace(piece.facts, shape=smaller.shape)
+        cutting = None if smaller.apply is None else Cutting(piece.name, smaller.apply)
+        yield smaller.name, _Piece(smaller.name, facts, piece.file, cutting)
 
 
 def _shards(pieces: list[_Piece], limit: int) -> list[list[_Piece]]:

@@ -102,18 +102,18 @@ class Cut:
         """Return the content of `config.json` for the cut model."""
         plan, layout = self._plan, self._plan.layout
         family, before = layout.family, layout.sizes
-        found = dict(config)
+        smaller = dict(config)
         for kind, key in family.width_keys.items():
             if plan.sizes.of(kind) != before.of(kind):
-                found |= dict.fromkeys(spellings(config, key), plan.sizes.of(kind))
+                smaller |= dict.fromkeys(spellings(config, key), plan.sizes.of(kind))
         if plan.sizes.kv_groups != before.kv_groups:
-            found["num_attention_heads"] = plan.sizes.kv_groups * layout.query_heads_per_group
-            found["num_key_value_heads"] = plan.sizes.kv_groups
+            smaller["num_attention_heads"] = plan.sizes.kv_groups * layout.query_heads_per_group
+            smaller["num_key_value_heads"] = plan.sizes.kv_groups
         if (plan.sizes.kv_groups, plan.sizes.hidden) != (before.kv_groups, before.hidden):
-            found["head_dim"] = layout.head_dim
+            smaller["head_dim"] = layout.head_dim
         if plan.sizes.hidden != before.hidden and plan.params.rescales:
-            found["rms_norm_eps"] = self._config.rms_norm_eps * before.hidden / plan.sizes.hidden
-        return found | self._layer_lists(config)
+            smaller["rms_norm_eps"] = self._config.rms_norm_eps * before.hidden / plan.sizes.hidden
+        return smaller | self._layer_lists(config)
 
     def _layer_lists(self, config: Mapping[str, Any]) -> dict[str, Any]:
         """Return the configuration's entries that have one value per block, or count blocks.
@@ -122,14 +122,14 @@ class Cut:
         """
         if not self._plan.layers:
             return {}
-        found: dict[str, Any] = {}
+        lists: dict[str, Any] = {}
         types = getattr(self._config, "layer_types", None) or ()
         if "layer_types" in config or len(set(types)) > 1:
-            found["layer_types"] = [types[index] for index in self._layers]
+            lists["layer_types"] = [types[index] for index in self._layers]
         if "max_window_layers" in config:
             windowed = self._config.max_window_layers
-            found["max_window_layers"] = sum(index < windowed for index in self._layers)
-        return found
+            lists["max_window_layers"] = sum(index < windowed for index in self._layers)
+        return lists
 
     def _parts_with(self, layout: TensorLayout) -> bool:
         """Tell whether a tensor beside the model goes because it cannot be told how it would be cut."""
@@ -150,19 +150,21 @@ class Cut:
             return None
         if layout.stacked and any(span.kind == "neurons" for span in spans):
             experts = range(layout.stacked)
-            return torch.stack([self._entries(spans, layout.block, str(one)) for one in experts])
+            return torch.stack(
+                [self._entries(spans, layout.block, str(expert)) for expert in experts]
+            )
         return self._entries(spans, layout.block, layout.part)
 
     def _cuts(self, kind: UnitKind) -> bool:
         return self._plan.sizes.of(kind) != self._plan.layout.sizes.of(kind)
 
     def _entries(self, spans: Spans, block: int | None, part: str) -> torch.Tensor:
-        found, start = [], 0
+        entries, start = [], 0
         for span in spans:
             units = self._kept(span.kind, block, part, span.units)
-            found.append(start + spread(units, span.each))
+            entries.append(start + spread(units, span.each))
             start += span.units * span.each
-        return torch.cat(found)
+        return torch.cat(entries)
 
     def _kept(self, kind: UnitKind, block: int | None, part: str, size: int) -> torch.Tensor:
         plan = self._plan

@@ -54,6 +54,12 @@ class StreamedModel:
         """Return the path of a block in the model, with a dot at the end."""
         return f"{self.family.blocks}.{index}."
 
+    def stored(self, index: int, parameter: str) -> str:
+        """Return the name under which the checkpoint stores a parameter of a block that it has."""
+        name = self.files.stored_name(self.block_prefix(index) + parameter)
+        assert name is not None
+        return name
+
     @contextmanager
     def block(
         self, index: int, weights: dict[str, torch.Tensor] | None = None

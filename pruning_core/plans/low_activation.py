@@ -100,7 +100,7 @@ class _MeanSizes:
             nothing = torch.zeros(0, dtype=torch.int64)
             return Masks(nothing, nothing, nothing)
         columns = self._inputs.result()
-        whole, centred = (one.result() for one in self._outputs)
+        whole, centred = (sizes.result() for sizes in self._outputs)
         rows = torch.minimum(whole, centred)
         lowest = bound(rows)
         return Masks(

@@ -60,9 +60,9 @@ class BlockMatrices:
     def prune(self) -> BlockResult:
         """Prune every matrix, stage by stage where the plan says so, and return what became of them."""
         for groups in self._stages():
-            found = self._statistics(groups)
+            seen = self._statistics(groups)
             for group in groups:
-                stats = found.pop(0)  # with its factorisations it goes when the group is done
+                stats = seen.pop(0)  # with its factorisations it goes when the group is done
                 for matrix in group.matrices:
                     self._prune(matrix, stats)
                     if self.calibration is not None:
@@ -76,7 +76,8 @@ class BlockMatrices:
 
     def weights(self) -> dict[str, nn.Parameter]:
         """Return the parameters that hold pruned matrices, by stored name; several matrices may share one."""
-        return dict(self._parameter(self._place(one).weight) for one in self.matrices.values())
+        places = map(self._place, self.matrices.values())
+        return dict(self._parameter(place.weight) for place in places)
 
     def _stages(self) -> list[list[InputGroup]]:
         if not self.plan.stages:
@@ -87,10 +88,10 @@ class BlockMatrices:
         if self.calibration is None or not self.plan.needs:
             return [Stats(tokens=0) for _ in groups]
         needs = [self.plan.needs] * len(groups)
-        found = record(self.index, self.module, groups, self.calibration, needs)
-        for group, stats in zip(groups, found, strict=True):
+        seen = record(self.index, self.module, groups, self.calibration, needs)
+        for group, stats in zip(groups, seen, strict=True):
             self._warn(group, stats)
-        return found
+        return seen
 
     def _warn(self, group: InputGroup, stats: Stats) -> None:
         name, width = group.matrices[0].name, group.matrices[0].shape[1]
@@ -122,31 +123,29 @@ class BlockMatrices:
             self.orders[name] = ordering.order
         else:
             for module in ordering.folding.reorder_writers(ordering.order):
-                writer = next(one for one in self.matrices.values() if one.module is module)
+                writer = next(other for other in self.matrices.values() if other.module is module)
                 self._moved.update([self._parameter(self._place(writer).bias)])
 
     def _ordering(self, matrix: Matrix, stats: Stats) -> Ordering | None:
         """Return the order of a matrix's channels, where the pattern permutes them and this matrix allows it."""
-        pattern, element, found = self.plan.permuting, self.plan.element, None
+        pattern, element, absorbed = self.plan.permuting, self.plan.element, None
         if pattern is None:
             return None
         if pattern.permute == "fold":
             family, config = self.model.family, self.model.config
-            found = folding(matrix, self.matrices.values(), family, config)
-            if found is None:
+            absorbed = folding(matrix, self.matrices.values(), family, config)
+            if absorbed is None:
                 return None
         score = element.score(matrix.read(), stats, element.params)
-        choose = channel_order if found is None else found.order
-        return Ordering(choose(score, pattern.n, pattern.m), score, found)
+        choose = channel_order if absorbed is None else absorbed.order
+        return Ordering(choose(score, pattern.n, pattern.m), score, absorbed)
 
     def _place(self, matrix: Matrix) -> Place:
         return self.model.family.place(matrix.name)
 
     def _parameter(self, name: str) -> tuple[str, nn.Parameter]:
         """Return a parameter of the block with its stored name."""
-        stored = self.model.files.stored_name(self.model.block_prefix(self.index) + name)
-        assert stored is not None
-        return stored, self.module.get_parameter(name)
+        return self.model.stored(self.index, name), self.module.get_parameter(name)
 
     def _stored(self, matrix: Matrix) -> str:
         """Return a matrix's name in the checkpoint, with its part's in brackets."""

@@ -54,7 +54,7 @@ class DenseTargets:
         return (
             kept[0]
             if len(kept) == 1
-            else [torch.cat(one, dim=1) for one in zip(*kept, strict=True)]
+            else [torch.cat(outputs, dim=1) for outputs in zip(*kept, strict=True)]
         )
 
 

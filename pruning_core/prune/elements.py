@@ -59,10 +59,9 @@ class ElementPruner:
         )
         return replace(result, reconstruction=gained)
 
-    def advance(self) -> None:
+    def advance(self, calibration: Activations) -> None:
         """Move the calibration states over the pruned block."""
-        assert self.calibration is not None
-        self.calibration.advance(self.index, self.module)
+        calibration.advance(self.index, self.module)
 
     def _dense_samples(self) -> list[Sample]:
         """Return every window's way through the dense block, and move the dense states to its output."""

@@ -102,14 +102,14 @@ class Ledger:
 
     def dropped(self) -> dict[tuple[int, str], torch.Tensor]:
         """Return the units that go, int64, by block and name of their group."""
-        found = {}
+        dropped = {}
         for report in self.blocks:
             with safe_open(self.path(report.block), framework="pt") as opened:
                 for name in opened.keys():  # noqa: SIM118 - no mapping
                     if name.startswith(UNITS_PREFIX):
                         group = name.removeprefix(UNITS_PREFIX)
-                        found[report.block, group] = opened.get_tensor(name).long()
-        return found
+                        dropped[report.block, group] = opened.get_tensor(name).long()
+        return dropped
 
     def weights(self, index: int, model: StreamedModel) -> dict[str, torch.Tensor]:
         """Return a finished block's weights under the module's names: the pruned ones and the rest."""

@@ -89,9 +89,7 @@ class BlockFit:
             matrix.bias.copy_(bias.to(self._stored(place.bias)))
 
     def _stored(self, name: str) -> torch.dtype:
-        stored = self.model.files.stored_name(self.model.block_prefix(self.index) + name)
-        assert stored is not None
-        return self.model.files.dtype(stored)
+        return self.model.files.dtype(self.model.stored(self.index, name))
 
 
 def readout_error(

@@ -88,13 +88,12 @@ class UnitPruner:
         """Whether the pruned block is computed as a whole; the first one is, to know what a pass costs."""
         return not self._inputs.replays or self.index == 0
 
-    def advance(self) -> None:
+    def advance(self, calibration: Activations) -> None:
         """Move the calibration states over the pruned block."""
-        assert self.calibration is not None
         with ExitStack() as stack:
             for replay in () if self.advances_plainly else self._inputs.replays:
                 stack.enter_context(replay())
-            self.calibration.advance(self.index, self.module)
+            calibration.advance(self.index, self.module)
 
     def _loses(self, units: UnitGroup) -> bool:
         decided = (self.index, units.name) in self.plan.inner

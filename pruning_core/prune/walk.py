@@ -33,7 +33,7 @@ class BlockPruner(Protocol):
     def prune(self) -> BlockResult:
         """Prune the block in place, move the dense states over it, where there are any, and return what became of it."""
 
-    def advance(self) -> None:
+    def advance(self, calibration: Activations) -> None:
         """Move the calibration states over the pruned block."""
 
 
@@ -110,14 +110,14 @@ class Walk:
             self.ledger.save(index, result, self.model)
             self.probe.advance(index, block)
             if self.calibration is not None and index < last:
-                self._advance(pruner)
+                self._advance(pruner, self.calibration)
         devices.synchronize(self.model.device)
         seconds = time.perf_counter() - started
         return self.ledger.record(index, result, seconds)
 
-    def _advance(self, pruner: BlockPruner) -> None:
+    def _advance(self, pruner: BlockPruner, calibration: Activations) -> None:
         started = time.perf_counter()
-        pruner.advance()
+        pruner.advance(calibration)
         devices.synchronize(self.model.device)
         if not pruner.advances_plainly:
             return

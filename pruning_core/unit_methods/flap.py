@@ -84,8 +84,8 @@ def groups_to_drop(
         parameters: How many shall go.
     """
     merged: list[tuple[float, InnerKind]] = []
-    for kind, found in scores.items():
-        curve = torch.stack([one.sort().values for one in found]).mean(dim=0)
+    for kind, of_kind in scores.items():
+        curve = torch.stack([of_group.sort().values for of_group in of_kind]).mean(dim=0)
         merged += [(value, kind) for value in curve.tolist()]
     dropped = dict.fromkeys(scores, 0)
     gone = 0

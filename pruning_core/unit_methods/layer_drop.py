@@ -76,7 +76,7 @@ def influences(
     block_done: Callable[[int], None],
 ) -> torch.Tensor:
     """Return 1 - mean cosine between the states before and after every block, [blocks]; 0 for those skipped."""
-    found = torch.zeros(len(model.blocks))
+    turns = torch.zeros(len(model.blocks))
     before: list[torch.Tensor] = []
 
     def remember(_index: int, _block: nn.Module) -> None:
@@ -84,11 +84,11 @@ def influences(
 
     def done(index: int) -> None:
         if index not in skipped:
-            found[index] = 1 - _mean_cosine(before, states.hidden)
+            turns[index] = 1 - _mean_cosine(before, states.hidden)
         block_done(index)
 
     forward(model, states, done, remember, skipped)
-    return found
+    return turns
 
 
 def _mean_cosine(before: Sequence[torch.Tensor], after: Sequence[torch.Tensor]) -> float:
@@ -104,14 +104,14 @@ def last_states(
     model: StreamedModel, states: Activations, block_done: Callable[[int], None]
 ) -> torch.Tensor:
     """Return the last token's state before every block and after the last, float32 [blocks + 1, samples, d]."""
-    found = [_last(states)]
+    ends = [_last(states)]
 
     def done(index: int) -> None:
-        found.append(_last(states))
+        ends.append(_last(states))
         block_done(index)
 
     forward(model, states, done)
-    return torch.stack(found)
+    return torch.stack(ends)
 
 
 def _last(states: Activations) -> torch.Tensor:

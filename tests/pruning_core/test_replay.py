@@ -94,13 +94,12 @@ def test_a_job_goes_on_with_what_the_pruned_block_puts_out(
     advance, replay = UnitPruner.advance, Replay.__call__
     replays = [0]
 
-    def checked(self: UnitPruner) -> None:
-        assert self.calibration is not None
-        plain = copy.copy(self.calibration)
+    def checked(self: UnitPruner, calibration: Activations) -> None:
+        plain = copy.copy(calibration)
         plain.hidden = list(plain.hidden)
-        advance(self)
+        advance(self, calibration)
         plain.advance(self.index, self.module)
-        for one, other in zip(plain.hidden, self.calibration.hidden, strict=True):
+        for one, other in zip(plain.hidden, calibration.hidden, strict=True):
             torch.testing.assert_close(one, other)
         replays.append(0)
 
