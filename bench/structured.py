@@ -29,7 +29,10 @@ from pruning_core import settings
 from pruning_core.checkpoints.facts import inspect
 from pruning_core.datasets.data_used import DataUsed
 from pruning_core.errors import PruningError, SizeUnreachable, UnitsUnsupported
-from pruning_core.evaluate.compare import EvaluationSet, Measured, accuracies, perplexities
+from pruning_core.evaluate.compare_choices import accuracies
+from pruning_core.evaluate.compare_texts import perplexities
+from pruning_core.evaluate.evaluation_set import EvaluationSet
+from pruning_core.evaluate.measure import Measured
 from pruning_core.evaluate.multiple_choice import score
 from pruning_core.evaluate.perplexity import token_losses
 from pruning_core.evaluate.throughput import throughput

@@ -10,7 +10,7 @@ from typing import Any
 import jinja2
 import torch
 
-from pruning_core.evaluate.compare import EvaluationSet
+from pruning_core.evaluate.evaluation_set import EvaluationSet
 from pruning_core.spec.report import VocabularyCoverage
 from pruning_core.system.user_faults import blamed_on
 from pruning_core.text.question_tokens import Encoded

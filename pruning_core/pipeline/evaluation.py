@@ -8,7 +8,10 @@ from pathlib import Path
 from pruning_core.checkpoints.facts import inspect
 from pruning_core.decide.token_counts import coverage
 from pruning_core.evaluate import lm_eval
-from pruning_core.evaluate.compare import Measured, accuracies, measure, perplexities, renumbered
+from pruning_core.evaluate.compare_choices import accuracies
+from pruning_core.evaluate.compare_texts import perplexities
+from pruning_core.evaluate.evaluation_set import renumbered
+from pruning_core.evaluate.measure import Measured, measure
 from pruning_core.model.streamed import StreamedModel
 from pruning_core.pipeline.run import Run
 from pruning_core.plans.unit import UnitPlan

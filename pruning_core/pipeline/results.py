@@ -8,7 +8,7 @@ from typing import Any
 
 from pruning_core.checkpoints.origin import NOTE
 from pruning_core.checkpoints.weight_files import INDEX
-from pruning_core.evaluate.compare import gates
+from pruning_core.evaluate.gates import gates
 from pruning_core.export import checkpoint
 from pruning_core.pipeline.evaluation import DenseFigures, Figures, evaluate_pruned
 from pruning_core.pipeline.job_walk import Outcome

@@ -17,7 +17,7 @@ from pruning_core.checkpoints.tokenizer_files import has_tokenizer
 from pruning_core.datasets.data_used import DataUsed
 from pruning_core.errors import DataLeakage, DatasetTooSmall
 from pruning_core.evaluate import lm_eval, verify
-from pruning_core.evaluate.compare import EvaluationSet, evaluation_set
+from pruning_core.evaluate.evaluation_set import EvaluationSet, evaluation_set
 from pruning_core.model import preflight
 from pruning_core.model.hidden_states import Activations
 from pruning_core.model.streamed import StreamedModel

@@ -12,7 +12,7 @@ from transformers import AutoModelForCausalLM
 from pruning_core.checkpoints.facts import inspect
 from pruning_core.datasets.tasks import Question
 from pruning_core.errors import DatasetInvalid, NumericalFailure
-from pruning_core.evaluate import multiple_choice
+from pruning_core.evaluate import choice_rows
 from pruning_core.evaluate.multiple_choice import accuracy, score
 from pruning_core.families import FAMILIES
 from pruning_core.model.streamed import StreamedModel
@@ -76,7 +76,7 @@ def test_choices_that_share_nothing_go_alone_where_their_mask_would_be_large(
     model = StreamedModel(folder, inspect(folder), CPU)
     one = Encoded(((5, 6, 7, 8), (9, 6, 7, 8), (10, 11, 12)), (1, 1, 1), 0, (1, 1, 1))
     together = score(model, [one])
-    monkeypatch.setattr(multiple_choice, "ROW_TOKENS", 4)
+    monkeypatch.setattr(choice_rows, "ROW_TOKENS", 4)
     torch.testing.assert_close(
         torch.tensor(score(model, [one])), torch.tensor(together), rtol=0, atol=2e-5
     )
@@ -90,8 +90,8 @@ def test_the_passes_do_not_matter(
     model = StreamedModel(folder, inspect(folder), CPU)
     questions = [drawn(3, 2 + seed % 7, seed) for seed in range(20)]
     together = score(model, questions)
-    monkeypatch.setattr(multiple_choice, "ROW_TOKENS", 24)
-    monkeypatch.setattr(multiple_choice, "PASS_TOKENS", 60)
+    monkeypatch.setattr(choice_rows, "ROW_TOKENS", 24)
+    monkeypatch.setattr(choice_rows, "PASS_TOKENS", 60)
     shares: list[float] = []
     apart = score(model, questions, shares.append)
     torch.testing.assert_close(torch.tensor(apart), torch.tensor(together), rtol=0, atol=1e-5)

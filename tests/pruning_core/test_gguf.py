@@ -13,7 +13,7 @@ import torch
 from gguf import GGMLQuantizationType
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from pruning_core.admission import submission
+from pruning_core.admission import model_checks, submission
 from pruning_core.convert.from_gguf import write_folder
 from pruning_core.errors import ModelInvalid, PruningError, UnsupportedModel
 from pruning_core.gguf.file import read_model
@@ -302,7 +302,7 @@ def test_a_part_outside_the_roots_is_refused(tmp_path: Path) -> None:
     second.rename(tmp_path / "outside")
     second.symlink_to(tmp_path / "outside")
     with pytest.raises(PruningError) as caught:
-        submission.inspect_local(first, [tmp_path / "root"])
+        model_checks.inspect_local(first, [tmp_path / "root"])
     assert caught.value.code == "MODEL_NOT_ALLOWED"
 
 
@@ -311,7 +311,7 @@ def test_a_link_is_what_it_leads_to(name: str, tmp_path: Path) -> None:
     (tmp_path / "blobs").mkdir()
     blob = gguf_files.write(tmp_path / "blobs" / "0a1b", tiny.build("llama"))
     (tmp_path / name).symlink_to(blob)
-    facts = submission.inspect_local(tmp_path / name, [tmp_path])
+    facts = model_checks.inspect_local(tmp_path / name, [tmp_path])
     assert facts.parameters == sum(one.numel() for one in tiny.build("llama").parameters())
     assert facts.gguf is not None
     assert facts.gguf.type == "F32"

@@ -13,8 +13,10 @@ from scipy.stats import ttest_1samp
 
 from pruning_core.checkpoints.facts import inspect
 from pruning_core.datasets.data_used import DataUsed
-from pruning_core.evaluate.compare import EvaluationSet, Measured, perplexities
+from pruning_core.evaluate.compare_texts import perplexities
+from pruning_core.evaluate.evaluation_set import EvaluationSet
 from pruning_core.evaluate.intervals import FEWEST_UNITS
+from pruning_core.evaluate.measure import Measured
 from pruning_core.text.evaluation_text import same_texts
 from pruning_core.text.task_reader import TaskReader
 from pruning_core.text.windows import Windows

@@ -17,7 +17,7 @@ from pruning_core.datasets.data_used import DataUsed
 from pruning_core.decide.token_counts import HELD, counted, coverage, template_ids
 from pruning_core.decide.unit import decide
 from pruning_core.errors import ModelInvalid
-from pruning_core.evaluate.compare import EvaluationSet
+from pruning_core.evaluate.evaluation_set import EvaluationSet
 from pruning_core.model.streamed import StreamedModel
 from pruning_core.pipeline import run as runs
 from pruning_core.pipeline.phases import prune
