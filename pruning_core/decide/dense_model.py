@@ -216,7 +216,7 @@ class DenseModel:
         Raises:
             SizeUnreachable: it is one.
         """
-        if plan.sizes != self.layout.sizes or plan.inner or plan.quiet:
+        if plan.sizes != self.layout.sizes or plan.inner or plan.low_activation:
             return
         names = " and ".join(UNIT_NAMES[kind] for kind in self.kinds)
         where = (

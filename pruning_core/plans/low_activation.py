@@ -29,7 +29,7 @@ class Masks(NamedTuple):
     biases: torch.Tensor
 
 
-def quiet(
+def low_activation_masks(
     index: int,
     block: nn.Module,
     groups: list[InputGroup],

@@ -61,7 +61,7 @@ class UnitPlan:
         inner: Units that go by block and group name, where that is decided.
         hidden: Residual dimensions that go.
         hidden_by_block: Residual dimensions that single blocks do not read, in `mode: zero`; only readers are zeroed.
-        quiet: Single rows, columns and biases that go, by block and matrix, in `mode: zero`.
+        low_activation: Single rows, columns and biases that go, by block and matrix, in `mode: zero`.
         layers: Blocks that go.
         vocabulary: Token ids that stay; None for all.
         refit: How read-outs are fitted to what goes.
@@ -76,7 +76,7 @@ class UnitPlan:
     inner: Mapping[tuple[int, str], torch.Tensor] = field(default_factory=dict)
     hidden: torch.Tensor | None = None
     hidden_by_block: tuple[torch.Tensor, ...] = ()
-    quiet: Mapping[tuple[int, str], Masks] = field(default_factory=dict)
+    low_activation: Mapping[tuple[int, str], Masks] = field(default_factory=dict)
     layers: tuple[int, ...] = ()
     vocabulary: tuple[int, ...] | None = None
     refit: Refit | None = None

@@ -31,9 +31,9 @@ def write(path: Path, fingerprint: str, plan: UnitPlan) -> None:
         tensors[f"hidden_by_block/{index}"] = dropped
     for (block, name), dropped in plan.inner.items():
         tensors[f"inner/{block}/{name}"] = dropped
-    for (block, name), masks in plan.quiet.items():
+    for (block, name), masks in plan.low_activation.items():
         for part, mask in masks._asdict().items():
-            tensors[f"quiet/{block}/{name}/{part}"] = mask
+            tensors[f"low_activation/{block}/{name}/{part}"] = mask
     metadata = {"fingerprint": fingerprint, "warnings": json.dumps(plan.warnings)}
     path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path) as temporary:
@@ -62,9 +62,9 @@ def read(path: Path, fingerprint: str, plan: UnitPlan) -> UnitPlan | None:
         block, _, group = rest.partition("/")
         if kind == "inner":
             inner_units[int(block), group] = tensor
-        elif kind == "quiet" and group.endswith("/rows"):
+        elif kind == "low_activation" and group.endswith("/rows"):
             group = group.removesuffix("/rows")
-            parts = (tensors[f"quiet/{block}/{group}/{part}"] for part in Masks._fields)
+            parts = (tensors[f"low_activation/{block}/{group}/{part}"] for part in Masks._fields)
             masks[int(block), group] = Masks(*parts)
     by_block = [name for name in tensors if name.startswith("hidden_by_block/")]
     tokens = tensors.get("vocabulary")
@@ -73,7 +73,7 @@ def read(path: Path, fingerprint: str, plan: UnitPlan) -> UnitPlan | None:
         plan,
         sizes=Sizes(**sizes),
         inner=inner_units,
-        quiet=masks,
+        low_activation=masks,
         hidden=tensors.get("hidden"),
         hidden_by_block=tuple(tensors[f"hidden_by_block/{i}"] for i in range(len(by_block))),
         layers=tuple(tensors["layers"].tolist()),

@@ -110,8 +110,8 @@ class UnitPruner:
         for name, matrix in matrices.items():
             if self.index in self.plan.layers:
                 matrix.zero()
-            if (self.index, name) in self.plan.quiet:
-                masks = self.plan.quiet[self.index, name]
+            if (self.index, name) in self.plan.low_activation:
+                masks = self.plan.low_activation[self.index, name]
                 matrix.view[masks.rows] = 0
                 matrix.view[:, masks.columns] = 0
                 if matrix.bias is not None:

@@ -23,7 +23,7 @@ import torch
 from pruning_core.decide.dense_model import DenseModel, Scores, taken_per_block
 from pruning_core.decide.vocabulary import without_tokens
 from pruning_core.model.matrix import input_groups
-from pruning_core.plans.low_activation import Masks, quiet
+from pruning_core.plans.low_activation import Masks, low_activation_masks
 from pruning_core.plans.unit import UnitPlan
 from pruning_core.prune.walk import forward
 from pruning_core.spec.unit_method import InnerKind, inner_kinds
@@ -95,7 +95,9 @@ def _by_the_authors_rules(dense: DenseModel, plan: UnitPlan, params: Contextual)
         def visit(index: int, block: Any) -> None:
             groups = input_groups(block, model.family, model.config)
             bounds = {"absolute": params.absolute, "relative": params.relative}
-            for name, of_matrix in quiet(index, block, groups, states, **bounds).items():
+            for name, of_matrix in low_activation_masks(
+                index, block, groups, states, **bounds
+            ).items():
                 masks[index, name] = of_matrix
 
         forward(model, states, dense.progress(), visit)
@@ -104,7 +106,9 @@ def _by_the_authors_rules(dense: DenseModel, plan: UnitPlan, params: Contextual)
             chosen[key] = below(of_group, params).nonzero().flatten()
     return replace(
         plan,
-        quiet={key: of_matrix for key, of_matrix in masks.items() if any(map(len, of_matrix))},
+        low_activation={
+            key: of_matrix for key, of_matrix in masks.items() if any(map(len, of_matrix))
+        },
         inner={key: units for key, units in chosen.items() if len(units)},
     )
 

@@ -30,7 +30,7 @@ from pruning_core.model.hidden_states import Activations
 from pruning_core.model.matrix import input_groups
 from pruning_core.model.streamed import StreamedModel
 from pruning_core.pipeline.phases import prune
-from pruning_core.plans.low_activation import quiet
+from pruning_core.plans.low_activation import low_activation_masks
 from pruning_core.prune.units import digest_of
 from pruning_core.spec.patterns import Units
 from pruning_core.spec.prune import PruneSpec
@@ -611,7 +611,7 @@ def test_quiet_rows_and_columns_are_those_of_a_plain_loop(
         states = Activations(model, tokens(), batch_tokens=48)
         groups = input_groups(block, model.family, model.config)
         ask = {"absolute": None, "relative": None} | bounds
-        found = quiet(0, block, groups, states, **ask)
+        found = low_activation_masks(0, block, groups, states, **ask)
         matrices = [matrix for group in groups for matrix in group.matrices]
         assert [*found] == [matrix.name for matrix in matrices]
         seen = {module: watch(module) for module in {matrix.module for matrix in matrices}}
@@ -637,7 +637,7 @@ def test_an_expert_that_no_token_reaches_is_not_quiet(tmp_path: Path) -> None:
     with model.block(0) as block, torch.no_grad():
         states = Activations(model, tokens()[:1, :2])  # two tokens reach two experts at most
         groups = input_groups(block, model.family, model.config)
-        found = quiet(0, block, groups, states, absolute=1e9, relative=None)
+        found = low_activation_masks(0, block, groups, states, absolute=1e9, relative=None)
     empty = [name for name, masks in found.items() if not len(masks.rows)]
     assert len(empty) >= 6 * 3
     assert all(".experts." in name for name in empty)
