@@ -20,6 +20,14 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 SERVER_LINES = pytest.StashKey[dict[str, str]]()
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--cold",
+        action="store_true",
+        help="start the core's processes anew each time, instead of forking them from a warm one",
+    )
+
+
 def pytest_configure(config: pytest.Config) -> None:
     config.stash[SERVER_LINES] = {}
 
