@@ -92,9 +92,7 @@ def redis_url(
     yield from obtained(request, "Redis", servers.redis_any(server_settings))
 
 
-@pytest.fixture
-def redis_server(request: pytest.FixtureRequest) -> Iterator[servers.RedisServer]:
-    """A Redis process of this test's own: pid, stop, start, pause, resume, flush."""
+def redis_of_its_own(request: pytest.FixtureRequest) -> Iterator[servers.RedisServer]:
     own = servers.redis_own()
     try:
         server = own.__enter__()
@@ -106,6 +104,12 @@ def redis_server(request: pytest.FixtureRequest) -> Iterator[servers.RedisServer
         yield server
     finally:
         own.__exit__(None, None, None)
+
+
+@pytest.fixture
+def redis_server(request: pytest.FixtureRequest) -> Iterator[servers.RedisServer]:
+    """A Redis process of this test's own: pid, stop, start, pause, resume, flush."""
+    yield from redis_of_its_own(request)
 
 
 @pytest.fixture(scope="session")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import secrets
+import shutil
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,8 +17,9 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from secateur import Client
 from secateur.errors import ApiError
 from tests import tiny
+from tests.conftest import redis_of_its_own
 from tests.e2e.service import serving
-from tests.servers import RedisServer
+from tests.servers import RedisServer, postgres_database
 
 BLOCKS = 4
 
@@ -29,24 +32,42 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.fixture
-def embedded(sqlite_database_url: str, tmp_path: Path, models: Path) -> Iterator[Client]:
-    with serving(tmp_path / "data", sqlite_database_url, models=models) as client:
+@pytest.fixture(scope="module")
+def embedded(
+    sqlite_template: Path, tmp_path_factory: pytest.TempPathFactory, models: Path
+) -> Iterator[Client]:
+    """SQLite without a broker; one service for all tests."""
+    folder = tmp_path_factory.mktemp("embedded")
+    shutil.copyfile(sqlite_template, folder / "secateur.db")
+    with serving(folder / "data", f"sqlite:///{folder}/secateur.db", models=models) as client:
         yield client
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
+def broker(request: pytest.FixtureRequest) -> Iterator[RedisServer]:
+    yield from redis_of_its_own(request)
+
+
+@pytest.fixture(scope="module")
 def scaled(
-    postgres_database_url: str, redis_server: RedisServer, tmp_path: Path, models: Path
+    postgres_url: str,
+    postgres_template: str,
+    broker: RedisServer,
+    tmp_path_factory: pytest.TempPathFactory,
+    models: Path,
 ) -> Iterator[Client]:
-    url = redis_server.url
-    with serving(tmp_path / "data", postgres_database_url, models=models, broker_url=url) as client:
+    """Postgres and Redis with a real Celery worker; one service for all tests."""
+    folder, name = tmp_path_factory.mktemp("scaled"), f"secateur_test_{secrets.token_hex(6)}"
+    with (
+        postgres_database(postgres_url, name, template=postgres_template) as url,
+        serving(folder / "data", url, models=models, broker_url=broker.url) as client,
+    ):
         yield client
 
 
 @pytest.fixture(params=["embedded", "scaled"])
 def client(request: pytest.FixtureRequest) -> Client:
-    """SQLite without a broker; Postgres and Redis with a real Celery worker."""
+    """On either service."""
     found: Client = request.getfixturevalue(request.param)
     return found
 
@@ -140,15 +161,14 @@ def test_cancel_stops_a_running_job(client: Client, models: Path) -> None:
 
 
 def test_a_model_that_turns_out_bad_ends_failed_with_its_code(
-    client: Client, models: Path, tmp_path: Path
+    embedded: Client, models: Path
 ) -> None:
     folder = models / "nan"
-    if not folder.exists():
-        model = tiny.build("llama")
-        model.model.layers[1].mlp.up_proj.weight.data[0, 0] = float("nan")
-        model.save_pretrained(folder)
-        tiny.tokenizer().save_pretrained(folder)
-    job = client.wait(client.submit(folder, spec()).id, timeout=120)
+    model = tiny.build("llama")
+    model.model.layers[1].mlp.up_proj.weight.data[0, 0] = float("nan")
+    model.save_pretrained(folder)
+    tiny.tokenizer().save_pretrained(folder)
+    job = embedded.wait(embedded.submit(folder, spec()).id, timeout=120)
     assert job.status == "failed"
     assert job.error is not None
     assert job.error["code"] == "MODEL_NOT_FINITE"
@@ -156,14 +176,14 @@ def test_a_model_that_turns_out_bad_ends_failed_with_its_code(
 
 
 def test_redis_flushed_and_stopped_in_mid_job(
-    scaled: Client, redis_server: RedisServer, models: Path, tmp_path: Path
+    scaled: Client, broker: RedisServer, models: Path, tmp_path: Path
 ) -> None:
     job = scaled.submit(models / "slow", spec(samples=64))
     flushed = False
     for event in scaled.watch(job.id):
         if event.detail.get("block") is not None:
-            redis_server.flush()
-            redis_server.stop()
+            broker.flush()
+            broker.stop()
             flushed = True
             break
     assert flushed
@@ -172,7 +192,7 @@ def test_redis_flushed_and_stopped_in_mid_job(
     assert time.monotonic() - started < 5  # no broker on the request path
     assert scaled.wait(job.id, timeout=180).status == "succeeded"
     check_result(scaled, job.id, tmp_path / "first")
-    redis_server.start()
+    broker.start()
     assert scaled.wait(second.id, timeout=180).status == "succeeded"
     check_result(scaled, second.id, tmp_path / "second")
     started_events = [e for e in scaled.watch(job.id) if e.type == "job.started"]

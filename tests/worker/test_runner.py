@@ -8,15 +8,19 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from pruning_core.spec.report import Report
 from tests import tiny
 from tests.worker.rig import REPOSITORY, alive, until
 from worker.protocol import Failed, Progressed, Resolved, Succeeded, decode
+
+EARLIER = {"seconds_before": 7.0, "earlier_seconds": 100.0}
 
 
 @pytest.fixture(scope="module")
@@ -30,8 +34,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.fixture
-def attempt(models: Path, tmp_path: Path) -> dict[str, Any]:
+def attempt_on(models: Path, cache: Path) -> dict[str, Any]:
     return {
         "job_id": "job_1",
         "epoch": 1,
@@ -45,9 +48,14 @@ def attempt(models: Path, tmp_path: Path) -> dict[str, Any]:
             "evaluation": {"windows": 1, "seq_len": 32},
         },
         "model_roots": [str(models)],
-        "cache_dir": str(tmp_path / "cache"),
+        "cache_dir": str(cache),
         "tasks_dir": None,
     }
+
+
+@pytest.fixture
+def attempt(models: Path, tmp_path: Path) -> dict[str, Any]:
+    return attempt_on(models, tmp_path / "cache")
 
 
 def start(folder: Path, attempt: dict[str, Any]) -> subprocess.Popen[bytes]:
@@ -68,49 +76,85 @@ def finish(process: subprocess.Popen[bytes]) -> tuple[int, list[Any]]:
     return process.returncode, [decode(line) for line in output.splitlines()]
 
 
-def test_success(attempt: dict[str, Any], tmp_path: Path) -> None:
-    folder = tmp_path / "e1"
-    status, messages = finish(start(folder, attempt))
-    assert status == 0, (folder / "log.txt").read_text()
+@dataclass(frozen=True)
+class Finished:
+    """A child that succeeded: its folder, what it was told and said, and the seconds until its last word."""
+
+    folder: Path
+    attempt: dict[str, Any]
+    messages: list[Any]
+    seconds: float
+
+    @property
+    def report(self) -> Report:
+        last = self.messages[-1]
+        assert isinstance(last, Succeeded)
+        return last.report
+
+
+def finished(folder: Path, attempt: dict[str, Any]) -> Finished:
+    begun = time.monotonic()
+    process = start(folder, attempt)
+    assert process.stdout is not None
+    with process.stdout as output:
+        lines = [*output]  # the last one is the report
+    seconds = time.monotonic() - begun
+    assert process.wait() == 0, (folder / "log.txt").read_text()
+    return Finished(folder, attempt, [decode(line) for line in lines], seconds)
+
+
+@pytest.fixture(scope="module")
+def succeeded(models: Path, tmp_path_factory: pytest.TempPathFactory) -> Finished:
+    """An attempt that begins in the folder of another run."""
+    root = tmp_path_factory.mktemp("succeeded")
+    folder = root / "e1"
+    (folder / "work").mkdir(parents=True)
+    (folder / "work" / "ledger.json").write_text('{"fingerprint": "sha256:0", "blocks": []}')
+    return finished(folder, attempt_on(models, root / "cache") | EARLIER)
+
+
+def test_success(succeeded: Finished) -> None:
+    messages, report = succeeded.messages, succeeded.report
     assert None not in messages
     assert messages[0].progress.phase == "resolving"
     (resolved,) = [m for m in messages if isinstance(m, Resolved)]
     assert resolved.resolved["seed"] == 42
     blocks = [m.progress.block for m in messages if isinstance(m, Progressed)]
     assert [block.block for block in blocks if block] == list(range(tiny.BLOCKS))
-    assert isinstance(messages[-1], Succeeded)
-    origin = messages[-1].report.origin
-    assert (origin.model, origin.job_id, origin.job_name) == (
-        attempt["model"]["ref"],
+    assert (report.origin.model, report.origin.job_id, report.origin.job_name) == (
+        succeeded.attempt["model"]["ref"],
         "job_1",
         "nightly",
     )
-    files = {entry.path: entry.sha256 for entry in messages[-1].report.files}
-    assert files == {
+    assert {entry.path: entry.sha256 for entry in report.files} == {
         path.name: sha256(path.read_bytes()).hexdigest()
-        for path in (folder / "checkpoint").iterdir()
+        for path in (succeeded.folder / "checkpoint").iterdir()
     }
 
 
-@pytest.mark.parametrize("prune", [{}, {"recovery": {"steps": 2, "seq_len": 32, "batch": 2}}])
-def test_phases_sum_to_the_time_that_the_process_took(
-    attempt: dict[str, Any], tmp_path: Path, prune: dict[str, Any]
+def test_work_of_another_run_is_thrown_away(succeeded: Finished) -> None:
+    assert succeeded.report.resumed_blocks == 0
+    assert "resume.impossible" in (succeeded.folder / "log.txt").read_text()
+
+
+def test_phases_sum_to_the_time_that_the_process_took(succeeded: Finished) -> None:
+    assert_sums(succeeded)
+
+
+def test_phases_of_a_fine_tuned_run_sum_to_the_time_that_its_process_took(
+    attempt: dict[str, Any], tmp_path: Path
 ) -> None:
-    attempt["prune"] |= prune
-    attempt |= {"seconds_before": 7.0, "earlier_seconds": 100.0}
-    begun = time.monotonic()
-    process = start(tmp_path / "e1", attempt)
-    assert process.stdout is not None
-    with process.stdout as output:
-        lines = [*output]  # the last one is the report
-    wall = time.monotonic() - begun
-    assert process.wait() == 0, (tmp_path / "e1" / "log.txt").read_text()
-    report = decode(lines[-1]).report  # type: ignore[union-attr]
+    attempt["prune"]["recovery"] = {"steps": 2, "seq_len": 32, "batch": 2}
+    assert_sums(finished(tmp_path / "e1", attempt | EARLIER))
+
+
+def assert_sums(run: Finished) -> None:
+    report = run.report
     phases = report.timing.phases
     assert {"resolving", "preparing", "pruning", "saving", "verifying", "reporting"} <= set(phases)
     assert phases["earlier_attempts"] == 100.0
     assert phases["resolving"] > 7.0
-    assert abs(sum(phases.values()) - 107.0 - wall) < max(0.5, 0.02 * wall)
+    assert abs(sum(phases.values()) - 107.0 - run.seconds) < max(0.5, 0.02 * run.seconds)
     spent = (report.finished_at - report.started_at).total_seconds()
     assert abs(spent - sum(phases.values())) < 0.1
 
@@ -164,16 +208,6 @@ def test_sigterm_stops_it_resumably(attempt: dict[str, Any], tmp_path: Path) -> 
     done = json.loads((folder / "work" / "ledger.json").read_text())["blocks"]
     assert 1 <= len(done) <= 2
     assert not any(isinstance(message, Failed | Succeeded) for message in messages)
-
-
-def test_work_of_another_run_is_thrown_away(attempt: dict[str, Any], tmp_path: Path) -> None:
-    folder = tmp_path / "e1"
-    (folder / "work").mkdir(parents=True)
-    (folder / "work" / "ledger.json").write_text('{"fingerprint": "sha256:0", "blocks": []}')
-    status, messages = finish(start(folder, attempt))
-    assert status == 0, (folder / "log.txt").read_text()
-    assert messages[-1].report.resumed_blocks == 0
-    assert "resume.impossible" in (folder / "log.txt").read_text()
 
 
 def test_an_orphan_dies_at_once(attempt: dict[str, Any], tmp_path: Path) -> None:
