@@ -45,7 +45,8 @@ from pruning_core.spec.calibration import Calibration
 from pruning_core.spec.evaluation import Evaluation
 from pruning_core.spec.patterns import Units
 from pruning_core.spec.prune import PruneSpec
-from pruning_core.spec.report import Accuracy, Origin, Report
+from pruning_core.spec.report import Origin, Report
+from pruning_core.spec.report_parts.quality import Accuracy
 from pruning_core.spec.unit_methods import Diet
 from pruning_core.structure.cutter import Cutter
 from pruning_core.structure.layout import layout_of

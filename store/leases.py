@@ -9,7 +9,7 @@ from typing import Any, Final
 from sqlalchemy import Select, case, func, or_, select, update
 from sqlalchemy.orm import Session
 
-from pruning_core.spec.report import Progress
+from pruning_core.spec.progress import Progress
 from store import presets
 from store.artifacts import ArtifactRow
 from store.attempt_end import RELEASED, end, requeue_or_give_up

@@ -11,7 +11,7 @@ import structlog
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
-from pruning_core.spec.report import Progress
+from pruning_core.spec.progress import Progress
 from store import leases
 from store.errors import LeaseLost
 from store.leases import Claim

@@ -11,8 +11,9 @@ from pruning_core.datasets.uploads import LocalPath, UserFile
 from pruning_core.printable import MESSAGE, shown_document
 from pruning_core.spec.base import Frozen
 from pruning_core.spec.model import ModelRef
+from pruning_core.spec.progress import Progress
 from pruning_core.spec.prune import PruneSpec
-from pruning_core.spec.report import Progress, Report
+from pruning_core.spec.report import Report
 
 ATTEMPT_FILE = "attempt.json"
 LOG_FILE = "log.txt"

@@ -11,7 +11,10 @@ from pruning_core.admission.presets import searched
 from pruning_core.errors import QualityGateFailed
 from pruning_core.spec.model import ModelRef
 from pruning_core.spec.patterns import NofM
-from pruning_core.spec.report import FileEntry, GateReport, Report, SearchReport
+from pruning_core.spec.report import Report
+from pruning_core.spec.report_parts.files import FileEntry
+from pruning_core.spec.report_parts.quality import GateReport
+from pruning_core.spec.report_parts.search import SearchReport
 from pruning_core.system import run_folder
 from store.artifact_store import ArtifactStore
 from store.artifacts import ArtifactRow, report_page_key

@@ -18,7 +18,8 @@ from pydantic import BaseModel
 
 from pruning_core.admission import submission
 from pruning_core.errors import ResumeMismatch
-from pruning_core.spec.report import Origin, Progress, Report
+from pruning_core.spec.progress import Progress
+from pruning_core.spec.report import Origin, Report
 from pruning_core.system import run_folder
 from pruning_core.system.progress import Tracker
 from store import logs

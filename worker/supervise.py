@@ -15,8 +15,9 @@ from pydantic import ValidationError
 
 from pruning_core.datasets.uploads import UserFile
 from pruning_core.spec.model import ModelRef
+from pruning_core.spec.progress import Progress
 from pruning_core.spec.prune import PruneSpec
-from pruning_core.spec.report import Progress, Report
+from pruning_core.spec.report import Report
 from pruning_core.system import run_folder
 from pruning_core.system.files import is_disk_full
 from store import files as uploads

@@ -12,7 +12,7 @@ from pruning_core.errors import PresetNotFound
 from pruning_core.spec.base import Frozen
 from pruning_core.spec.element_methods import COEFFICIENTS, ElementMethod, Neighbour, Share
 from pruning_core.spec.prune import PruneSpec
-from pruning_core.spec.report import SearchReport
+from pruning_core.spec.report_parts.search import SearchReport
 
 _FOLDER = Path(__file__).parent / "preset_files"
 

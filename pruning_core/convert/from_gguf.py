@@ -26,7 +26,7 @@ from pruning_core.checkpoints.weight_files import SINGLE
 from pruning_core.errors import ModelInvalid
 from pruning_core.export import checkpoint
 from pruning_core.gguf.file import GgufModel, Wanted, read_model
-from pruning_core.spec.report import FileEntry
+from pruning_core.spec.report_parts.files import FileEntry
 from pruning_core.system import subprocesses
 from pruning_core.system.files import locked, replacing, sha256, write_json
 from pruning_core.system.progress import CountCallback, counting

@@ -20,7 +20,7 @@ from pruning_core.errors import OutputOverflow
 from pruning_core.export.checkpoint import CHANNEL_ORDER
 from pruning_core.model.tensors import DTYPES
 from pruning_core.spec.output import RoundedDtype
-from pruning_core.spec.report import RoundingReport
+from pruning_core.spec.report_parts.files import RoundingReport
 from pruning_core.system.files import flush, link_or_copy, write_json
 
 _DTYPE_KEYS = ("dtype", "torch_dtype")

@@ -29,7 +29,7 @@ from pruning_core.gguf.llama3_rope import factors_of
 from pruning_core.gguf.rope import FACTORS
 from pruning_core.gguf.writable import head_dim_of, names_of, rope_of, table_of
 from pruning_core.spec.output import GgufType
-from pruning_core.spec.report import GgufReport
+from pruning_core.spec.report_parts.files import GgufReport
 
 _KINDS = {"f16": GGMLQuantizationType.F16, "q8_0": GGMLQuantizationType.Q8_0}
 _FILE_TYPES = {"f16": 1, "q8_0": 7}

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from pruning_core.datasets.tasks import NO_FILES, Data, Files, Split, Task, find, load
-from pruning_core.spec.report import DataReport, Overlap
+from pruning_core.spec.report_parts.data import DataReport, Overlap
 
 
 @dataclass

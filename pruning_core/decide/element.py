@@ -19,7 +19,7 @@ from pruning_core.plans.element import ElementPlan
 from pruning_core.selection.masks import Selector
 from pruning_core.spec.element_methods import ElementMethod
 from pruning_core.spec.prune import PruneSpec
-from pruning_core.spec.report import SearchReport
+from pruning_core.spec.report_parts.search import SearchReport
 from pruning_core.spec.search import Search
 from pruning_core.system import run_folder
 from pruning_core.system.files import replacing

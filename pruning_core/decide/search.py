@@ -21,7 +21,7 @@ from pruning_core.prune.walk import observe
 from pruning_core.searches.space import RIA, Trial, coefficients
 from pruning_core.selection.masks import Selector
 from pruning_core.spec.element_methods import ElementMethod
-from pruning_core.spec.report import SearchReport, TrialReport
+from pruning_core.spec.report_parts.search import SearchReport, TrialReport
 from pruning_core.spec.search import Search
 from pruning_core.system.progress import Tracker
 from pruning_core.text.windows import Windows

@@ -11,7 +11,7 @@ import jinja2
 import torch
 
 from pruning_core.evaluate.evaluation_set import EvaluationSet
-from pruning_core.spec.report import VocabularyCoverage
+from pruning_core.spec.report_parts.removal import VocabularyCoverage
 from pruning_core.system.user_faults import blamed_on
 from pruning_core.text.question_tokens import Encoded
 from pruning_core.tokenizers.load import encoded

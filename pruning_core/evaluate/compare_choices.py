@@ -10,7 +10,7 @@ from pruning_core.evaluate import intervals
 from pruning_core.evaluate.evaluation_set import EvaluationSet, questions_digest
 from pruning_core.evaluate.measure import Measured
 from pruning_core.evaluate.multiple_choice import accuracy
-from pruning_core.spec.report import Accuracy, Score
+from pruning_core.spec.report_parts.quality import Accuracy, Score
 from pruning_core.text.question_tokens import Encoded
 
 

@@ -13,7 +13,7 @@ from pruning_core.evaluate.evaluation_set import EvaluationSet
 from pruning_core.evaluate.intervals import Figures
 from pruning_core.evaluate.measure import Measured
 from pruning_core.evaluate.perplexity import exp_mean
-from pruning_core.spec.report import Perplexity
+from pruning_core.spec.report_parts.quality import Perplexity
 from pruning_core.text.windows import Windows
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from pruning_core.spec.evaluation import Gate
-from pruning_core.spec.report import Accuracy, GateReport, Interval, Perplexity
+from pruning_core.spec.report_parts.quality import Accuracy, GateReport, Interval, Perplexity
 
 Figure = tuple[float, Interval | None]
 

@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy import special, stats
 
-from pruning_core.spec.report import Interval
+from pruning_core.spec.report_parts.quality import Interval
 
 Figures = npt.NDArray[np.float64]
 CONFIDENCE = 0.95

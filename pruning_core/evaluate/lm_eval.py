@@ -26,7 +26,7 @@ from pruning_core.errors import (
     NumericalFailure,
     PruningError,
 )
-from pruning_core.spec.report import HarnessMetric
+from pruning_core.spec.report_parts.quality import HarnessMetric
 from pruning_core.system import subprocesses
 from pruning_core.system.files import is_disk_full
 

@@ -28,7 +28,8 @@ from pruning_core.evaluate.throughput import (
     throughput,
 )
 from pruning_core.model import stock
-from pruning_core.spec.report import SpeedReport, Verification
+from pruning_core.spec.report_parts.files import Verification
+from pruning_core.spec.report_parts.speed import SpeedReport
 from pruning_core.system import device as devices
 from pruning_core.system import subprocesses
 

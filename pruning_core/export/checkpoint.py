@@ -18,7 +18,7 @@ from pruning_core.checkpoints.weight_files import CONFIG, EXPLICIT, INDEX, SINGL
 from pruning_core.export.cut import Cut
 from pruning_core.model.tensors import DTYPES
 from pruning_core.prune.ledger import ORDER_PREFIX, UNITS_PREFIX
-from pruning_core.spec.report import FileEntry
+from pruning_core.spec.report_parts.files import FileEntry
 from pruning_core.system.files import flush, sha256, write_json
 from pruning_core.system.progress import counting
 

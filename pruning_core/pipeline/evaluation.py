@@ -15,7 +15,8 @@ from pruning_core.evaluate.measure import Measured, measure
 from pruning_core.model.streamed import StreamedModel
 from pruning_core.pipeline.run import Run
 from pruning_core.plans.unit import UnitPlan
-from pruning_core.spec.report import Accuracy, HarnessMetric, Perplexity, VocabularyCoverage
+from pruning_core.spec.report_parts.quality import Accuracy, HarnessMetric, Perplexity
+from pruning_core.spec.report_parts.removal import VocabularyCoverage
 from pruning_core.text.task_reader import TaskReader
 from pruning_core.tokenizers.load import load_tokenizer
 

@@ -13,7 +13,8 @@ from pruning_core.pipeline.run import Run
 from pruning_core.plans.unit import UnitPlan
 from pruning_core.prune.walk import Walk
 from pruning_core.spec.recovery import RecoveryReport
-from pruning_core.spec.report import GgufReport, RoundingReport, SearchReport
+from pruning_core.spec.report_parts.files import GgufReport, RoundingReport
+from pruning_core.spec.report_parts.search import SearchReport
 
 
 @dataclass(frozen=True)

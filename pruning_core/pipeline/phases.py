@@ -30,7 +30,8 @@ from pruning_core.pipeline.run import Provenance, Run, fingerprint_of, prepare, 
 from pruning_core.pipeline.unit_walk import UnitWalk
 from pruning_core.prune.walk import Walk
 from pruning_core.spec.prune import PruneSpec
-from pruning_core.spec.report import BlockReport, Origin, Report
+from pruning_core.spec.report import Origin, Report
+from pruning_core.spec.report_parts.removal import BlockReport
 from pruning_core.spec.unit_method import UnitMethod
 from pruning_core.system import run_folder
 from pruning_core.system.files import alone_in, disk_errors

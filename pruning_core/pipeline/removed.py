@@ -9,7 +9,7 @@ from pruning_core.checkpoints.facts import inspect
 from pruning_core.model.tensors import new_zeros
 from pruning_core.pipeline.run import Run
 from pruning_core.plans.unit import UnitPlan
-from pruning_core.spec.report import BlockReport, SizeReport
+from pruning_core.spec.report_parts.removal import BlockReport, SizeReport
 from pruning_core.spec.unit_method import UNIT_NAMES
 
 

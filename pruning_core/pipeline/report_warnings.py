@@ -8,7 +8,7 @@ from pruning_core.checkpoints.config import omitted
 from pruning_core.pipeline.job_walk import Outcome
 from pruning_core.pipeline.run import Run
 from pruning_core.spec.patterns import NofM
-from pruning_core.spec.report import VocabularyCoverage
+from pruning_core.spec.report_parts.removal import VocabularyCoverage
 from pruning_core.structure.further import removal_notes
 from pruning_core.structure.layout import layout_of
 

@@ -19,7 +19,8 @@ from pruning_core.prune.walk import Walk
 from pruning_core.reporting import card, page
 from pruning_core.reporting.headline import headline
 from pruning_core.spec.base import digest
-from pruning_core.spec.report import Report, Timing
+from pruning_core.spec.report import Report
+from pruning_core.spec.report_parts.speed import Timing
 from pruning_core.system import device as devices
 from pruning_core.system import run_folder
 from pruning_core.system.files import replacing

@@ -14,7 +14,7 @@ from pruning_core.evaluate import verify
 from pruning_core.gguf.writable import names_of, table_of
 from pruning_core.pipeline.run import Run
 from pruning_core.spec.output import RoundedDtype
-from pruning_core.spec.report import GgufReport, RoundingReport
+from pruning_core.spec.report_parts.files import GgufReport, RoundingReport
 from pruning_core.system import run_folder
 from pruning_core.system.files import flush, link_or_copy
 

@@ -19,7 +19,7 @@ from pruning_core.numerics.input_statistics import Stats
 from pruning_core.plans.element import ElementPlan
 from pruning_core.prune.block_result import BlockResult
 from pruning_core.prune.matrix import Ordering, prune_matrix
-from pruning_core.spec.report import MatrixReport
+from pruning_core.spec.report_parts.removal import MatrixReport
 
 NEVER_REACHED = "block {}, {}: the calibration text never reached its input; its weights were compared without activations"
 FEW_TOKENS = (

@@ -16,7 +16,7 @@ from torch.nn import functional
 
 from pruning_core.model.block_calls import Call, run
 from pruning_core.spec.composition import Reconstruction
-from pruning_core.spec.report import ReconstructionReport
+from pruning_core.spec.report_parts.removal import ReconstructionReport
 
 WARM_UP = 0.1
 CHECKS_PER_EPOCH = 4

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 import torch
 
-from pruning_core.spec.report import MatrixReport, ReconstructionReport, UnitReport
+from pruning_core.spec.report_parts.removal import MatrixReport, ReconstructionReport, UnitReport
 
 
 @dataclass(frozen=True)

@@ -12,9 +12,7 @@ from safetensors.torch import load_file, save_file
 from pruning_core.errors import ResumeMismatch
 from pruning_core.model.streamed import StreamedModel
 from pruning_core.prune.block_result import BlockResult
-from pruning_core.spec.report import (
-    BlockReport,
-)
+from pruning_core.spec.report_parts.removal import BlockReport
 from pruning_core.system import run_folder
 from pruning_core.system.files import replacing, sha256
 

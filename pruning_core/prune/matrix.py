@@ -15,7 +15,7 @@ from pruning_core.numerics.linear_algebra import all_finite
 from pruning_core.plans.registry import Element, Refine
 from pruning_core.selection.masks import Selector
 from pruning_core.spec.patterns import NofM
-from pruning_core.spec.report import MatrixReport
+from pruning_core.spec.report_parts.removal import MatrixReport
 
 
 @dataclass(frozen=True)

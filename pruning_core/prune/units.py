@@ -19,7 +19,7 @@ from pruning_core.plans.unit import UnitPlan
 from pruning_core.prune.block_result import BlockResult
 from pruning_core.prune.unit_fit import BlockFit, readout_error
 from pruning_core.prune.unit_inputs import UnitInputs
-from pruning_core.spec.report import UnitReport
+from pruning_core.spec.report_parts.removal import UnitReport
 from pruning_core.units.block_units import BlockUnits
 from pruning_core.units.unit_groups import UnitGroup, kept, zero_residual
 

@@ -19,7 +19,7 @@ from pruning_core.model.streamed import StreamedModel
 from pruning_core.numerics.input_statistics import Stats
 from pruning_core.prune.block_result import BlockResult
 from pruning_core.prune.ledger import Ledger
-from pruning_core.spec.report import BlockReport
+from pruning_core.spec.report_parts.removal import BlockReport
 from pruning_core.system import device as devices
 
 

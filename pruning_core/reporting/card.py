@@ -15,7 +15,9 @@ from pruning_core.reporting.licence import Licence
 from pruning_core.reporting.rendering import rendered
 from pruning_core.spec.patterns import NofM
 from pruning_core.spec.recovery import RecoveryReport
-from pruning_core.spec.report import CalibrationReport, GateReport, Report
+from pruning_core.spec.report import Report
+from pruning_core.spec.report_parts.data import CalibrationReport
+from pruning_core.spec.report_parts.quality import GateReport
 
 _MARKUP = re.compile(r"([\\`*_\[\]|#~$])")
 

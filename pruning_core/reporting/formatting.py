@@ -13,7 +13,9 @@ from pruning_core.spec.composition import Refinement
 from pruning_core.spec.patterns import NofM
 from pruning_core.spec.prune import PruneSpec
 from pruning_core.spec.recovery import RecoveryReport
-from pruning_core.spec.report import GateReport, Interval, Perplexity, Report, Score, SpeedReport
+from pruning_core.spec.report import Report
+from pruning_core.spec.report_parts.quality import GateReport, Interval, Perplexity, Score
+from pruning_core.spec.report_parts.speed import SpeedReport
 
 DIGITS = 4
 CHANCE = 0.05

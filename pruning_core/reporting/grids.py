@@ -8,7 +8,8 @@ from collections.abc import Callable, Iterator
 from pruning_core.reporting import formatting, units
 from pruning_core.reporting.elements import NOT_MEASURED, Folded, Table
 from pruning_core.reporting.plots import kind_of
-from pruning_core.spec.report import MatrixReport, Report
+from pruning_core.spec.report import Report
+from pruning_core.spec.report_parts.removal import MatrixReport
 
 SHADES = 5
 SAME = 0.05

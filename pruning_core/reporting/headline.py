@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from pruning_core.reporting import formatting, naming, units
-from pruning_core.spec.report import Accuracy, Perplexity, Report, SpeedReport
+from pruning_core.spec.report import Report
+from pruning_core.spec.report_parts.quality import Accuracy, Perplexity
+from pruning_core.spec.report_parts.speed import SpeedReport
 
 MOST_NAMED = 2
 """Tasks of one kind that are named one by one; more are told by their range."""

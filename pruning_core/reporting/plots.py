@@ -16,15 +16,10 @@ from pruning_core.printable import shown
 from pruning_core.reporting import formatting, naming, units
 from pruning_core.reporting.drawing import DENSE, INK, MARKERS, PRUNED, SERIES, Plot, draw
 from pruning_core.spec.recovery import RecoveryReport
-from pruning_core.spec.report import (
-    Accuracy,
-    Interval,
-    MatrixReport,
-    Report,
-    Score,
-    SearchReport,
-    UnitReport,
-)
+from pruning_core.spec.report import Report
+from pruning_core.spec.report_parts.quality import Accuracy, Interval, Score
+from pruning_core.spec.report_parts.removal import MatrixReport, UnitReport
+from pruning_core.spec.report_parts.search import SearchReport
 
 LINES_HEIGHT = 3.4
 LONGEST_LABEL = 22

@@ -9,14 +9,10 @@ from pruning_core.reporting.elements import Folded, Section, Table, filled, tabl
 from pruning_core.reporting.grids import largest_errors, matrix_grids, unit_grids
 from pruning_core.reporting.plots import by_kind, recovery, units_by_kind
 from pruning_core.spec.recovery import RecoveryReport
-from pruning_core.spec.report import (
-    GgufReport,
-    Report,
-    RoundingReport,
-    SizeReport,
-    SpeedReport,
-    UnitReport,
-)
+from pruning_core.spec.report import Report
+from pruning_core.spec.report_parts.files import GgufReport, RoundingReport
+from pruning_core.spec.report_parts.removal import SizeReport, UnitReport
+from pruning_core.spec.report_parts.speed import SpeedReport
 
 DENSE_TARGET_NOTE = (
     "Errors are against the dense model's own outputs, so they include what earlier blocks changed."

@@ -13,7 +13,10 @@ from pruning_core.reporting.removal_sections import (
     size_and_speed_section,
     units_section,
 )
-from pruning_core.spec.report import DataReport, Perplexity, Report, Score, SearchReport
+from pruning_core.spec.report import Report
+from pruning_core.spec.report_parts.data import DataReport
+from pruning_core.spec.report_parts.quality import Perplexity, Score
+from pruning_core.spec.report_parts.search import SearchReport
 
 CHANCE_NOTE = (
     "Intervals are 95 % intervals. “Within chance” means that the difference is no larger than repeated "

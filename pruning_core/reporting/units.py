@@ -6,7 +6,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from pruning_core.spec.prune import PruneSpec
-from pruning_core.spec.report import Report, UnitReport
+from pruning_core.spec.report import Report
+from pruning_core.spec.report_parts.removal import UnitReport
 from pruning_core.spec.unit_method import UnitKind, UnitMethod
 
 NAMES: dict[UnitKind, str] = {

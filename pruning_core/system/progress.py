@@ -10,7 +10,8 @@ from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Protocol
 
-from pruning_core.spec.report import BlockReport, Phase, Progress
+from pruning_core.spec.progress import Phase, Progress
+from pruning_core.spec.report_parts.removal import BlockReport
 
 MIN_SECONDS = 2.0
 """Below this the rate is noise and no time left is given."""

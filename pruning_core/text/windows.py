@@ -10,7 +10,7 @@ import torch
 
 from pruning_core.checkpoints.facts import CheckpointFacts
 from pruning_core.errors import TokensInvalid
-from pruning_core.spec.report import CalibrationReport
+from pruning_core.spec.report_parts.data import CalibrationReport
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,8 @@ from typing import Any
 from fastapi import FastAPI
 
 from api.app import create_app
-from pruning_core.spec.report import BlockReport, Progress
+from pruning_core.spec.progress import Progress
+from pruning_core.spec.report_parts.removal import BlockReport
 from store import keys, leases
 from store.artifacts import ArtifactRow, attempt_prefix, report_page_key
 from store.backends import artifacts_of

@@ -9,33 +9,27 @@ from typing import Any
 from pruning_core.spec.base import digest
 from pruning_core.spec.prune import PruneSpec
 from pruning_core.spec.recovery import RecoveryPoint, RecoveryReport
-from pruning_core.spec.report import (
+from pruning_core.spec.report import Origin, Report
+from pruning_core.spec.report_parts.data import CalibrationReport, DataReport, Overlap
+from pruning_core.spec.report_parts.files import FileEntry, Verification
+from pruning_core.spec.report_parts.quality import (
     Accuracy,
-    BlockReport,
-    CalibrationReport,
-    DataReport,
-    FileEntry,
     GateReport,
     HarnessMetric,
     Interval,
-    MatrixReport,
-    Origin,
-    Overlap,
     Perplexity,
-    ReconstructionReport,
-    Report,
     Score,
-    SearchReport,
+)
+from pruning_core.spec.report_parts.removal import (
+    BlockReport,
+    MatrixReport,
+    ReconstructionReport,
     SizeReport,
-    SpeedRatio,
-    SpeedReport,
-    Throughput,
-    Timing,
-    TrialReport,
     UnitReport,
-    Verification,
     VocabularyCoverage,
 )
+from pruning_core.spec.report_parts.search import SearchReport, TrialReport
+from pruning_core.spec.report_parts.speed import SpeedRatio, SpeedReport, Throughput, Timing
 
 KINDS = (
     "self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "self_attn.o_proj",

@@ -17,7 +17,7 @@ from safetensors.torch import load_file, save_file
 
 from pruning_core.pipeline.phases import prune
 from pruning_core.spec.prune import PruneSpec
-from pruning_core.spec.report import BlockReport, MatrixReport
+from pruning_core.spec.report_parts.removal import BlockReport, MatrixReport
 from tests import tiny
 from tests.pruning_core.test_pipeline import Watcher, spec
 

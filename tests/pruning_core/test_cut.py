@@ -25,8 +25,9 @@ from pruning_core.pipeline import run as runs
 from pruning_core.pipeline.unit_walk import dense_model
 from pruning_core.plans.unit import UnitPlan
 from pruning_core.spec.patterns import Units
+from pruning_core.spec.progress import Progress
 from pruning_core.spec.prune import PruneSpec
-from pruning_core.spec.report import Origin, Progress
+from pruning_core.spec.report import Origin
 from pruning_core.spec.unit_methods import Diet
 from pruning_core.structure.layout import Layout, layout_of
 from pruning_core.system.progress import Tracker

@@ -13,7 +13,8 @@ from transformers import AutoModelForCausalLM
 
 from pruning_core.errors import DataLeakage, DatasetInvalid
 from pruning_core.pipeline.phases import prune
-from pruning_core.spec.report import Accuracy, Report
+from pruning_core.spec.report import Report
+from pruning_core.spec.report_parts.quality import Accuracy
 from pruning_core.text.evaluation_text import spread
 from tests import tiny
 from tests.pruning_core.test_pipeline import Watcher, spec

@@ -21,8 +21,9 @@ from pruning_core.model.hidden_states import Activations
 from pruning_core.model.matrix import InputGroup, Matrix, input_groups
 from pruning_core.model.streamed import StreamedModel
 from pruning_core.pipeline.phases import prune
+from pruning_core.spec.progress import Progress
 from pruning_core.spec.prune import PruneSpec
-from pruning_core.spec.report import Progress, Report
+from pruning_core.spec.report import Report
 from tests import tiny
 from tests.pruning_core.runs import n_of_m, save_with_biases, valid
 

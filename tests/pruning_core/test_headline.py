@@ -9,7 +9,9 @@ import pytest
 
 from pruning_core.reporting import card, page
 from pruning_core.reporting.headline import headline
-from pruning_core.spec.report import DataReport, Interval, Origin, Report
+from pruning_core.spec.report import Origin, Report
+from pruning_core.spec.report_parts.data import DataReport
+from pruning_core.spec.report_parts.quality import Interval
 from tests.pruning_core import reports
 
 UPLOAD = "file:file_01hx"

@@ -11,8 +11,9 @@ import pytest
 
 from pruning_core.errors import FolderInUse
 from pruning_core.pipeline.phases import prune
+from pruning_core.spec.progress import Progress
 from pruning_core.spec.prune import PruneSpec
-from pruning_core.spec.report import Progress, Report
+from pruning_core.spec.report import Report
 from pruning_core.system.files import alone_in
 from tests import tiny
 

@@ -29,8 +29,9 @@ from pruning_core.errors import (
 from pruning_core.evaluate import verify
 from pruning_core.pipeline import phases as pipeline
 from pruning_core.pipeline.phases import prune
+from pruning_core.spec.progress import Progress
 from pruning_core.spec.prune import PruneSpec
-from pruning_core.spec.report import Progress, Report
+from pruning_core.spec.report import Report
 from pruning_core.system import subprocesses
 from tests import tiny
 

@@ -17,8 +17,8 @@ from pruning_core.checkpoints import private_view
 from pruning_core.checkpoints.private_view import view
 from pruning_core.errors import ModelInvalid, ModelNotAllowed
 from pruning_core.pipeline.phases import prune
+from pruning_core.spec.progress import Progress
 from pruning_core.spec.prune import PruneSpec
-from pruning_core.spec.report import Progress
 from tests import tiny
 
 SECRET = "sk-of-another"

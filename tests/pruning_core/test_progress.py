@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from pruning_core.pipeline.phases import prune
-from pruning_core.spec.report import Progress
+from pruning_core.spec.progress import Progress
 from pruning_core.system import subprocesses
 from pruning_core.system.progress import Tracker
 from tests import tiny

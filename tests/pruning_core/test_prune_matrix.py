@@ -15,7 +15,7 @@ from pruning_core.numerics.input_statistics import Stats
 from pruning_core.plans.element import ElementPlan
 from pruning_core.prune.matrix import prune_matrix
 from pruning_core.spec.prune import PruneSpec
-from pruning_core.spec.report import MatrixReport
+from pruning_core.spec.report_parts.removal import MatrixReport
 
 Pair = tuple[torch.Tensor, torch.Tensor]
 TWO_OF_FOUR = {"sparsity": None, "pattern": {"name": "n:m", "n": 2, "m": 4}}

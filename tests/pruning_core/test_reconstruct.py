@@ -23,7 +23,7 @@ from pruning_core.selection.masks import Selector
 from pruning_core.spec.composition import Reconstruction
 from pruning_core.spec.patterns import Row
 from pruning_core.spec.prune import PruneSpec
-from pruning_core.spec.report import ReconstructionReport
+from pruning_core.spec.report_parts.removal import ReconstructionReport
 from tests import tiny
 
 NOTHING = Call((), {})

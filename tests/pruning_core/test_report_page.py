@@ -13,7 +13,7 @@ from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Page, sync_playwright
 
 from pruning_core.reporting import page as report_page
-from pruning_core.spec.report import TrialReport
+from pruning_core.spec.report_parts.search import TrialReport
 from tests.conftest import REPOSITORY
 from tests.pruning_core import reports
 

@@ -19,14 +19,9 @@ from huggingface_hub import ModelCard
 
 from pruning_core.reporting import card, formatting, licence, page
 from pruning_core.reporting.plots import kind_of, plots
-from pruning_core.spec.report import (
-    GateReport,
-    Interval,
-    Report,
-    SpeedRatio,
-    SpeedReport,
-    Throughput,
-)
+from pruning_core.spec.report import Report
+from pruning_core.spec.report_parts.quality import GateReport, Interval
+from pruning_core.spec.report_parts.speed import SpeedRatio, SpeedReport, Throughput
 from tests.pruning_core import reports
 from tests.pruning_core.reports import HOSTILE
 

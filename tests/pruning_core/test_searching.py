@@ -27,7 +27,7 @@ from pruning_core.selection.masks import Selector
 from pruning_core.spec.calibration import Calibration
 from pruning_core.spec.element_methods import CRePE
 from pruning_core.spec.patterns import MatrixWide
-from pruning_core.spec.report import SearchReport
+from pruning_core.spec.report_parts.search import SearchReport
 from pruning_core.system.progress import Silent, Tracker
 from pruning_core.text.calibration_text import calibration_windows
 from pruning_core.text.task_reader import TaskReader

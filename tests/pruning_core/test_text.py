@@ -73,7 +73,9 @@ def vocabulary() -> list[type[Frozen]]:
         one
         for one in found
         if one.__module__.startswith("pruning_core.spec.")
-        and one.__module__ != "pruning_core.spec.report"
+        and not one.__module__.startswith(
+            ("pruning_core.spec.report", "pruning_core.spec.progress")
+        )
         and not one.__name__.startswith("Recovery")
     ] + [Recovery]
 

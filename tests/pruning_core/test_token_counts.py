@@ -26,8 +26,10 @@ from pruning_core.pipeline.run import Run, fingerprint_of
 from pruning_core.pipeline.unit_walk import dense_model
 from pruning_core.plans.unit import UnitPlan
 from pruning_core.spec.calibration import Calibration
+from pruning_core.spec.progress import Progress
 from pruning_core.spec.prune import PruneSpec
-from pruning_core.spec.report import Origin, Progress, Report, VocabularyCoverage
+from pruning_core.spec.report import Origin, Report
+from pruning_core.spec.report_parts.removal import VocabularyCoverage
 from pruning_core.system.progress import Tracker
 from pruning_core.text.calibration_text import every_item
 from pruning_core.text.question_tokens import Encoded

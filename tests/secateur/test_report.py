@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 
 from pruning_core.spec.prune import PruneSpec
-from pruning_core.spec.report import GateReport, Interval, Report
+from pruning_core.spec.report import Report
+from pruning_core.spec.report_parts.quality import GateReport, Interval
 from secateur import render
 from secateur.config import child_environment
 from tests.api.jobs import REPORT, Service

@@ -8,7 +8,8 @@ import pytest
 from sqlalchemy import update
 from sqlalchemy.orm import Session
 
-from pruning_core.spec.report import BlockReport, Progress
+from pruning_core.spec.progress import Progress
+from pruning_core.spec.report_parts.removal import BlockReport
 from store import artifacts, leases, presets
 from store.artifacts import ArtifactRow
 from store.clock import db_now_plus

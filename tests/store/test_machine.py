@@ -19,7 +19,7 @@ from hypothesis.stateful import (
 )
 from sqlalchemy import delete, update
 
-from pruning_core.spec.report import Progress
+from pruning_core.spec.progress import Progress
 from store import jobs, leases
 from store.clock import db_now
 from store.errors import LeaseLost, StateConflict

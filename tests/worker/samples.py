@@ -9,16 +9,11 @@ from typing import Any
 from pruning_core.spec.base import digest
 from pruning_core.spec.element_methods import CRePE
 from pruning_core.spec.prune import PruneSpec
-from pruning_core.spec.report import (
-    FileEntry,
-    GateReport,
-    Origin,
-    Perplexity,
-    Report,
-    SearchReport,
-    Timing,
-    Verification,
-)
+from pruning_core.spec.report import Origin, Report
+from pruning_core.spec.report_parts.files import FileEntry, Verification
+from pruning_core.spec.report_parts.quality import GateReport, Perplexity
+from pruning_core.spec.report_parts.search import SearchReport
+from pruning_core.spec.report_parts.speed import Timing
 
 SPEC: dict[str, Any] = {
     "model": {"ref": "file:///models/tiny", "revision": None},

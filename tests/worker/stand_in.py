@@ -19,7 +19,9 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from pruning_core.spec.report import BlockReport, FileEntry, Progress
+from pruning_core.spec.progress import Progress
+from pruning_core.spec.report_parts.files import FileEntry
+from pruning_core.spec.report_parts.removal import BlockReport
 from tests.worker.samples import sample_report
 from worker.failures import explain
 from worker.orphan import die_with

@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from pruning_core.spec.report import Progress
+from pruning_core.spec.progress import Progress
 from store import leases
 from store.leases import Claim
 from tests.worker.rig import Rig
