@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from pruning_core.reporting.drawing import Plot
+from pruning_core.reporting.plots.drawing import Plot
 
 NOT_MEASURED = "n/a"
 

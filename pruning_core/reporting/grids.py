@@ -6,8 +6,8 @@ from bisect import bisect_left
 from collections.abc import Callable, Iterator
 
 from pruning_core.reporting import formatting, units
+from pruning_core.reporting.by_block import kind_of
 from pruning_core.reporting.elements import NOT_MEASURED, Folded, Table
-from pruning_core.reporting.plots import kind_of
 from pruning_core.spec.report import Report
 from pruning_core.spec.report_parts.removal import MatrixReport
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterator, Sequence
 
 from pruning_core.reporting import formatting, naming, units
+from pruning_core.reporting.by_block import by_kind, units_by_kind
 from pruning_core.reporting.elements import Folded, Section, Table, filled, table_of
 from pruning_core.reporting.grids import largest_errors, matrix_grids, unit_grids
-from pruning_core.reporting.plots import by_kind, recovery, units_by_kind
+from pruning_core.reporting.plots.course import recovery
 from pruning_core.spec.recovery import RecoveryReport
 from pruning_core.spec.report import Report
 from pruning_core.spec.report_parts.files import GgufReport, RoundingReport

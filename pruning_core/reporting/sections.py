@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from pruning_core.reporting import formatting, naming, units
 from pruning_core.reporting.elements import Folded, Quote, Section, Table, filled, table_of
-from pruning_core.reporting.plots import plots
+from pruning_core.reporting.plots.every import plots
 from pruning_core.reporting.removal_sections import (
     matrices_section,
     recovery_section,

@@ -18,7 +18,8 @@ import pytest
 from huggingface_hub import ModelCard
 
 from pruning_core.reporting import card, formatting, licence, page
-from pruning_core.reporting.plots import kind_of, plots
+from pruning_core.reporting.by_block import kind_of
+from pruning_core.reporting.plots.every import plots
 from pruning_core.spec.report import Report
 from pruning_core.spec.report_parts.quality import GateReport, Interval
 from pruning_core.spec.report_parts.speed import SpeedRatio, SpeedReport, Throughput
