@@ -16,7 +16,6 @@ puts N on the scale of the row term, so that one set of coefficients means the s
 from __future__ import annotations
 
 import torch
-from torch.nn import functional
 
 from pruning_core.numerics.importance import activation, relative_importance
 from pruning_core.numerics.input_statistics import Stats
@@ -71,7 +70,7 @@ def _window_sums(matrix: torch.Tensor, kernel: int, dim: int) -> torch.Tensor:
     Runs double in length; those that add up to k are added: about 2 log2 k additions, and no cancellation.
     """
     size, reach = matrix.shape[dim], kernel // 2
-    runs = functional.pad(matrix, (reach, reach) if dim == 1 else (0, 0, reach, reach))
+    runs = torch.constant_pad_nd(matrix, (reach, reach) if dim == 1 else (0, 0, reach, reach))
     total, start, length = torch.zeros_like(matrix), 0, 1
     while True:
         if kernel & length:
@@ -105,8 +104,8 @@ def _gaussian_mean(magnitude: torch.Tensor, kernel: int) -> torch.Tensor:
     place = torch.arange(kernel, device=magnitude.device, dtype=magnitude.dtype) - kernel // 2
     bell = torch.exp(-0.5 * (place / (kernel / 4)).square())
     both = torch.stack((magnitude, torch.ones_like(magnitude)))[:, None]
-    both = functional.conv2d(both, bell.view(1, 1, 1, -1), padding=(0, kernel // 2))
-    both = functional.conv2d(both, bell.view(1, 1, -1, 1), padding=(kernel // 2, 0))
+    both = torch.conv2d(both, bell.view(1, 1, 1, -1), padding=(0, kernel // 2))
+    both = torch.conv2d(both, bell.view(1, 1, -1, 1), padding=(kernel // 2, 0))
     return both[0, 0] / both[1, 0]
 
 
