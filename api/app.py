@@ -65,5 +65,5 @@ def create_app(settings: Settings) -> FastAPI:
     openapi.install(app)
     for module in (jobs, events, artifacts, files, methods, models, tasks, presets, health):
         app.include_router(module.router)
-        app.state.routes += [one for one in module.router.routes if isinstance(one, APIRoute)]
+        app.state.routes += [route for route in module.router.routes if isinstance(route, APIRoute)]
     return app

@@ -68,10 +68,10 @@ def _dtype(facts: CheckpointFacts) -> str:
     """Return the type that most bytes of the parameters have."""
     if facts.gguf is not None:
         return facts.gguf.type
-    found: Counter[str] = Counter()
+    sizes: Counter[str] = Counter()
     for tensor in (facts.tensors[name] for name in facts.parameter_names):
-        found[tensor.dtype] += tensor.bytes
-    return found.most_common(1)[0][0]
+        sizes[tensor.dtype] += tensor.bytes
+    return sizes.most_common(1)[0][0]
 
 
 def _tied(facts: CheckpointFacts, layout: Layout) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 def prefers_html(accept: str | None) -> bool:
     """Return whether `Accept` ranks HTML above JSON, as RFC 9110 section 12.5.1 reads it; equal ranks mean JSON."""
-    ranges = [_range(one) for one in (accept or "*/*").split(",")]
+    ranges = [_range(part) for part in (accept or "*/*").split(",")]
     return _rank(ranges, "text/html") > _rank(ranges, "application/json")
 
 

@@ -61,7 +61,9 @@ async def _framework(request: Request, error: HTTPException) -> Response:
 
 def _allowed(request: Request) -> list[str]:
     """Return the methods of every route with this path: the framework's own answer knows the first route alone."""
-    routes = [one for one in request.app.state.routes if one.path_regex.match(request.url.path)]
+    routes = [
+        route for route in request.app.state.routes if route.path_regex.match(request.url.path)
+    ]
     return sorted({method for route in routes for method in route.methods})
 
 

@@ -123,5 +123,5 @@ def problem_response(request: Request, problem: Problem) -> JSONResponse:
     headers = problem.headers
     if problem.status == HTTPStatus.SERVICE_UNAVAILABLE:
         headers.setdefault("Retry-After", str(RETRY_SECONDS))
-    told = shown_document(body, MESSAGE)
-    return JSONResponse(told, problem.status, headers, media_type=PROBLEM_JSON)
+    printable = shown_document(body, MESSAGE)
+    return JSONResponse(printable, problem.status, headers, media_type=PROBLEM_JSON)

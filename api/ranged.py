@@ -62,31 +62,31 @@ def send(
     Raises:
         Problem: RANGE_NOT_SATISFIABLE.
     """
-    told = {
+    sent = {
         "Last-Modified": format_datetime(stored.modified, usegmt=True),
         "ETag": f'"{stored.modified.timestamp():.6f}-{stored.bytes}"',
         "Accept-Ranges": "bytes",
         **headers,
     }
     start, stop, status = 0, stored.bytes, 200
-    asked = _range(request, told)
+    asked = _range(request, sent)
     if asked is not None:
         start, stop, status = *_within(asked, stored.bytes), 206
-        told["Content-Range"] = f"bytes {start}-{stop - 1}/{stored.bytes}"
-    told["Content-Length"] = str(stop - start)
+        sent["Content-Range"] = f"bytes {start}-{stop - 1}/{stored.bytes}"
+    sent["Content-Length"] = str(stop - start)
     if request.method == "HEAD":
-        return Response(status_code=status, headers=told, media_type=media_type)
-    return StreamingResponse(artifacts.open(key, start, stop), status, told, media_type)
+        return Response(status_code=status, headers=sent, media_type=media_type)
+    return StreamingResponse(artifacts.open(key, start, stop), status, sent, media_type)
 
 
-def _range(request: Request, told: Mapping[str, str]) -> re.Match[str] | None:
+def _range(request: Request, sent: Mapping[str, str]) -> re.Match[str] | None:
     """Return the range that counts: none of another unit, of several parts or of no sense (RFC 9110 section 14.2)."""
-    found = _RANGE.fullmatch(request.headers.get("range", ""))
-    same = request.headers.get("if-range") in (None, told["ETag"], told["Last-Modified"])
-    if found is None or request.method != "GET" or not same:
+    match = _RANGE.fullmatch(request.headers.get("range", ""))
+    same = request.headers.get("if-range") in (None, sent["ETag"], sent["Last-Modified"])
+    if match is None or request.method != "GET" or not same:
         return None
-    is_in_order = not found["last"] or int(found["first"]) <= int(found["last"])
-    return found if is_in_order else None
+    is_in_order = not match["last"] or int(match["first"]) <= int(match["last"])
+    return match if is_in_order else None
 
 
 def _within(asked: re.Match[str], size: int) -> tuple[int, int]:

@@ -93,7 +93,7 @@ def keep(
     caller: Caller,
     draft: Path,
     received: Received,
-    found: Examined,
+    examined: Examined,
 ) -> tuple[bool, schemas.File]:
     """Store a file that was found sound; return whether it is new to the project, and its resource."""
     file_id = new_id("file")
@@ -104,10 +104,10 @@ def keep(
         id=file_id,
         name=received.name,
         use=received.use,
-        format=found.format,
-        kind=found.kind,
-        items=found.items,
-        splits={split: size.model_dump() for split, size in found.sizes(received.use).items()},
+        format=examined.format,
+        kind=examined.kind,
+        items=examined.items,
+        splits={split: size.model_dump() for split, size in examined.sizes(received.use).items()},
         bytes=size,
         sha256=sha256,
         key=key,
@@ -173,7 +173,7 @@ def _with_fields(
     try:
         return schemas.FileOptions.model_validate(given)
     except ValidationError as error:
-        errors = [{**one, "loc": ("body", *one["loc"])} for one in error.errors()]
+        errors = [{**fault, "loc": ("body", *fault["loc"])} for fault in error.errors()]
         raise RequestValidationError(errors, body=given) from None
 
 
@@ -232,10 +232,10 @@ def _unsupported() -> Problem:
 
 def _expected_digest(header: str) -> bytes | None:
     """Return the sha256 that the sender states; other algorithms are passed over, as RFC 9530 asks."""
-    found = _SHA256.search(header)
-    if found is None:
+    match = _SHA256.search(header)
+    if match is None:
         return None
-    value = found["value"].strip()
+    value = match["value"].strip()
     try:
         digest = base64.b64decode(value.strip(":"), validate=True)
     except binascii.Error:

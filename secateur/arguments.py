@@ -102,14 +102,14 @@ def gate(text: str) -> dict[str, Any]:
     Raises:
         Usage: it is none.
     """
-    found = _GATE.match(text)
-    if found is None:
+    match = _GATE.match(text)
+    if match is None:
         raise bad("--gate", f"{text!r} is not METRIC<=NUMBER or METRIC>=NUMBER")
     try:
-        limit = quantities.bound(found["bound"])
+        limit = quantities.bound(match["bound"])
     except ValueError:
-        raise bad("--gate", f"{text!r}: {found['bound']!r} is no number") from None
-    return {"metric": found["metric"], "max" if found["sign"] == "<=" else "min": limit}
+        raise bad("--gate", f"{text!r}: {match['bound']!r} is no number") from None
+    return {"metric": match["metric"], "max" if match["sign"] == "<=" else "min": limit}
 
 
 def pattern(text: str | None) -> dict[str, Any] | str | None:

@@ -134,13 +134,13 @@ def list_jobs(
 def show(job: JobName, as_json: AsJson = False) -> None:
     """Show one job, with its report where it left a result."""
     with Client() as client:
-        found = client.get(lookup.job_id(client, job))
+        shown = client.get(lookup.job_id(client, job))
         if as_json:
-            render.json_text(found.model_dump_json())
+            render.json_text(shown.model_dump_json())
             return
-        render.job(found)
-        if found.result is not None:
-            render.report(client.report(found.id))
+        render.job(shown)
+        if shown.result is not None:
+            render.report(client.report(shown.id))
 
 
 @app.command()
@@ -176,28 +176,28 @@ def report(
 def watch(job: JobName, as_json: AsJson = False) -> None:
     """Watch a job until it has ended; with --json print its events as they happen."""
     with Client() as client:
-        found = client.get(lookup.job_id(client, job))
+        watched = client.get(lookup.job_id(client, job))
         if not as_json:
-            cli_submit.end(client, following.follow(client.follow(found.id)), as_json=False)
+            cli_submit.end(client, following.follow(client.follow(watched.id)), as_json=False)
             return
         try:
-            for event in client.watch(found.id):
+            for event in client.watch(watched.id):
                 render.json_text(event.model_dump_json())
                 sys.stdout.flush()
         except KeyboardInterrupt:
-            raise following.interrupted(found) from None
-        client.get(found.id).raise_for_status()
+            raise following.interrupted(watched) from None
+        client.get(watched.id).raise_for_status()
 
 
 @app.command()
 def cancel(job: JobName, as_json: AsJson = False) -> None:
     """Cancel a job."""
     with Client() as client:
-        found = client.cancel(lookup.job_id(client, job))
+        cancelled = client.cancel(lookup.job_id(client, job))
     if as_json:
-        render.json_text(found.model_dump_json())
+        render.json_text(cancelled.model_dump_json())
     else:
-        render.out.print(found.status)
+        render.out.print(cancelled.status)
 
 
 @app.command()

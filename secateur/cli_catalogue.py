@@ -32,44 +32,44 @@ def inspect(
     """Show what can be cut from a model, and to which sizes."""
     ref = arguments.model_ref(model, "MODEL")
     with Client() as client:
-        found = client.inspect(ref, multiple_of=multiple_of or ())
+        inspection = client.inspect(ref, multiple_of=multiple_of or ())
     if as_json:
-        render.json_text(found.model_dump_json())
+        render.json_text(inspection.model_dump_json())
     else:
-        inspected.show(found)
+        inspected.show(inspection)
 
 
 def methods(as_json: AsJson = False) -> None:
     """List the pruning methods."""
     with Client() as client:
-        found = client.methods()
+        listed = client.methods()
     if as_json:
-        render.json_list(found)
+        render.json_list(listed)
         return
-    lines = ((m.name, m.default_pattern, " ".join(m.patterns), m.summary) for m in found)
+    lines = ((m.name, m.default_pattern, " ".join(m.patterns), m.summary) for m in listed)
     render.rows(("method", "default", "patterns", "what it does"), lines)
 
 
 def tasks(as_json: AsJson = False) -> None:
     """List the tasks that calibrate and evaluate, and whether their data can be had."""
     with Client() as client:
-        found = client.tasks()
+        listed = client.tasks()
     if as_json:
-        render.json_list(found)
+        render.json_list(listed)
         return
     columns = ("task", "kind", "data", "calibration bytes", "evaluation bytes", "what it is")
-    render.rows(columns, map(_task_line, found))
+    render.rows(columns, map(_task_line, listed))
 
 
 def presets(as_json: AsJson = False) -> None:
     """List the presets of CRePE's coefficients."""
     with Client() as client:
-        found = client.presets()
+        listed = client.presets()
     if as_json:
-        render.json_list(found)
+        render.json_list(listed)
         return
     columns = ("preset", *COEFFICIENTS, "job", "where it comes from")
-    render.rows(columns, map(_preset_line, found), ids=("job",))
+    render.rows(columns, map(_preset_line, listed), ids=("job",))
 
 
 def _task_line(task: Task) -> tuple[object, ...]:

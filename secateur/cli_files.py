@@ -52,24 +52,24 @@ def list_files(
 ) -> None:
     """List uploaded files, newest first."""
     with Client() as client:
-        found = list(client.files(use=use, limit=limit))
+        files = list(client.files(use=use, limit=limit))
     if as_json:
-        render.json_list(found)
+        render.json_list(files)
         return
     columns = ("task", "name", "use", "kind", "items", "bytes", "created")
-    render.records(columns, map(_line, found), headed=2)
+    render.records(columns, map(_line, files), headed=2)
 
 
 @app.command()
 def show(file: FileName, as_json: AsJson = False) -> None:
     """Show what is known of one file."""
     with Client() as client:
-        found = client.file(lookup.file_id(client, file))
+        shown = client.file(lookup.file_id(client, file))
     if as_json:
-        render.json_text(found.model_dump_json())
+        render.json_text(shown.model_dump_json())
         return
     fields = ("task", "name", "use", "format", "kind", "items", "bytes", "sha256")
-    render.facts([*((field, getattr(found, field)) for field in fields), ("created", _time(found))])
+    render.facts([*((field, getattr(shown, field)) for field in fields), ("created", _time(shown))])
 
 
 @app.command()

@@ -33,8 +33,8 @@ def served_folders() -> tuple[tuple[Path, ...], Path | None]:
     """Return the model roots and the folder of tasks that the environment names for a service."""
     roots = os.environ.get("SECATEUR_MODEL_ROOTS", "").split(os.pathsep)
     tasks = os.environ.get("SECATEUR_TASKS_DIR")
-    found = tuple(Path(root).expanduser().absolute() for root in roots if root)
-    return found, Path(tasks).expanduser().absolute() if tasks else None
+    folders = tuple(Path(root).expanduser().absolute() for root in roots if root)
+    return folders, Path(tasks).expanduser().absolute() if tasks else None
 
 
 def find_credentials(url: str | None = None, api_key: str | None = None) -> Credentials:

@@ -18,7 +18,7 @@ def local_files(texts: Sequence[str], option: str) -> dict[str, Path]:
     Raises:
         Usage: there is no such file.
     """
-    found = {}
+    paths = {}
     for text in texts:
         path = Path(text.removeprefix("file://")).expanduser()
         if not _is_path(text):
@@ -26,8 +26,8 @@ def local_files(texts: Sequence[str], option: str) -> dict[str, Path]:
         if not path.is_file():
             what = "is a folder: upload one file" if path.is_dir() else "no such file"
             raise arguments.bad(option, f"{text}: {what}")
-        found[text] = path.resolve()
-    return found
+        paths[text] = path.resolve()
+    return paths
 
 
 def _is_path(text: str) -> bool:

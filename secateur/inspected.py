@@ -14,33 +14,36 @@ MAX_LISTED = 8
 """Longer lists of sizes are shown by their ends."""
 
 
-def show(found: Inspection) -> None:
+def show(inspection: Inspection) -> None:
     """Show what a model is, the sizes that it can be cut to, and the methods that can do so."""
-    commit = f" at {found.commit}" if found.commit else ""
-    tied = "tied" if found.tied_embeddings else "not tied"
-    shared = f"{found.query_heads_per_group} for each key-value head"
+    commit = f" at {inspection.commit}" if inspection.commit else ""
+    tied = "tied" if inspection.tied_embeddings else "not tied"
+    shared = f"{inspection.query_heads_per_group} for each key-value head"
     facts(
         (
-            ("model", f"{found.ref}{commit}"),
-            ("architecture", f"{found.architecture} (family {found.family})"),
-            ("parameters", f"{found.parameters:,}"),
-            ("bytes", f"{found.bytes:,} ({found.dtype})"),
-            ("blocks", found.blocks),
-            ("query heads", f"{found.query_heads} of {found.head_dim} channels, {shared}"),
-            ("embeddings", f"{tied}; windows of at most {found.max_positions:,} tokens"),
+            ("model", f"{inspection.ref}{commit}"),
+            ("architecture", f"{inspection.architecture} (family {inspection.family})"),
+            ("parameters", f"{inspection.parameters:,}"),
+            ("bytes", f"{inspection.bytes:,} ({inspection.dtype})"),
+            ("blocks", inspection.blocks),
+            (
+                "query heads",
+                f"{inspection.query_heads} of {inspection.head_dim} channels, {shared}",
+            ),
+            ("embeddings", f"{tied}; windows of at most {inspection.max_positions:,} tokens"),
         )
     )
     out.print()
     columns = ("units", "now", "parameters each", "most that can go", "can be kept")
-    rows(columns, (line for axis in found.axes for line in _axis_lines(axis)))
+    rows(columns, (line for axis in inspection.axes for line in _axis_lines(axis)))
     out.print()
-    for axis in found.axes:
+    for axis in inspection.axes:
         told = axis.rule if axis.removable else f"none can go: {axis.reason}"
         out.print(Text(f"{axis.title}: {told}"))
     out.print()
-    methods = ((m.name, " ".join(m.units) or "none", m.reason or "") for m in found.methods)
+    methods = ((m.name, " ".join(m.units) or "none", m.reason or "") for m in inspection.methods)
     rows(("method", "can remove", "cannot"), methods)
-    for note in found.notes:
+    for note in inspection.notes:
         out.print(Text(note))
 
 

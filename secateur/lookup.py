@@ -43,11 +43,13 @@ def _resolve(
     begins = _beginning(text, kind)
     if begins is not None and len(begins) == len(kind) + 1 + _LENGTH:
         return begins
-    found: dict[str, T] = {}
+    candidates: dict[str, T] = {}
     for filters in ({"name": text} if text.isprintable() else None, {"begins": begins}):
         if filters and any(filters.values()):
-            found |= {one.id: one for one in listed(**filters, limit=MOST + 1)}
-    return _only(text, kind, found, line)
+            candidates |= {
+                candidate.id: candidate for candidate in listed(**filters, limit=MOST + 1)
+            }
+    return _only(text, kind, candidates, line)
 
 
 def _beginning(text: str, kind: str) -> str | None:
@@ -56,21 +58,23 @@ def _beginning(text: str, kind: str) -> str | None:
     return f"{kind}_{rest}" if _ULID.fullmatch(rest) else None
 
 
-def _only(text: str, kind: str, found: Mapping[str, T], line: Callable[[T], str]) -> str:
-    if len(found) == 1:
-        return next(iter(found))
-    if not found:
+def _only(text: str, kind: str, candidates: Mapping[str, T], line: Callable[[T], str]) -> str:
+    if len(candidates) == 1:
+        return next(iter(candidates))
+    if not candidates:
         listing = "secateur list" if kind == "job" else "secateur files list"
         detail = f"no {kind} has the id or the name {text!r}, or an id that begins so"
         raise NotFound(
             404,
             {"code": "NOT_FOUND", "detail": detail, "suggestions": [f"`{listing}` lists them"]},
         )
-    several = f"{len(found)} {kind}s" if len(found) <= MOST else f"more than {MOST} {kind}s"
+    several = (
+        f"{len(candidates)} {kind}s" if len(candidates) <= MOST else f"more than {MOST} {kind}s"
+    )
     raise Ambiguous(
         f"{text!r} fits {several}: give more of the id",
         code="AMBIGUOUS",
-        suggestions=tuple(line(one) for one in list(found.values())[:MOST]),
+        suggestions=tuple(line(candidate) for candidate in list(candidates.values())[:MOST]),
     )
 
 

@@ -28,15 +28,15 @@ def share(text: str) -> float:
         Unclear: it is a number from 1 on without a percent sign.
         ValueError: it is none.
     """
-    found = _SHARE.match(text)
-    if found is None:
+    match = _SHARE.match(text)
+    if match is None:
         comma = text.replace(",", ".", 1)
         hint = f": did you mean {comma}?" if _SHARE.match(comma) else ""
         raise ValueError(f"{text!r} is no share like 0.5 or 50%{hint}")
-    number = float(found["digits"])
-    if not found["percent"] and 1 < number < 100:
-        raise Unclear(found["digits"], float(Decimal(found["digits"]) / 100))
-    value = float(Decimal(found["digits"]) / 100) if found["percent"] else number
+    number = float(match["digits"])
+    if not match["percent"] and 1 < number < 100:
+        raise Unclear(match["digits"], float(Decimal(match["digits"]) / 100))
+    value = float(Decimal(match["digits"]) / 100) if match["percent"] else number
     if not 0 < value < 1:
         raise ValueError(f"{text!r} is not between 0 and 1 (0% and 100%), both excluded")
     return value
@@ -60,11 +60,11 @@ def parameters(text: str) -> int:
     Raises:
         ValueError: it is none.
     """
-    found = _NUMBER.match(text)
-    if found is None or found["binary"] or (found["factor"] and found["unit"]):
+    match = _NUMBER.match(text)
+    if match is None or match["binary"] or (match["factor"] and match["unit"]):
         raise ValueError(f"{text!r} is no number of parameters like 135M or 1.2B")
     return _whole(
-        text, found["digits"], 1000 ** _POWERS["g" if found["unit"] else found["factor"].lower()]
+        text, match["digits"], 1000 ** _POWERS["g" if match["unit"] else match["factor"].lower()]
     )
 
 
@@ -74,11 +74,11 @@ def byte_count(text: str) -> int:
     Raises:
         ValueError: it is none.
     """
-    found = _NUMBER.match(text)
-    if found is None or (found["binary"] and not found["factor"]):
+    match = _NUMBER.match(text)
+    if match is None or (match["binary"] and not match["factor"]):
         raise ValueError(f"{text!r} is no number of bytes like 250M, 1.2GB or 1.2GiB")
-    base = 1024 if found["binary"] else 1000
-    return _whole(text, found["digits"], base ** _POWERS[found["factor"].lower()])
+    base = 1024 if match["binary"] else 1000
+    return _whole(text, match["digits"], base ** _POWERS[match["factor"].lower()])
 
 
 def _whole(text: str, digits: str, factor: int) -> int:

@@ -179,9 +179,9 @@ def _with_names(content: Mapping[str, Any]) -> Mapping[str, Any]:
 
 def _by_chance(gate: Mapping[str, Any]) -> str:
     """Say so where the interval of a gate's figure lies on both sides of a bound; reports of old have none."""
-    found = gate.get("interval")
+    interval = gate.get("interval")
     bounds = [gate[bound] for bound in ("min", "max") if gate[bound] is not None]
-    close = found and any(found["low"] <= bound <= found["high"] for bound in bounds)
+    close = interval and any(interval["low"] <= bound <= interval["high"] for bound in bounds)
     return ", within chance" if close else ""
 
 
@@ -209,10 +209,14 @@ def _before_and_after(content: Mapping[str, Any]) -> Iterator[tuple[str, ...]]:
 
 def _speed_ratio(speed: Mapping[str, Any], phase: str) -> Iterator[tuple[str, ...]]:
     """Yield how the two compare; reports of old do not say."""
-    found = speed.get("ratios", {}).get(phase)
-    if found is not None:
+    measured = speed.get("ratios", {}).get(phase)
+    if measured is not None:
         doubt = " (not reliably measured)" if speed["doubts"] else ""
-        ratio = {"dense": None, "pruned": found["value"], "pruned_interval": found["interval"]}
+        ratio = {
+            "dense": None,
+            "pruned": measured["value"],
+            "pruned_interval": measured["interval"],
+        }
         yield f"{phase}, pruned over dense{doubt}", *_both(ratio, 1, "")
 
 

@@ -82,8 +82,8 @@ def _serve(options: Options, port: int) -> int:
 
 def _machine(environment: dict[str, str]) -> dict[str, str]:
     """Return the settings that say what prunes here, and how fast it is where that was measured."""
-    found = json.loads(_output(environment, "worker.machine"))
-    settings = {"SECATEUR_DEVICE": found["device"], "SECATEUR_FLOPS": found["flops"]}
+    machine = json.loads(_output(environment, "worker.machine"))
+    settings = {"SECATEUR_DEVICE": machine["device"], "SECATEUR_FLOPS": machine["flops"]}
     return {name: str(value) for name, value in settings.items() if value is not None}
 
 

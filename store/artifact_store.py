@@ -10,7 +10,7 @@ from typing import Protocol
 
 from store.errors import ArtifactNotFound
 
-Told = Callable[[int], None]
+OnBytes = Callable[[int], None]
 """Takes the bytes of every piece that was read."""
 
 
@@ -29,7 +29,9 @@ class ArtifactStore(Protocol):
     ArtifactNotFound over it.
     """
 
-    def put(self, source: Path, key: str, told: Told = lambda _bytes: None) -> tuple[int, str]:
+    def put(
+        self, source: Path, key: str, on_bytes: OnBytes = lambda _bytes: None
+    ) -> tuple[int, str]:
         """Store a regular file, in the place of what the key held, and return its size and sha256.
 
         Raises:

@@ -57,10 +57,10 @@ def create(session: Session, new: NewFile, *, project: str, created_by: str) -> 
     made: File | None = session.scalars(row.returning(File)).one_or_none()
     if made is not None:
         return made
-    found = same(session, project=project, sha256=new.sha256, use=new.use, format=new.format)
-    if found is None:
+    earlier = same(session, project=project, sha256=new.sha256, use=new.use, format=new.format)
+    if earlier is None:
         raise StateConflict("the same file was deleted at this very moment: send it again")
-    return found
+    return earlier
 
 
 def same(session: Session, *, project: str, sha256: str, use: str, format: str) -> File | None:  # noqa: A002 - the column's name
@@ -81,10 +81,10 @@ def get(session: Session, *, project: str, file_id: str) -> File:
     Raises:
         FileUnknown: None of this id, or it is another project's.
     """
-    found = session.scalar(select(File).where(File.id == file_id, File.project == project))
-    if found is None:
+    file = session.scalar(select(File).where(File.id == file_id, File.project == project))
+    if file is None:
         raise FileUnknown(file_id)
-    return found
+    return file
 
 
 def page(
@@ -122,14 +122,14 @@ def remove(session: Session, *, project: str, file_id: str) -> str:
         FileUnknown: None of this id in the project.
         FileInUse: A job that waits or runs names it.
     """
-    found = get(session, project=project, file_id=file_id)
-    job_id = session.scalar(_unfinished_naming(found).limit(1))
+    file = get(session, project=project, file_id=file_id)
+    job_id = session.scalar(_unfinished_naming(file).limit(1))
     if job_id is not None:
         raise FileInUse(
             f"job {job_id} still needs file {file_id}: delete it when the job has ended, or cancel the job"
         )
-    session.execute(delete(File).where(File.id == found.id))
-    return found.key
+    session.execute(delete(File).where(File.id == file.id))
+    return file.key
 
 
 def of_prune(session: Session, prune: Mapping[str, Any], *, project: str) -> dict[str, File]:

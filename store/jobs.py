@@ -195,10 +195,10 @@ def _labelled(project: str, labels: Mapping[str, str]) -> tuple[Select[Job], Col
         return chosen.where(Job.project == project), (Job.created_at, Job.id)
     first, *more = (aliased(JobLabel) for _ in labels)
     chosen = chosen.select_from(first).join(Job, Job.id == first.job_id)
-    for one in more:
-        chosen = chosen.join(one, one.job_id == first.job_id)
-    for one, (key, value) in zip((first, *more), labels.items(), strict=True):
-        chosen = chosen.where(one.project == project, one.key == key, one.value == value)
+    for label in more:
+        chosen = chosen.join(label, label.job_id == first.job_id)
+    for label, (key, value) in zip((first, *more), labels.items(), strict=True):
+        chosen = chosen.where(label.project == project, label.key == key, label.value == value)
     return chosen, (first.created_at, first.job_id)
 
 

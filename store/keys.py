@@ -48,12 +48,12 @@ def authenticate(session: Session, secret: str) -> tuple[ApiKey, bool]:
     )
     stale = or_(ApiKey.last_used_at.is_(None), ApiKey.last_used_at < db_now_plus(-_TOUCH_SECONDS))
     query = select(ApiKey, stale).where(ApiKey.sha256 == _digest(secret), *live)
-    found = session.execute(query).one_or_none()
-    if found is None:
+    row = session.execute(query).one_or_none()
+    if row is None:
         raise KeyInvalid(
             "this API key is unknown, revoked or expired: ask the operator for another"
         )
-    return found[0], bool(found[1])
+    return row[0], bool(row[1])
 
 
 def note_use(session: Session, key_id: str) -> None:

@@ -258,14 +258,16 @@ def _next_eligible(session: Session) -> Job | None:
 def _projects_that_wait() -> Select[str]:
     """Fewest running jobs first, then longest waiting; hops from project to project through the index."""
     first = select(func.min(Job.project).label("project")).where(IS_QUEUED)
-    found = first.cte("found", recursive=True)
-    following = select(func.min(Job.project)).where(IS_QUEUED, Job.project > found.c.project)
-    found = found.union_all(select(following.scalar_subquery()).where(found.c.project.is_not(None)))
-    running = select(func.count()).where(IS_RUNNING, Job.project == found.c.project)
-    oldest = _waiting(Job.created_at, found.c.project).scalar_subquery()
+    projects = first.cte("found", recursive=True)
+    following = select(func.min(Job.project)).where(IS_QUEUED, Job.project > projects.c.project)
+    projects = projects.union_all(
+        select(following.scalar_subquery()).where(projects.c.project.is_not(None))
+    )
+    running = select(func.count()).where(IS_RUNNING, Job.project == projects.c.project)
+    oldest = _waiting(Job.created_at, projects.c.project).scalar_subquery()
     return (
-        select(found.c.project)
-        .where(found.c.project.is_not(None), oldest.is_not(None))
+        select(projects.c.project)
+        .where(projects.c.project.is_not(None), oldest.is_not(None))
         .order_by(running.scalar_subquery(), oldest)
     )
 

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from pruning_core.system.files import flush, link_or_copy, sha256
-from store.artifact_store import Stored, Told, no_key, parts_of
+from store.artifact_store import OnBytes, Stored, no_key, parts_of
 from store.drafts import Drafts, held
 from store.errors import ArtifactNotFound
 from store.private_folders import OWN_FILE, make_folder
@@ -29,7 +29,9 @@ class LocalArtifacts:
         self._root = root.absolute()
         self._drafts = drafts
 
-    def put(self, source: Path, key: str, told: Told = lambda _bytes: None) -> tuple[int, str]:
+    def put(
+        self, source: Path, key: str, on_bytes: OnBytes = lambda _bytes: None
+    ) -> tuple[int, str]:
         """Store a file: flushed to disk under a name of its own before it takes the key's."""
         target = self._path(key)
         if source.is_symlink() or not source.is_file():
@@ -39,7 +41,7 @@ class LocalArtifacts:
             link_or_copy(source, draft)
             draft.chmod(OWN_FILE)
             with held(draft):
-                digest = sha256(draft, on_bytes=told)
+                digest = sha256(draft, on_bytes=on_bytes)
                 flush(draft)
                 size = draft.stat().st_size
             draft.replace(target)
@@ -64,8 +66,8 @@ class LocalArtifacts:
         path = self._path(key)
         if not path.is_file():
             return None
-        found = path.stat()
-        return Stored(found.st_size, datetime.fromtimestamp(found.st_mtime, UTC))
+        status = path.stat()
+        return Stored(status.st_size, datetime.fromtimestamp(status.st_mtime, UTC))
 
     def list(self, prefix: str) -> Iterator[str]:
         """Return the files below a folder as keys."""

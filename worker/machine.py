@@ -28,18 +28,18 @@ def cpu_flops() -> float:
     """Return products and sums of float32 per second, in matrices as models have them: the best of some, so that a busy moment counts for little."""
     left = np.ones((SIZE, SIZE), dtype=np.float32)
     ended = time.perf_counter() + SECONDS
-    found: list[float] = []
-    while time.perf_counter() < ended or len(found) < 3:
+    rates: list[float] = []
+    while time.perf_counter() < ended or len(rates) < 3:
         started = time.perf_counter()
         left @ left
-        found.append(2 * SIZE**3 / (time.perf_counter() - started))
-    return max(found)
+        rates.append(2 * SIZE**3 / (time.perf_counter() - started))
+    return max(rates)
 
 
 def main() -> None:
     kind = device()
-    found = {"device": kind, "flops": cpu_flops() if kind == "cpu" else None}
-    sys.stdout.write(json.dumps(found) + "\n")
+    machine = {"device": kind, "flops": cpu_flops() if kind == "cpu" else None}
+    sys.stdout.write(json.dumps(machine) + "\n")
 
 
 if __name__ == "__main__":

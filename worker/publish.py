@@ -32,28 +32,28 @@ def upload(
     *,
     under: str,
     go_on: Callable[[], bool],
-    told: Callable[[int], None] = lambda _bytes: None,
+    on_bytes: Callable[[int], None] = lambda _bytes: None,
 ) -> list[ArtifactRow] | None:
     """Store every file of the checkpoint, and the report's page beside it; None where `go_on` said no between two files.
 
     Raises:
         UploadFailed: the files are not exactly those that the report lists.
     """
-    found = {
+    present = {
         str(path.relative_to(checkpoint))
         for path in checkpoint.rglob("*")
         if path.is_file() and not path.is_symlink()
     }
     listed = {entry.path for entry in report.files}
-    if found != listed:
+    if present != listed:
         raise UploadFailed(
-            f"The checkpoint's files differ from the report's list: {sorted(found ^ listed)}"
+            f"The checkpoint's files differ from the report's list: {sorted(present ^ listed)}"
         )
     rows = []
     for entry in report.files:
         if not go_on():
             return None
-        rows.append(_put(checkpoint, entry, artifacts, under, told))
+        rows.append(_put(checkpoint, entry, artifacts, under, on_bytes))
     page = checkpoint.parent / run_folder.PAGE
     if page.is_file():
         artifacts.put(page, report_page_key(under))
@@ -65,10 +65,10 @@ def _put(
     entry: FileEntry,
     artifacts: ArtifactStore,
     under: str,
-    told: Callable[[int], None],
+    on_bytes: Callable[[int], None],
 ) -> ArtifactRow:
     key = f"{under}/{entry.path}"
-    size, sha256 = artifacts.put(checkpoint / entry.path, key, told)
+    size, sha256 = artifacts.put(checkpoint / entry.path, key, on_bytes)
     if (size, sha256) != (entry.bytes, entry.sha256):
         raise UploadFailed(
             f"{entry.path} has sha256 {sha256} and {size} bytes, the report says {entry.sha256} and {entry.bytes}"
@@ -105,12 +105,12 @@ def result(report: Report) -> dict[str, Any]:
 
 
 def _quality(report: Report) -> dict[str, dict[str, float | None]]:
-    found: dict[str, dict[str, float | None]] = {
+    quality: dict[str, dict[str, float | None]] = {
         text.task: {"ppl_dense": text.dense, "ppl_pruned": text.pruned}
         for text in report.perplexity
     }
     for choice in report.accuracy:
-        found[choice.task] = {
+        quality[choice.task] = {
             "acc_dense": choice.acc.dense,
             "acc_pruned": choice.acc.pruned,
             "acc_norm_dense": choice.acc_norm.dense,
@@ -121,17 +121,17 @@ def _quality(report: Report) -> dict[str, dict[str, float | None]]:
             f"{figure.metric}_dense": figure.dense,
             f"{figure.metric}_pruned": figure.pruned,
         }
-        found.setdefault(figure.task, {}).update(both)
-    return found
+        quality.setdefault(figure.task, {}).update(both)
+    return quality
 
 
 def _recovery(report: Report) -> dict[str, dict[str, float]]:
     """Return what fine-tuning gained, where there was any."""
-    found = report.recovery
-    if found is None:
+    recovery = report.recovery
+    if recovery is None:
         return {}
-    losses = {"loss_before": found.loss_before, "loss_after": found.loss_after}
-    return {"recovery": {**losses, "steps": found.steps}}
+    losses = {"loss_before": recovery.loss_before, "loss_after": recovery.loss_after}
+    return {"recovery": {**losses, "steps": recovery.steps}}
 
 
 def _throughput(report: Report) -> dict[str, object]:
@@ -156,9 +156,9 @@ def missed_gates(report: Report) -> dict[str, Any] | None:
     missed = [gate for gate in report.gates if not gate.passed]
     if not missed:
         return None
-    told = "; ".join(f"{gate.metric} is {gate.value:.4g}, {_bounds(gate)}" for gate in missed)
+    misses = "; ".join(f"{gate.metric} is {gate.value:.4g}, {_bounds(gate)}" for gate in missed)
     return QualityGateFailed(
-        f"{told}. Report and checkpoint are kept.",
+        f"{misses}. Report and checkpoint are kept.",
         suggestions=("prune less", "choose another method", "let the gate pass more"),
     ).payload()
 
@@ -172,14 +172,14 @@ def _bounds(gate: GateReport) -> str:
 
 def preset(report: Report, model: ModelRef) -> NewPreset | None:
     """Return what the job shall store for other jobs, None where it was not asked to."""
-    asked, found = report.spec.search, report.search
-    if asked is None or asked.save_as is None or found is None:
+    asked, search = report.spec.search, report.search
+    if asked is None or asked.save_as is None or search is None:
         return None
-    coefficients = searched(report.spec, found, _origin(report, found, model))
+    coefficients = searched(report.spec, search, _origin(report, search, model))
     return NewPreset(asked.save_as, coefficients.model_dump(mode="json"))
 
 
-def _origin(report: Report, found: SearchReport, model: ModelRef) -> str:
+def _origin(report: Report, search: SearchReport, model: ModelRef) -> str:
     name = f"{model.ref}@{model.revision}" if model.revision else model.ref
     name = name if len(name) <= MAX_MODEL else f"...{name[-MAX_MODEL:]}"
     pattern = report.spec.pattern
@@ -188,5 +188,5 @@ def _origin(report: Report, found: SearchReport, model: ModelRef) -> str:
         if isinstance(pattern, NofM)
         else f"sparsity {report.spec.ratio:g}"
     )
-    kept = ", RIA kept" if found.kept_ria else ""
-    return f"{found.name} on {name}, {amount}, {found.windows} windows{kept}"
+    kept = ", RIA kept" if search.kept_ria else ""
+    return f"{search.name} on {name}, {amount}, {search.windows} windows{kept}"

@@ -155,8 +155,8 @@ class Supervisor:
         self, attempt: Attempt, folder: Path, report: Report, lease: Lease, listener: Listener
     ) -> Outcome:
         begun = time.monotonic()
-        told = _uploading(report, listener)
-        told(0)
+        on_bytes = _uploading(report, listener)
+        on_bytes(0)
         try:
             rows = publish.upload(
                 folder / run_folder.CHECKPOINT,
@@ -164,7 +164,7 @@ class Supervisor:
                 self._artifacts,
                 under=attempt_prefix(attempt.job_id, attempt.epoch),
                 go_on=lambda: lease.held and not lease.cancel_requested,
-                told=told,
+                on_bytes=on_bytes,
             )
         except UploadFailed:
             (folder / run_folder.REPORT).unlink(
@@ -219,7 +219,7 @@ def _uploading(report: Report, listener: Listener) -> Callable[[int], None]:
     done, total, said = 0, sum(entry.bytes for entry in report.files), 0.0
     percent = listener.progress.percent if listener.progress else 0
 
-    def told(stored: int) -> None:
+    def on_bytes(stored: int) -> None:
         nonlocal done, said
         done = min(total, done + stored)
         if done < total and time.monotonic() - said < TOLD_SECONDS:
@@ -229,7 +229,7 @@ def _uploading(report: Report, listener: Listener) -> Callable[[int], None]:
             Progress(phase="uploading", step=done, total_steps=total, unit="byte", percent=percent)
         )
 
-    return told
+    return on_bytes
 
 
 def _tail(folder: Path) -> str:

@@ -102,12 +102,12 @@ async def _stream(parts: Parts, project: str, job_id: str, start: int) -> AsyncI
     spoke_at = anyio.current_time()
     while True:
         look = partial(_look, parts, project, job_id, start)
-        found, start, ended = await watching.in_thread(parts, look)
-        for event in found:
+        events, start, ended = await watching.in_thread(parts, look)
+        for event in events:
             yield format_sse_event(data_str=event.model_dump_json(), event=event.type, id=event.id)
         if ended:
             return
-        if found:
+        if events:
             spoke_at = anyio.current_time()
             continue
         if anyio.current_time() - spoke_at >= KEEP_ALIVE_SECONDS:

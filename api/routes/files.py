@@ -67,8 +67,8 @@ async def upload(
     with parts.drafts.lend() as draft:
         limit = parts.settings.max_file_bytes
         received = await uploads.receive(request, options, draft, limit=limit)
-        found = await examine(parts, draft, declared=received.format, name=received.name)
-        keep = partial(uploads.keep, parts, caller, draft, received, found)
+        examined = await examine(parts, draft, declared=received.format, name=received.name)
+        keep = partial(uploads.keep, parts, caller, draft, received, examined)
         is_new, resource = await run_in_threadpool(keep)
     response.status_code = 201 if is_new else 200
     response.headers["Location"] = f"/v1/files/{resource.id}"

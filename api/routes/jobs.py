@@ -37,11 +37,11 @@ def submit(
 ) -> schemas.Job:
     """Check everything that can be known now, store the job, answer at once."""
     idempotency = _idempotency(idempotency_key, body)
-    found = expectations.admit(body, caller, parts)
-    refusal = found.refusal
+    admission = expectations.admit(body, caller, parts)
+    refusal = admission.refusal
     if refusal is not None and idempotency is None:
         raise refusal
-    spec = schemas.JobSpec(model=body.model, prune=found.prune)
+    spec = schemas.JobSpec(model=body.model, prune=admission.prune)
     with parts.database.write() as session:
         created = jobs.create(
             session,
@@ -51,8 +51,8 @@ def submit(
             spec_digest=digest(spec),
             name=body.name,
             labels=body.labels,
-            notes=found.notes,
-            estimate=found.estimate,
+            notes=admission.notes,
+            estimate=admission.estimate,
             idempotency=idempotency,
         )
         # A repeated request is answered as before even where its model has gone since, or it stored its preset.

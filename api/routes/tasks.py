@@ -15,10 +15,10 @@ router = APIRouter(prefix="/v1/tasks", tags=["discovery"])
 @router.get("", response_model=schemas.TaskList)
 def list_tasks(_: AnyKey, parts: PartsDep) -> schemas.TaskList:
     """Return the shipped tasks and the operator's, and whether the data of each can be had."""
-    found = tasks.catalogue(parts.settings.tasks_dir)
+    catalogue = tasks.catalogue(parts.settings.tasks_dir)
     hub_answers = parts.hub.answers()
     return schemas.TaskList(
-        data=[_resource(task, hub_answers=hub_answers) for task in found.values()]
+        data=[_resource(task, hub_answers=hub_answers) for task in catalogue.values()]
     )
 
 
