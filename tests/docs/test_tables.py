@@ -13,7 +13,7 @@ from api.app import create_app
 from api.problems import STATUS_OF_CODE
 from pruning_core.errors import PruningError
 from pruning_core.spec.methods import METHODS, method_name
-from pruning_core.spec.report import Phase
+from pruning_core.spec.progress import Phase
 from pruning_core.spec.unit_method import UnitMethod
 from store.settings import Settings
 from store.states import STATUSES, TERMINAL
