@@ -22,6 +22,19 @@ from store.broker import Doorbell
 from store.session import Database
 from store.settings import Settings
 
+RESOURCES = (
+    jobs,
+    events,
+    artifacts,
+    files,
+    methods,
+    models,
+    tasks,
+    presets,
+    health,
+)
+"""In the order of the OpenAPI document."""
+
 
 def create_app(settings: Settings) -> FastAPI:
     """Build the application; it connects to the database at the first request, not here."""
@@ -63,7 +76,7 @@ def create_app(settings: Settings) -> FastAPI:
     app.state.routes = []
     problem_handlers.install(app)
     openapi.install(app)
-    for module in (jobs, events, artifacts, files, methods, models, tasks, presets, health):
+    for module in RESOURCES:
         app.include_router(module.router)
         app.state.routes += [route for route in module.router.routes if isinstance(route, APIRoute)]
     return app
