@@ -1,22 +1,26 @@
 # Commands for people: `make` lists them. Everything is installed into .venv and nothing outside this folder.
 PYTHON ?= python3
 PYTEST_ARGS ?=
+WORKERS ?= auto
 BIN := .venv/bin
+PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint format bench benchmarks install clean
+.PHONY: help demo test test-all lint format bench benchmarks install clean
 .DELETE_ON_ERROR:
 
 help: ## List the commands
-	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' Makefile
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile
 
 demo: .venv/.demo ## Prune a small real model end to end: service, job, download, check
 	@$(BIN)/python -m secateur.demo
 
-test: lint ## The whole gate: format, lint, types, import rules, files, tests
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder tests/pruning_core $(PYTEST_ARGS)
-	$(BIN)/python -m pytest --ignore tests/pruning_core $(PYTEST_ARGS)
+test: lint ## The gate: format, lint, types, import rules, files, tests (about ten minutes on two cores)
+	$(PYTEST) -m "not quality and not full" $(PYTEST_ARGS)
+
+test-all: lint ## The gate and all that takes longer: the real model, other releases, ten times the examples (an hour)
+	$(PYTEST) --cold --hypothesis-profile=many --timeout=1800 $(PYTEST_ARGS)
 
 lint: .venv/.dev ## The gate without the tests
 	$(BIN)/python -m ruff format --check .

@@ -13,11 +13,31 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
+from hypothesis import settings
 
 from tests import servers
 
 REPOSITORY = Path(__file__).resolve().parent.parent
+LONG = (
+    "e2e/test_job.py",
+    "worker/test_runner.py",
+    "faults/test_kill.py",
+    "pruning_core/test_units.py",
+    "faults/test_real_pruning.py",
+    "secateur/test_serve.py",
+    "worker/test_attempt.py",
+    "worker/test_stop.py",
+    "worker/test_doorbell.py",
+    "faults/test_database_away.py",
+    "pruning_core/test_finetune.py",
+    "pruning_core/test_vocabulary.py",
+)
+"""Files that take longer than the number of their tests tells, the longest first."""
 SERVER_LINES = pytest.StashKey[dict[str, str]]()
+
+settings.register_profile("gate", deadline=None)  # other tests run meanwhile
+settings.register_profile("many", deadline=None, max_examples=1000)
+settings.load_profile("gate")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -33,10 +53,15 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Take long files first, so that no process has one left at the end: the real model's, then those of many tests."""
+    """Take long files first, so that no process has one left at the end: the real model's, those that wait, the large."""
     tests = Counter(item.path for item in items)
     real = {item.path for item in items if item.get_closest_marker("quality")}
-    items.sort(key=lambda item: (item.path not in real, -tests[item.path]))
+    long = {REPOSITORY / "tests" / name: place for place, name in enumerate(LONG)}
+
+    def place(item: pytest.Item) -> tuple[bool, int, int]:
+        return item.path not in real, long.get(item.path, len(LONG)), -tests[item.path]
+
+    items.sort(key=place)
 
 
 def pytest_terminal_summary(

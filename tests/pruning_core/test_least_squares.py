@@ -23,6 +23,7 @@ from pruning_core.numerics.input_statistics import Stats
 from pruning_core.numerics.least_squares import RIDGES, Moments, fit, held_out_ridge, relative_error
 from pruning_core.prune.dense_targets import DenseTargets, cross_moments, narrower
 from tests import tiny
+from tests.examples import examples
 from tests.pruning_core.runs import save_with_biases
 
 INPUTS, OUTPUTS = 12, 5
@@ -101,7 +102,7 @@ def parted(one: Problem) -> tuple[Problem, Problem]:
     ridge=st.one_of(st.just(0.0), st.floats(1e-6, 1000)),
     bias=st.booleans(),
 )
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=examples(60))
 def test_no_ridge_makes_the_fit_worse_than_slicing(
     seed: int, tokens: int, ridge: float, bias: bool
 ) -> None:
@@ -225,7 +226,7 @@ def test_a_matrix_s_own_outputs_have_the_moments_of_a_direct_sum(bias: bool) -> 
     noise=st.sampled_from([0.01, 1.0, 10.0]),
     bias=st.booleans(),
 )
-@settings(deadline=None, max_examples=30)
+@settings(deadline=None, max_examples=examples(30))
 def test_a_ridge_is_found_by_fits_to_the_other_tokens(
     seed: int, tokens: int, noise: float, bias: bool
 ) -> None:

@@ -16,6 +16,7 @@ from pruning_core.selection.masks import Selector
 from pruning_core.spec.element_methods import ALPS, RIA, CRePE, ElementMethod, Neighbour, SparseGPT
 from pruning_core.spec.methods import METHODS, method_name
 from pruning_core.spec.patterns import MatrixWide, NofM, Pattern, Row, removed_count
+from tests.examples import examples
 
 VARIANTS: list[ElementMethod] = [
     *(method() for method in METHODS if method.kind == "element"),
@@ -35,7 +36,7 @@ def variant_name(method: ElementMethod) -> str:
 
 
 every_method = pytest.mark.parametrize("method", VARIANTS, ids=variant_name)
-examples = settings(deadline=None, max_examples=40)
+some = settings(deadline=None, max_examples=examples(40))
 
 
 @dataclass(frozen=True)
@@ -111,7 +112,7 @@ def cases(draw: st.DrawFn, kinds: list[str] = INPUTS) -> Case:
 
 @every_method
 @given(case=cases())
-@examples
+@some
 def test_counts_are_exact_and_weights_finite(method: ElementMethod, case: Case) -> None:
     pruned, keep = case.prune(method)
     assert pruned.shape == keep.shape == case.weight.shape
@@ -130,7 +131,7 @@ def test_counts_are_exact_and_weights_finite(method: ElementMethod, case: Case) 
 
 @every_method
 @given(case=cases(), power=st.integers(-3, 3))
-@examples
+@some
 def test_scaling_the_inputs_changes_no_mask(method: ElementMethod, case: Case, power: int) -> None:
     """Powers of 4 scale every intermediate value exactly, roots included."""
     assert torch.equal(case.prune(method)[1], case.prune(method, inputs=4.0**power)[1])
@@ -138,7 +139,7 @@ def test_scaling_the_inputs_changes_no_mask(method: ElementMethod, case: Case, p
 
 @every_method
 @given(case=cases(), power=st.integers(-6, 6))
-@examples
+@some
 def test_scaling_the_weight_scales_the_result(
     method: ElementMethod, case: Case, power: int
 ) -> None:
@@ -154,7 +155,7 @@ def test_scaling_the_weight_scales_the_result(
     ids=variant_name,
 )
 @given(case=cases(), seed=seeds)
-@examples
+@some
 def test_permuted_rows_give_permuted_rows(method: ElementMethod, case: Case, seed: int) -> None:
     """Weights are multiples of 1/8, so that column sums are exact in any order. CRePE sees neighbours."""
     weight = (case.weight * 8).round() / 8
@@ -169,7 +170,7 @@ def test_permuted_rows_give_permuted_rows(method: ElementMethod, case: Case, see
 
 @every_method
 @given(case=cases(["random"]))
-@examples
+@some
 def test_the_same_twice_is_the_same_and_arguments_stay(method: ElementMethod, case: Case) -> None:
     weight = case.weight.clone()
     stats = statistics(element(method), case.inputs)
@@ -185,7 +186,7 @@ def test_the_same_twice_is_the_same_and_arguments_stay(method: ElementMethod, ca
 
 @every_method
 @given(case=cases(["random", "few"]))
-@examples
+@some
 def test_scores_are_finite_and_at_least_zero(method: ElementMethod, case: Case) -> None:
     part = element(method)
     score = part.score(case.weight, statistics(part, case.inputs), method)
@@ -198,7 +199,7 @@ def test_scores_are_finite_and_at_least_zero(method: ElementMethod, case: Case) 
     "method", [method for method in VARIANTS if element(method).update is None], ids=variant_name
 )
 @given(case=cases(["random"]), seed=seeds)
-@examples
+@some
 def test_an_order_of_channels_is_counted_in_and_scored_without(
     method: ElementMethod, case: Case, seed: int
 ) -> None:

@@ -29,6 +29,7 @@ from pruning_core.errors import ModelInvalid
 from pruning_core.tokenizers.kept import kept_ids, protected_ids
 from pruning_core.tokenizers.renumber import renumbered
 from pruning_core.tokenizers.shrink import shrink
+from tests.examples import examples
 
 ROOT = Path(__file__).resolve().parents[2]
 SPECIAL = ["<unk>", "<s>", "</s>", "<pad>"]
@@ -248,7 +249,7 @@ def texts() -> st.SearchStrategy[str]:
 
 @pytest.mark.parametrize("kind", KINDS)
 @given(text=texts())
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=examples(20), deadline=None)
 def test_a_text_of_wanted_tokens_reads_as_the_same_tokens(
     kind: str, folder_of: Callable[[str], Path], text: str
 ) -> None:
@@ -267,7 +268,7 @@ def reduced_of(
 
 @pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "wordlevel"])
 @given(text=texts())
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=examples(50), deadline=None)
 def test_any_text_decodes_to_what_it_did(
     kind: str, reduced_of: Callable[[str], Reduced], text: str
 ) -> None:
@@ -382,7 +383,7 @@ def bpe(merges: list[str]) -> dict[str, Any]:
 @example(drawn=(bpe(["b a", "a b", "b ab", "ba b"]), "aabab"))
 @example(drawn=(bpe(["a b", "a aab", "aaa b", "a ab"]), "aaab"))
 @example(drawn=(bpe(["bb b", "bb a", "b bba", "bbb a", "b b", "b bb"]), "bbbaabaa"))
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=examples(200), deadline=None)
 def test_the_closure_holds_the_merges_that_the_encoder_takes(
     drawn: tuple[dict[str, Any], str],
 ) -> None:
@@ -428,7 +429,7 @@ RARE_B = [["a", -1.0], ["b", -60.0], ["c", -30.0], ["ab", -30.0], ["ca", -1.0]]
 )
 @given(drawn=random_pieces())
 @example(drawn=(RARE_B, "cabca"))
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=examples(100), deadline=None)
 def test_unknown_characters_keep_their_cost(
     filler: list[list[Any]], drawn: tuple[list[list[Any]], str]
 ) -> None:
@@ -503,7 +504,7 @@ def test_a_real_text_reads_as_the_same_tokens(real: Reduced, real_text: str) -> 
 
 
 @given(text=texts())
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=examples(50), deadline=None)
 def test_any_text_decodes_to_what_it_did_with_a_real_tokenizer(real: Reduced, text: str) -> None:
     old, new = (side.decode(side(text)["input_ids"]) for side in (real.old, real.new))
     assert new == old

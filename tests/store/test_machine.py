@@ -26,6 +26,7 @@ from store.errors import LeaseLost, StateConflict
 from store.session import Database
 from store.states import ALLOWED, TERMINAL
 from store.tables import Event, Job
+from tests.examples import examples
 from tests.store.helpers import ERROR, LAPSED, LEASE, history, submit, try_claim
 from tests.store.helpers import rescue as rescue_lapsed
 
@@ -209,12 +210,12 @@ class JobMachine(RuleBasedStateMachine):
             assert len(ends) == (job.status in TERMINAL)
 
 
-def explore(database: Database, *, examples: int) -> None:
+def explore(database: Database, *, scenarios: int) -> None:
     machine = type("Machine", (JobMachine,), {"database": database})
     run_state_machine_as_test(
         machine,
         settings=settings(
-            max_examples=examples,
+            max_examples=examples(scenarios),
             stateful_step_count=40,
             deadline=None,
             derandomize=True,
@@ -228,9 +229,9 @@ def explore(database: Database, *, examples: int) -> None:
 
 def test_sqlite_agrees_with_the_model(sqlite_database_url: str):
     database = Database(sqlite_database_url)
-    explore(database, examples=20)
+    explore(database, scenarios=20)
     database.dispose()
 
 
 def test_postgres_agrees_with_the_model(postgres_database: Database):
-    explore(postgres_database, examples=6)
+    explore(postgres_database, scenarios=6)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 import sys
 from pathlib import Path
@@ -22,7 +23,14 @@ def warm_python(folder: Path, owner: int) -> Path:
     path, socket = folder / "python", folder / "warm.socket"
     names = {"python": sys.executable, "client": client.__file__, "socket": socket}
     script = SCRIPT.format(**{name: shlex.quote(str(value)) for name, value in names.items()})
-    socket.with_suffix(".owner").write_text(str(owner))
-    path.write_text(script)
-    path.chmod(0o700)
+    put(socket.with_suffix(".owner"), str(owner))
+    put(path, script)
     return path
+
+
+def put(path: Path, text: str) -> None:
+    """Write so that who reads meanwhile, for another process of the session, reads all or what was there."""
+    draft = path.with_name(f"{path.name}.{os.getpid()}")
+    draft.write_text(text)
+    draft.chmod(0o700)
+    draft.replace(path)
