@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -112,3 +113,19 @@ def tokenizer() -> Any:
 def tokens(windows: int = 6, seq: int = 24, *, seed: int = 1) -> torch.Tensor:
     """Return random token ids, int64 [windows, seq]."""
     return torch.randint(3, VOCAB, (windows, seq), generator=torch.Generator().manual_seed(seed))
+
+
+def begin_texts(folder: Path) -> None:
+    """Let the tokenizer put <s> before every text."""
+    path = folder / "tokenizer.json"
+    content = json.loads(path.read_text())
+    content["post_processor"] = {
+        "type": "TemplateProcessing",
+        "single": [
+            {"SpecialToken": {"id": "<s>", "type_id": 0}},
+            {"Sequence": {"id": "A", "type_id": 0}},
+        ],
+        "pair": [{"Sequence": {"id": "A", "type_id": 0}}, {"Sequence": {"id": "B", "type_id": 1}}],
+        "special_tokens": {"<s>": {"id": "<s>", "ids": [1], "tokens": ["<s>"]}},
+    }
+    path.write_text(json.dumps(content))

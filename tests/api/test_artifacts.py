@@ -12,7 +12,7 @@ from fastapi.testclient import TestClient
 
 from store.local_artifacts import LocalArtifacts
 from tests.api.jobs import BODY, FILES, REPORT, Service
-from tests.api.test_problems import assert_problem
+from tests.api.problems import assert_problem
 
 WEIGHTS = FILES["model.safetensors"]
 

@@ -20,7 +20,7 @@ from httpx2 import Response
 from api import schemas
 from pruning_core.datasets.uploads import examine
 from tests.api.jobs import Service
-from tests.api.test_problems import assert_problem
+from tests.api.problems import assert_problem
 
 JSONL = {"Content-Type": "application/jsonl"}
 ITEMS = b"".join(b'{"text": "document number %d of mine"}\n' % n for n in range(4000))

@@ -20,7 +20,7 @@ from pruning_core.fetch import hub_model
 from tests import gguf_files, tiny
 from tests.api.conftest import opened
 from tests.api.jobs import Service
-from tests.api.test_problems import assert_problem
+from tests.api.problems import assert_problem
 from tests.pruning_core.hub_stand_in import COMMIT, Handler, Hub, serving
 
 PATH = "/v1/models/inspect"

@@ -11,39 +11,15 @@ from typing import Any
 
 import pytest
 from fastapi.testclient import TestClient
-from httpx2 import Response
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from api.problems import PROBLEM_JSON
 from store.session import Database
 from tests.api.jobs import BODY, Service
+from tests.api.problems import assert_problem
+from tests.examples import examples
 
-MEMBERS = {
-    "type",
-    "title",
-    "status",
-    "detail",
-    "instance",
-    "code",
-    "class",
-    "retryable",
-    "request_id",
-    "errors",
-    "suggestions",
-}
 JSON = {"Content-Type": "application/json"}
-
-
-def assert_problem(response: Response, status: int, code: str) -> dict[str, Any]:
-    problem: dict[str, Any] = response.json()
-    assert (response.status_code, problem["code"]) == (status, code), response.text
-    assert response.headers["content-type"] == PROBLEM_JSON
-    assert set(problem) == MEMBERS
-    assert problem["status"] == status
-    assert problem["request_id"] == response.headers["x-request-id"]
-    assert problem["instance"] == response.request.url.path
-    return problem
 
 
 def test_unknown_path(client: TestClient) -> None:
@@ -269,7 +245,9 @@ BODIES = st.fixed_dictionaries(
 
 
 @settings(
-    max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=examples(150),
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
 @given(body=BODIES)
 def test_any_body_is_accepted_or_explained(client: TestClient, body: dict[str, Any]) -> None:

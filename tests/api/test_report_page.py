@@ -8,7 +8,7 @@ from fastapi.testclient import TestClient
 from api.negotiation import prefers_html
 from pruning_core.spec.report import Report
 from tests.api.jobs import BODY, FILES, REPORT, Service
-from tests.api.test_problems import assert_problem
+from tests.api.problems import assert_problem
 
 PAGE = "<!DOCTYPE html><title>ä report</title>"
 A_BROWSER = "text/html,application/xhtml+xml,application/xml;q=0.9,image/webp,*/*;q=0.8"

@@ -15,16 +15,46 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from pruning_core.checkpoints.facts import inspect
+from pruning_core.families import FAMILIES
+from pruning_core.model.hidden_states import Activations
+from pruning_core.model.streamed import StreamedModel
 from pruning_core.pipeline.phases import prune
+from pruning_core.spec.progress import Progress
 from pruning_core.spec.prune import PruneSpec
 from pruning_core.spec.report_parts.removal import BlockReport, MatrixReport
 from tests import tiny
-from tests.pruning_core.test_pipeline import Watcher, spec
 
 Tensors = dict[str, torch.Tensor]
+CPU = torch.device("cpu")
+MODEL_TYPES = sorted(name for family in FAMILIES for name in family.model_types)
 LAST = tiny.BLOCKS - 1
 CREPE = {"name": "crepe", "gamma": 0.5, "kernel": 5}
 ORDER = "channel_order."
+
+
+def spec(**changes: Any) -> PruneSpec:
+    fields: dict[str, Any] = {"method": "wanda", "sparsity": 0.5, "evaluation": {"tasks": []}}
+    return PruneSpec.model_validate(fields | changes)
+
+
+class Watcher:
+    """Keeps every step; stops the run as a kill would once block `stop_after` is stored."""
+
+    def __init__(self, stop_after: int | None = None) -> None:
+        self.seen: list[Progress] = []
+        self._stop_after = stop_after
+
+    def progress(self, progress: Progress) -> None:
+        self.seen.append(progress)
+        if progress.block is not None and progress.block.block == self._stop_after:
+            raise KeyboardInterrupt
+
+    def alive(self) -> None:
+        """Nothing to note."""
+
+    def pruned_blocks(self) -> list[int]:
+        return [progress.block.block for progress in self.seen if progress.block]
 
 
 def tokens() -> torch.Tensor:
@@ -90,3 +120,21 @@ def removed(blocks: list[BlockReport]) -> tuple[int, int]:
     """Return how many weights went, of how many."""
     matrices = [matrix for block in blocks for matrix in block.matrices]
     return sum(m.removed for m in matrices), sum(math.prod(m.shape) for m in matrices)
+
+
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    tensors: dict[str, torch.Tensor] = {}
+    for file in sorted(folder.glob("*.safetensors")):
+        tensors |= load_file(file)
+    return tensors
+
+
+def answers(folder: Path, ids: torch.Tensor) -> torch.Tensor:
+    """Return the logits as a run computes them, block by block."""
+    model = StreamedModel(folder, inspect(folder), CPU)
+    states = Activations(model, ids)
+    with torch.no_grad():
+        for index in range(len(model.blocks)):
+            with model.block(index) as block:
+                states.advance(index, block)
+        return model.logits(ids, states.hidden[0], torch.arange(ids.shape[1]))

@@ -22,6 +22,7 @@ from pruning_core.text.evaluation_text import evaluation_windows, spread
 from pruning_core.text.task_reader import TaskReader
 from pruning_core.text.windows import Windows
 from tests import tiny
+from tests.tiny import begin_texts
 
 QUESTION = {"question": "Which?", "choices": ["this", "that one"], "answer": 1}
 
@@ -214,22 +215,6 @@ def test_windows_begin_with_the_first_token_where_asked_and_for_gemma_always(
         first = windows[:, 0].tolist()
         assert first[1:] == [1, 1] if begins else 1 not in first[1:]
         assert windows.shape == (3, 16)
-
-
-def begin_texts(folder: Path) -> None:
-    """Let the tokenizer put <s> before every text."""
-    path = folder / "tokenizer.json"
-    content = json.loads(path.read_text())
-    content["post_processor"] = {
-        "type": "TemplateProcessing",
-        "single": [
-            {"SpecialToken": {"id": "<s>", "type_id": 0}},
-            {"Sequence": {"id": "A", "type_id": 0}},
-        ],
-        "pair": [{"Sequence": {"id": "A", "type_id": 0}}, {"Sequence": {"id": "B", "type_id": 1}}],
-        "special_tokens": {"<s>": {"id": "<s>", "ids": [1], "tokens": ["<s>"]}},
-    }
-    path.write_text(json.dumps(content))
 
 
 def test_a_first_token_that_the_tokenizer_has_not_is_refused(

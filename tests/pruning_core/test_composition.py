@@ -25,15 +25,16 @@ from tests.pruning_core.runs import (
     CREPE,
     ORDER,
     Tensors,
+    Watcher,
     n_of_m,
     oriented,
     removed,
     save_with_biases,
+    spec,
     stored,
     tokens,
     valid,
 )
-from tests.pruning_core.test_pipeline import Watcher, spec
 
 # Everything at once
 

@@ -11,7 +11,7 @@ import pytest
 from pruning_core.checkpoints.facts import inspect
 from pruning_core.errors import UnsupportedModel
 from tests import tiny
-from tests.pruning_core.test_units import finished, spec
+from tests.pruning_core.unit_runs import finished, spec
 
 SPARSE = {"format": "dense", "sparsity_structure": "2:4", "global_sparsity": 0.5}
 BITMASK = SPARSE | {"format": "sparse-24-bitmask"}

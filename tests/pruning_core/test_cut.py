@@ -32,7 +32,7 @@ from pruning_core.spec.unit_methods import Diet
 from pruning_core.structure.layout import Layout, layout_of
 from pruning_core.system.progress import Tracker
 from tests import tiny
-from tests.pruning_core.test_pipeline import Watcher
+from tests.pruning_core.runs import Watcher
 
 CPU = torch.device("cpu")
 ZERO = {"name": "units", "mode": "zero"}

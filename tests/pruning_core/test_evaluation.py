@@ -17,7 +17,7 @@ from pruning_core.spec.report import Report
 from pruning_core.spec.report_parts.quality import Accuracy
 from pruning_core.text.evaluation_text import spread
 from tests import tiny
-from tests.pruning_core.test_pipeline import Watcher, spec
+from tests.pruning_core.runs import Watcher, spec
 
 LETTERS = "abcdefgh"
 GATES = [

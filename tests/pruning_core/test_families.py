@@ -15,7 +15,7 @@ from transformers import AutoModelForCausalLM
 
 from pruning_core.checkpoints.facts import inspect
 from pruning_core.errors import UnsupportedModel
-from pruning_core.families import FAMILIES, family_of
+from pruning_core.families import family_of
 from pruning_core.model.block_calls import run
 from pruning_core.model.hidden_states import Activations
 from pruning_core.model.matrix import InputGroup, Matrix, input_groups
@@ -25,9 +25,8 @@ from pruning_core.spec.progress import Progress
 from pruning_core.spec.prune import PruneSpec
 from pruning_core.spec.report import Report
 from tests import tiny
-from tests.pruning_core.runs import n_of_m, save_with_biases, valid
+from tests.pruning_core.runs import MODEL_TYPES, n_of_m, save_with_biases, valid, weights
 
-MODEL_TYPES = sorted(name for family in FAMILIES for name in family.model_types)
 CPU = torch.device("cpu")
 Pick = Callable[[torch.Tensor], torch.Tensor]
 
@@ -35,13 +34,6 @@ Pick = Callable[[torch.Tensor], torch.Tensor]
 def spec(**changes: Any) -> PruneSpec:
     fields = {"method": "wanda", "sparsity": 0.5, "evaluation": {"tasks": []}}
     return PruneSpec.model_validate(fields | changes)
-
-
-def weights(folder: Path) -> dict[str, torch.Tensor]:
-    tensors: dict[str, torch.Tensor] = {}
-    for file in sorted(folder.glob("*.safetensors")):
-        tensors |= load_file(file)
-    return tensors
 
 
 class StopAfter:

@@ -16,7 +16,7 @@ from pruning_core.families import FAMILIES
 from pruning_core.families.settings import DEFAULTS, SPELLINGS, completed, spellings
 from pruning_core.structure.layout import layout_of
 from tests import tiny
-from tests.pruning_core.test_neutral_settings import answers
+from tests.pruning_core.runs import answers
 
 MODEL_TYPES = sorted(name for family in FAMILIES for name in family.model_types)
 READ = {

@@ -17,7 +17,7 @@ from pruning_core.model.streamed import StreamedModel
 from pruning_core.structure.further import inspection_notes
 from pruning_core.structure.layout import layout_of
 from tests import tiny
-from tests.pruning_core.test_units import ZERO, Result, fewer, finished, save, spec
+from tests.pruning_core.unit_runs import ZERO, Result, fewer, finished, save, spec
 
 CPU = torch.device("cpu")
 WEIGHTS = "model.safetensors"

@@ -22,19 +22,8 @@ from pruning_core.gguf.llama3_rope import factors_of, recover
 from pruning_core.spec.model import ModelRef
 from pruning_core.spec.prune import PruneSpec
 from tests import gguf_files, tiny
+from tests.pruning_core.gguf_models import IDS, LINEAR, LLAMA3, YARN, difference
 
-IDS = torch.arange(3, 120)[None]
-LLAMA3 = {
-    "rope_type": "llama3", "rope_theta": 500_000.0, "factor": 32.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
-    "original_max_position_embeddings": 64,
-}  # fmt: skip
-YARN = {
-    "rope_type": "yarn",
-    "rope_theta": 10_000.0,
-    "factor": 4.0,
-    "original_max_position_embeddings": 64,
-}
-LINEAR = {"rope_type": "linear", "rope_theta": 10_000.0, "factor": 4.0}
 LONG = {
     "rope_type": "longrope", "rope_theta": 10_000.0, "long_factor": [1.0, 2.0, 3.0, 4.0],
     "short_factor": [1.0, 1.1, 1.2, 1.3], "factor": 4.0, "original_max_position_embeddings": 64, "attention_factor": 1.19,
@@ -45,11 +34,6 @@ def converted(path: Path, folder: Path) -> Any:
     """Convert in this process and load with stock transformers."""
     write_folder(path, folder)
     return AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
-
-
-def difference(model: Any, other: Any) -> float:
-    with torch.no_grad():
-        return float((model(IDS).logits - other(IDS).logits).abs().max())
 
 
 def refused(path: Path, code: type[PruningError], *words: str) -> None:

@@ -25,7 +25,7 @@ from pruning_core.spec.model import ModelRef
 from pruning_core.spec.output import GgufType, Output
 from pruning_core.spec.prune import PruneSpec
 from tests import tiny
-from tests.pruning_core.test_gguf import LINEAR, LLAMA3, YARN, difference
+from tests.pruning_core.gguf_models import LINEAR, LLAMA3, YARN, difference
 
 BYTES = pre_tokenizers.ByteLevel(add_prefix_space=False)
 SIZES = {"intermediate_size": 64}

@@ -22,7 +22,7 @@ from pruning_core.text.task_reader import TaskReader
 from pruning_core.text.windows import Windows
 from pruning_core.tokenizers.load import beginning, load_tokenizer
 from tests import tiny
-from tests.pruning_core.test_calibration import begin_texts
+from tests.tiny import begin_texts
 
 LIMIT = 8
 FIRST = 259

@@ -20,7 +20,7 @@ from pruning_core.spec.methods import METHODS, method_name
 from pruning_core.spec.patterns import MatrixWide, Row
 from pruning_core.spec.prune import PruneSpec
 from pruning_core.spec.unit_method import UnitKind, UnitMethod
-from tests import tiny
+from tests.pruning_core.trained import counting, loss_after, train
 
 ELEMENTS: list[type[ElementMethod]] = [m for m in METHODS if issubclass(m, ElementMethod)]
 UNITS: list[type[UnitMethod]] = [m for m in METHODS if issubclass(m, UnitMethod)]
@@ -152,40 +152,6 @@ def test_zero_weights_go_first() -> None:
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A tiny Llama that has learnt to count."""
     return train(tmp_path_factory.mktemp("trained") / "model")
-
-
-def train(folder: Path, *, steps: int = 60, weight_decay: float = 0.01, **changes: Any) -> Path:
-    """Save a tiny Llama for which the next token is the last one plus one."""
-    tiny.save(folder, "llama", seed=5, **changes)
-    model = tiny.build("llama", seed=5, **changes).train()
-    optimiser = torch.optim.AdamW(model.parameters(), lr=5e-3, weight_decay=weight_decay)
-    for step in range(steps):
-        ids = counting(32, 24, seed=step)
-        loss = model(ids, labels=ids).loss
-        optimiser.zero_grad()
-        loss.backward()
-        optimiser.step()
-    model.eval().save_pretrained(folder)
-    return folder
-
-
-def counting(windows: int, seq: int, seed: int) -> torch.Tensor:
-    start = torch.randint(3, 200, (windows, 1), generator=torch.Generator().manual_seed(seed))
-    return (start + torch.arange(seq)) % (tiny.VOCAB - 3) + 3
-
-
-def loss_after(folder: Path, keep_of: Any) -> float:
-    """Return the loss on fresh counting windows with every matrix of every block masked by `keep_of(weight)`."""
-    from transformers import AutoModelForCausalLM
-
-    model: Any = AutoModelForCausalLM.from_pretrained(folder)
-    if keep_of is not None:
-        for name, parameter in model.named_parameters():
-            if "_proj" in name:
-                parameter.data *= keep_of(parameter.data)
-    with torch.no_grad():
-        ids = counting(64, 24, seed=999)
-        return float(model(ids, labels=ids).loss)
 
 
 @pytest.mark.parametrize("method", ELEMENTS, ids=method_name)

@@ -16,12 +16,11 @@ from pruning_core.checkpoints.facts import inspect
 from pruning_core.errors import ModelInvalid
 from pruning_core.evaluate import verify
 from pruning_core.model import preflight
-from pruning_core.model.hidden_states import Activations
-from pruning_core.model.streamed import StreamedModel
 from pruning_core.pipeline.phases import prune
 from pruning_core.spec.prune import PruneSpec
 from pruning_core.text import self_generated
 from tests import tiny
+from tests.pruning_core.runs import answers
 
 CPU = torch.device("cpu")
 Dense = Callable[[str], Path]
@@ -60,17 +59,6 @@ def changed(source: Path, target: Path, file: str, values: dict[str, Any]) -> Pa
     content = json.loads((target / file).read_text())
     (target / file).write_text(json.dumps(content | values))
     return target
-
-
-def answers(folder: Path, ids: torch.Tensor) -> torch.Tensor:
-    """Return the logits as a run computes them, block by block."""
-    model = StreamedModel(folder, inspect(folder), CPU)
-    states = Activations(model, ids)
-    with torch.no_grad():
-        for index in range(len(model.blocks)):
-            with model.block(index) as block:
-                states.advance(index, block)
-        return model.logits(ids, states.hidden[0], torch.arange(ids.shape[1]))
 
 
 def examined(

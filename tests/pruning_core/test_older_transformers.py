@@ -18,8 +18,8 @@ from pruning_core.families import family_of
 from tests import tiny
 from tests.conftest import REPOSITORY
 from tests.pruning_core import reload_all
-from tests.pruning_core.test_families import MODEL_TYPES
-from tests.pruning_core.test_units import (
+from tests.pruning_core.runs import MODEL_TYPES
+from tests.pruning_core.unit_runs import (
     KINDS,
     METHODS,
     Result,

@@ -30,34 +30,10 @@ from pruning_core.evaluate import verify
 from pruning_core.pipeline import phases as pipeline
 from pruning_core.pipeline.phases import prune
 from pruning_core.spec.progress import Progress
-from pruning_core.spec.prune import PruneSpec
 from pruning_core.spec.report import Report
 from pruning_core.system import subprocesses
 from tests import tiny
-
-
-def spec(**changes: Any) -> PruneSpec:
-    fields: dict[str, Any] = {"method": "wanda", "sparsity": 0.5, "evaluation": {"tasks": []}}
-    return PruneSpec.model_validate(fields | changes)
-
-
-class Watcher:
-    """Keeps every step; stops the run as a kill would once block `stop_after` is stored."""
-
-    def __init__(self, stop_after: int | None = None) -> None:
-        self.seen: list[Progress] = []
-        self._stop_after = stop_after
-
-    def progress(self, progress: Progress) -> None:
-        self.seen.append(progress)
-        if progress.block is not None and progress.block.block == self._stop_after:
-            raise KeyboardInterrupt
-
-    def alive(self) -> None:
-        """Nothing to note."""
-
-    def pruned_blocks(self) -> list[int]:
-        return [progress.block.block for progress in self.seen if progress.block]
+from tests.pruning_core.runs import Watcher, spec
 
 
 @pytest.fixture(scope="module")
@@ -333,7 +309,7 @@ def test_a_disk_that_fills_up_leaves_no_checkpoint(folder: Path, tmp_path: Path)
     """A file-size limit stands in for a full disk: both end a write in the middle of a block file."""
     code = (
         "import errno, resource, signal, sys; from pathlib import Path\n"
-        "import pruning_core.pipeline as p; from tests.pruning_core.test_pipeline import spec, tiny\n"
+        "import pruning_core.pipeline as p; from tests.pruning_core.runs import spec, tiny\n"
         "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))\n"
         "try: p.prune(Path(sys.argv[1]), spec(), Path(sys.argv[2]), tokens=tiny.tokens())\n"
@@ -390,10 +366,11 @@ def test_a_helper_that_the_machine_kills_is_no_fault_of_the_model() -> None:
         subprocesses.run("tests.pruning_core.nowhere")
 
 
+@pytest.mark.full
 def test_peak_memory_does_not_grow_with_depth(tmp_path: Path) -> None:
     code = (
         "import sys; from pathlib import Path; import pruning_core.pipeline as p\n"
-        "from tests.pruning_core.test_pipeline import spec, tiny\n"
+        "from tests.pruning_core.runs import spec, tiny\n"
         "r = p.prune(Path(sys.argv[1]), spec(), Path(sys.argv[2]), tokens=tiny.tokens())\n"
         "print(r.peak_memory_bytes['host'], r.bytes_before)\n"
     )

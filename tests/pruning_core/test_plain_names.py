@@ -15,8 +15,7 @@ from transformers import AutoModelForCausalLM
 from pruning_core.checkpoints.facts import inspect
 from pruning_core.convert.plain_names import plainly_named
 from tests import tiny
-from tests.pruning_core.runs import stored
-from tests.pruning_core.test_pipeline import spec
+from tests.pruning_core.runs import spec, stored
 
 WEIGHTS = "model.safetensors"
 WRAPPINGS: dict[str, Callable[[str], str]] = {

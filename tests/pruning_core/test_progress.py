@@ -13,7 +13,7 @@ from pruning_core.spec.progress import Progress
 from pruning_core.system import subprocesses
 from pruning_core.system.progress import Tracker
 from tests import tiny
-from tests.pruning_core.test_pipeline import spec
+from tests.pruning_core.runs import spec
 
 TELLING = "tests.pruning_core.telling"
 

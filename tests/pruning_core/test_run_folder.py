@@ -12,8 +12,7 @@ import pytest
 from pruning_core.pipeline.phases import prune
 from pruning_core.spec.progress import Progress
 from pruning_core.system.run_folder import WORK, resumable, take_over
-from tests.pruning_core.runs import LAST, tokens
-from tests.pruning_core.test_pipeline import Watcher, spec
+from tests.pruning_core.runs import LAST, Watcher, spec, tokens
 
 MADE_ANEW = (
     ".lock",

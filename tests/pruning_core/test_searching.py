@@ -34,11 +34,12 @@ from pruning_core.text.task_reader import TaskReader
 from pruning_core.text.windows import Windows
 from tests import tiny
 from tests.pruning_core.runs import (
+    Watcher,
     removed,
+    spec,
     stored,
     tokens,
 )
-from tests.pruning_core.test_pipeline import Watcher, spec
 
 PHO = {"name": "pho", "generations": 3, "population": 4, "windows": 3}
 

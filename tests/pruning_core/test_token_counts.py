@@ -36,7 +36,7 @@ from pruning_core.text.question_tokens import Encoded
 from pruning_core.text.task_reader import TaskReader
 from pruning_core.text.windows import Windows
 from tests import tiny
-from tests.pruning_core.test_pipeline import Watcher
+from tests.pruning_core.runs import Watcher
 
 WORDS = tuple(f"{first}{second}{third}" for first in "bcd" for second in "aei" for third in "kmn")
 """27 words, each one token."""

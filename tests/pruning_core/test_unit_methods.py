@@ -38,8 +38,9 @@ from pruning_core.unit_methods.layer_drop import influences, last_states
 from pruning_core.units.attention_divergence import divergences, head_divergence, of_groups
 from pruning_core.units.candidates import Candidates
 from tests import tiny
-from tests.pruning_core.test_methods import counting, loss_after, train
-from tests.pruning_core.test_units import (
+from tests.examples import examples
+from tests.pruning_core.trained import counting, loss_after, train
+from tests.pruning_core.unit_runs import (
     BATCH,
     SHARED_HEADS,
     Result,
@@ -405,7 +406,7 @@ def symmetric(size: int, seed: int) -> torch.Tensor:
 
 
 @given(size=st.integers(2, 9), seed=st.integers(0, 2**31), threshold=st.floats(0.01, 0.99))
-@settings(deadline=None, max_examples=200)
+@settings(deadline=None, max_examples=examples(200))
 def test_a_later_twin_is_what_the_paper_s_scan_looks_for(
     size: int, seed: int, threshold: float
 ) -> None:
@@ -421,7 +422,7 @@ def test_a_later_twin_is_what_the_paper_s_scan_looks_for(
 
 
 @given(size=st.integers(2, 12), seed=st.integers(0, 2**31), data=st.data())
-@settings(deadline=None, max_examples=200)
+@settings(deadline=None, max_examples=examples(200))
 def test_a_protected_head_s_twin_stays(size: int, seed: int, data: st.DataObject) -> None:
     n_drop = data.draw(st.integers(1, size // 2))
     divergence, moments = symmetric(size, seed), random(size, seed=seed % 1000).abs()
@@ -499,7 +500,7 @@ def votes_of(found: list[torch.Tensor], n_drop: int) -> list[int]:
 
 
 @given(tasks=st.integers(1, 7), n_drop=st.integers(1, 11), seed=st.integers(0, 10_000))
-@settings(deadline=None, max_examples=100)
+@settings(deadline=None, max_examples=examples(100))
 def test_diet_drops_those_with_most_votes(tasks: int, n_drop: int, seed: int) -> None:
     found = importances(tasks, seed=seed)
     dropped = diet.merged(found, n_drop, Diet()).tolist()

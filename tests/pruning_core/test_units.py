@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import json
 import shutil
 import subprocess
@@ -10,20 +9,18 @@ import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerFast
+from transformers import AutoTokenizer
 
 from pruning_core.checkpoints.config import read_config
 from pruning_core.checkpoints.facts import inspect
 from pruning_core.errors import PruningError, ResumeMismatch, SizeUnreachable, UnitsUnsupported
-from pruning_core.evaluate import verify
 from pruning_core.families import family_of
 from pruning_core.model.block_calls import run
 from pruning_core.model.hidden_states import Activations
@@ -34,34 +31,36 @@ from pruning_core.plans.low_activation import low_activation_masks
 from pruning_core.prune.units import digest_of
 from pruning_core.spec.patterns import Units
 from pruning_core.spec.prune import PruneSpec
-from pruning_core.spec.report import Report
 from pruning_core.spec.unit_method import UnitKind
 from pruning_core.structure.cutter import Cutter
-from pruning_core.structure.layout import Layout, layout_of
+from pruning_core.structure.layout import layout_of
 from pruning_core.system import device as devices
-from pruning_core.system import subprocesses
 from pruning_core.units.unit_groups import spread
 from tests import tiny
 from tests.pruning_core import reload_all
-from tests.pruning_core.runs import stored
-from tests.pruning_core.test_families import MODEL_TYPES, weights
-from tests.pruning_core.test_pipeline import Watcher
+from tests.pruning_core.runs import MODEL_TYPES, Watcher, stored, weights
+from tests.pruning_core.unit_runs import (
+    BATCH,
+    KINDS,
+    METHODS,
+    SHARED_HEADS,
+    ZERO,
+    Params,
+    Result,
+    Tensors,
+    difference,
+    fewer,
+    finished,
+    read,
+    save,
+    spec,
+    stock,
+    tokenizer,
+    tokens,
+)
 
-Tensors = dict[str, torch.Tensor]
-Params = dict[str, Any]
-KINDS: tuple[UnitKind, ...] = get_args(UnitKind)
-METHODS: dict[UnitKind, Params] = {
-    "hidden": {"name": "diet"},
-    "neurons": {"name": "wanda_sp", "units": ["neurons"]},
-    "kv_groups": {"name": "wanda_sp", "units": ["kv_groups"]},
-    "layers": {"name": "layer_drop"},
-    "vocabulary": {"name": "contextual", "parts": ["embedding"]},
-}
-ZERO = {"name": "units", "mode": "zero"}
 DENSE = {"name": "refit", "target": "dense"}
 CPU = torch.device("cpu")
-BATCH = 48
-"""Tokens of two windows."""
 EXACT = 5e-6
 """Float32 sums of other lengths, block after block; one unit amiss moves logits by a hundredth and more."""
 SHARED_EPS = 5e-5
@@ -73,123 +72,12 @@ COARSE = 2e-2
 # Models and runs
 
 
-def save(folder: Path, model_type: str, **changes: Any) -> Path:
-    """Save a tiny model whose biases and norms are no constants, with a tokenizer that merges."""
-    tiny.save(folder, model_type, **changes)
-    tensors = load_file(folder / "model.safetensors")
-    vectors = sorted(name for name, tensor in tensors.items() if tensor.ndim == 1)
-    for seed, name in enumerate(vectors):
-        generator = torch.Generator().manual_seed(seed)
-        noise = 0.3 * torch.randn(tensors[name].shape, generator=generator)
-        tensors[name] = (tensors[name].float() + noise).to(tensors[name].dtype)
-    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
-    tokenizer().save_pretrained(folder)
-    return folder
-
-
-@functools.cache
-def tokenizer() -> Any:
-    """Return a byte-level tokenizer with a few merges, the only tokens that can go."""
-    inner = Tokenizer(models.BPE())
-    inner.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    inner.decoder = decoders.ByteLevel()
-    trainer = trainers.BpeTrainer(
-        vocab_size=tiny.VOCAB - 5,  # the rest are padding rows
-        special_tokens=["<pad>", "<s>", "</s>"],
-        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-        show_progress=False,
-    )
-    text = "The gardener cuts the old wood of the roses in spring, before the first leaves unfold."
-    inner.train_from_iterator([text] * 4, trainer)
-    names = {"pad_token": "<pad>", "bos_token": "<s>", "eos_token": "</s>"}
-    return PreTrainedTokenizerFast(tokenizer_object=inner, **names)
-
-
 @pytest.fixture(autouse=True, scope="module")
 def several_batches() -> Iterator[None]:
     """Let the calibration text come in batches, as a text of usual length does."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(devices, "batch_tokens", lambda _device: BATCH)
         yield
-
-
-def tokens() -> torch.Tensor:
-    """Return calibration text that some of the merged tokens never occur in."""
-    return tiny.tokens(6, 24).clamp_max(280)
-
-
-def spec(method: Params | str, **changes: Any) -> PruneSpec:
-    fields: Params = {"method": method, "evaluation": {"tasks": []}}
-    return PruneSpec.model_validate(fields | changes)
-
-
-def answered(module: str, *arguments: str, **_listeners: Any) -> str:
-    """Stand in for the fresh processes of one run: one at the end looks at all results, and the tokenizer is sound."""
-    if module != verify.__name__:
-        return ""
-    probe = Path(arguments[1])
-    shutil.copy(probe, probe.parent.parent)
-    found = {"loads_in": {}, "max_logit_difference": 0.0, "sample": "", "speed": None}
-    return json.dumps(found)
-
-
-@dataclass(frozen=True)
-class Result:
-    """A finished run.
-
-    Attributes:
-        source: The dense folder.
-        out: The run's.
-        report: What it says.
-    """
-
-    source: Path
-    out: Path
-    report: Report
-
-    @property
-    def checkpoint(self) -> Path:
-        return self.out / "checkpoint"
-
-    @property
-    def probe(self) -> Path:
-        return self.out / "probe.safetensors"
-
-    @property
-    def logits(self) -> torch.Tensor:
-        """What the model in memory answered, its units zero, [1, seq, vocabulary]."""
-        return load_file(self.probe)["logits"]
-
-    @property
-    def config(self) -> Params:
-        return read(self.checkpoint / "config.json")
-
-    @property
-    def layout(self) -> Layout:
-        """Of the source."""
-        return layout_of(inspect(self.source))
-
-
-def read(path: Path) -> Any:
-    return json.loads(path.read_text())
-
-
-def finished(
-    source: Path, wanted: PruneSpec, out: Path, given: torch.Tensor | None = None
-) -> Result:
-    """Prune without the fresh process."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(subprocesses, "run", answered)
-        report = prune(source, wanted, out, tokens=tokens() if given is None else given)
-    return Result(source, out, report)
-
-
-def fewer(source: Path, kinds: tuple[UnitKind, ...], **changes: Any) -> Params:
-    """Return the budget of a model with one legal number less of every kind."""
-    layout = layout_of(inspect(source))
-    cutter = Cutter(layout, Units(**changes))
-    sizes = replace(layout.sizes, **{kind: cutter.legal(kind)[-1] for kind in kinds})
-    return {"budget": {"parameters": layout.parameters(sizes)}}
 
 
 # All families, in one fresh process
@@ -235,7 +123,6 @@ BOTH: tuple[UnitKind, ...] = ("kv_groups", "neurons")
 TIED = {"tie_word_embeddings": True}
 UNTIED = {"tie_word_embeddings": False}
 BIASED = {"attention_bias": True, "mlp_bias": True}
-SHARED_HEADS = {"num_attention_heads": 8, "num_key_value_heads": 4, "head_dim": 8}
 WINDOWED = {
     "use_sliding_window": True,
     "sliding_window": 8,
@@ -345,12 +232,6 @@ def reloaded(models_of: Callable[..., Path], tmp_path_factory: pytest.TempPathFa
     with safe_open(target, framework="pt") as opened:
         errors = opened.metadata() or {}
     return Reloaded(results, load_file(target), errors)
-
-
-def difference(found: torch.Tensor, expected: torch.Tensor) -> float:
-    """Return the largest difference of a logit, over the largest logit."""
-    assert found.shape == expected.shape
-    return float((found - expected).abs().max() / expected.abs().max())
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -485,10 +366,6 @@ ZEROED = [
 NEVER_CUT = [
     (model_type, kind) for model_type in MODEL_TYPES for kind in family_of(model_type).fixed
 ]
-
-
-def stock(folder: Path) -> Any:
-    return AutoModelForCausalLM.from_pretrained(folder).eval()
 
 
 def axes_of(result: Result, kind: UnitKind) -> Iterator[tuple[str, int]]:
