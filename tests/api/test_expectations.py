@@ -11,18 +11,18 @@ from fastapi.testclient import TestClient
 
 from pruning_core.admission.estimate import CPU_SAMPLES, CPU_WINDOWS
 from tests import tiny
-from tests.api.conftest import opened
+from tests.api.conftest import Declared, opened
 from tests.api.jobs import Service
 
 BODY: dict[str, Any] = {"model": "hf://org/model-1B", "prune": {"method": "wanda", "sparsity": 0.5}}
 
 
 @pytest.fixture
-def on_cpu(sqlite_database_url: str, tmp_path: Path) -> Iterator[TestClient]:
+def on_cpu(sqlite_database_url: str, tmp_path: Path, declared: Declared) -> Iterator[TestClient]:
     service = Service.over(
         sqlite_database_url, tmp_path, device="cpu", flops=1e11, model_roots=(tmp_path,)
     )
-    yield from opened(service)
+    yield from opened(service, declared)
     service.database.dispose()
 
 

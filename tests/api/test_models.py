@@ -18,7 +18,7 @@ from safetensors.torch import load_file, save_file
 from pruning_core.checkpoints import headers, weight_files
 from pruning_core.fetch import hub_model
 from tests import gguf_files, tiny
-from tests.api.conftest import opened
+from tests.api.conftest import Declared, opened
 from tests.api.jobs import Service
 from tests.api.problems import assert_problem
 from tests.pruning_core.hub_stand_in import COMMIT, Handler, Hub, serving
@@ -46,10 +46,12 @@ def roots(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def client(sqlite_database_url: str, tmp_path: Path, roots: Path) -> Iterator[TestClient]:
+def client(
+    sqlite_database_url: str, tmp_path: Path, roots: Path, declared: Declared
+) -> Iterator[TestClient]:
     """In the place of the plain one: local models are allowed."""
     service = Service.over(sqlite_database_url, tmp_path, model_roots=(roots, tmp_path))
-    yield from opened(service)
+    yield from opened(service, declared)
     service.database.dispose()
 
 
