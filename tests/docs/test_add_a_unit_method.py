@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import json
-import re
-import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from tests import tiny
 from tests.conftest import REPOSITORY
+from tests.docs.copied import class_name, code_blocks, copied_package, run_copy
 
 PAGE = (REPOSITORY / "docs" / "add-a-method.md").read_text(encoding="utf-8")
 PRUNE = """
@@ -35,18 +31,12 @@ print(json.dumps(found))
 """
 
 
-def blocks() -> list[str]:
-    """Return the section's pieces of code, in order."""
-    section = PAGE.partition("## A method that removes units")[2].partition("\n## ")[0]
-    return re.findall(r"```python\n(.*?)```", section, flags=re.DOTALL)
-
-
 def add(package: Path, name: str, class_: str, file: str) -> None:
     """Do what the page says: a class, its place in the union, and a file."""
     spec = package / "spec" / "unit_methods.py"
     spec.write_text(f"{spec.read_text()}\n\n{class_}")
     union = package / "spec" / "methods.py"
-    listed = re.findall(r"^class (\w+)", class_, flags=re.MULTILINE)[0]
+    listed = class_name(class_)
     text = union.read_text().replace("    Contextual,\n", f"    Contextual,\n    {listed},\n", 1)
     union.write_text(text.replace("    | Contextual", f"    | {listed}\n    | Contextual", 1))
     (package / "unit_methods" / f"{name}.py").write_text(file)
@@ -55,9 +45,9 @@ def add(package: Path, name: str, class_: str, file: str) -> None:
 def test_a_unit_method_is_one_file_and_one_class(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    fanout, score, decide, last_blocks, whole = blocks()
-    root = tmp_path / "copy"
-    package = shutil.copytree(REPOSITORY / "pruning_core", root / "pruning_core")
+    section = code_blocks(PAGE, "## A method that removes units")
+    fanout, score, decide, last_blocks, whole = section
+    package = copied_package(tmp_path / "copy")
     on_dense = score.replace("Fanout", "FanoutDense").replace(
         "import torch\n",
         "from dataclasses import replace\n\nimport torch\n\n"
@@ -73,20 +63,8 @@ def test_a_unit_method_is_one_file_and_one_class(
         f"{on_dense}\n\n{decide.replace('Fanout', 'FanoutDense')}",
     )
     add(package, "last_blocks", last_blocks, whole)
-    monkeypatch.setenv("PYTHONPATH", str(root))
     dense = tiny.save(tmp_path / "dense", "llama")
-    (root / "prune.py").write_text(PRUNE)
-    ended = subprocess.run(
-        [sys.executable, str(root / "prune.py"), str(dense), str(tmp_path / "out")],
-        cwd=root,
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=300,
-    )
-    assert ended.returncode == 0, ended.stderr
-    found = json.loads(ended.stdout.splitlines()[-1])
-    assert found["package"] == str(root)
+    found = run_copy(tmp_path / "copy", PRUNE, dense, tmp_path / "out", monkeypatch=monkeypatch)
     for method in ("fanout", "fanout_dense"):
         assert found[method]["smaller"]
         assert found[method]["kinds"] == ["neurons"]

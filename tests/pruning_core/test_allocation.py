@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -13,8 +14,17 @@ from hypothesis import strategies as st
 
 from pruning_core.allocations import alphapruning, owl, ramp
 from pruning_core.errors import NumericalFailure
+from pruning_core.numerics.input_statistics import STATISTICS
+from pruning_core.plans.registry import allocation
 from pruning_core.selection.ratios import bounded, removed_counts
-from pruning_core.spec.composition import AlphaPruning, DepthRamp, Owl
+from pruning_core.spec.composition import (
+    UNIFORM,
+    Allocation,
+    AlphaPruning,
+    BlockAllocation,
+    DepthRamp,
+    Owl,
+)
 from pruning_core.spec.patterns import removed_count
 
 blocks = st.lists(st.tuples(st.floats(-2, 2), st.integers(1, 10**9)), min_size=1, max_size=40)
@@ -128,6 +138,23 @@ def test_every_allocation_reaches_the_mean(
     found = ALLOCATIONS[name]([one[0] for one in blocks], weights, ratio)
     assert mean(found, weights) == pytest.approx(ratio, abs=1e-12)
     assert all(0 <= one <= 0.95 for one in found)
+
+
+VARYING = [kind() for kind in get_args(get_args(Allocation)[0]) if kind.varies]
+
+
+@pytest.mark.parametrize("params", VARYING, ids=lambda params: params.name)
+def test_each_allocation_is_one_file_that_agrees_with_its_class(params: BlockAllocation) -> None:
+    made = allocation(params)
+    assert bool(made.needs) == params.needs_calibration
+    assert made.needs <= set(STATISTICS)
+    if made.needs:
+        assert made.measure is not None
+
+
+def test_only_the_default_varies_nothing() -> None:
+    assert {params.name for params in VARYING} == set(ALLOCATIONS)
+    assert not UNIFORM.varies
 
 
 @pytest.mark.parametrize("name", ["owl", "alphapruning"])
