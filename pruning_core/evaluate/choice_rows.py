@@ -41,17 +41,17 @@ class Target:
 
 
 @dataclass(frozen=True)
-class Row:
+class ChoiceRow:
     """One row of trees."""
 
     batch: Batch
     targets: list[Target]
 
 
-def passes(model: StreamedModel, questions: Sequence[Encoded]) -> Iterator[list[Row]]:
+def passes(model: StreamedModel, questions: Sequence[Encoded]) -> Iterator[list[ChoiceRow]]:
     """Yield rows, as many at a time as may be in memory."""
     capacity = min(ROW_TOKENS, devices.batch_tokens(model.device))
-    rows: list[Row] = []
+    rows: list[ChoiceRow] = []
     size = 0
     for members in _filled(questions, capacity, _window(model.config)):
         row = _row(questions, members)
@@ -105,22 +105,22 @@ def _filled(
         yield row
 
 
-def _row(questions: Sequence[Encoded], members: Sequence[_Member]) -> Row:
+def _row(questions: Sequence[Encoded], members: Sequence[_Member]) -> ChoiceRow:
     if len(members) == 1 and len(members[0].choices) == 1:
         return _single(questions[members[0].question], members[0])
     trees = _Trees()
     for member in members:
         trees.add(questions[member.question], member)
-    return Row(trees.batch(), trees.targets)
+    return ChoiceRow(trees.batch(), trees.targets)
 
 
-def _single(question: Encoded, member: _Member) -> Row:
+def _single(question: Encoded, member: _Member) -> ChoiceRow:
     """Return the one choice of a member as any text is read."""
     (choice,) = member.choices
     sequence, start = question.sequences[choice], question.starts[choice]
     places = list(range(start - 1, len(sequence) - 1))
     target = Target(member.question, choice, places, list(sequence[start:]))
-    return Row(Batch(torch.tensor([sequence[:-1]])), [target])
+    return ChoiceRow(Batch(torch.tensor([sequence[:-1]])), [target])
 
 
 @dataclass(frozen=True)

@@ -39,7 +39,7 @@ ERRORS: dict[str, type[PruningError]] = {
 
 
 @dataclass(frozen=True)
-class Row:
+class HarnessFigure:
     """One figure of one model; `metric` carries the harness's filter where it has one."""
 
     task: str
@@ -72,7 +72,7 @@ def evaluate(
     include: Path | None = None,
     on_progress: subprocesses.ProgressCallback = lambda _done, _total, _unit, _share: None,
     alive: Callable[[], None] = lambda: None,
-) -> list[Row]:
+) -> list[HarnessFigure]:
     """Return what the harness finds, in its order: groups after their tasks.
 
     Args:
@@ -105,13 +105,19 @@ def evaluate(
         raise HarnessUnavailable(
             f"lm-evaluation-harness cannot run {', '.join(tasks)}: {error}"
         ) from None
-    found = json.loads(answer.splitlines()[-1])
-    if "error" in found:
-        raise ERRORS[found["error"]](found["message"], suggestions=tuple(found["suggestions"]))
-    return [Row(**row) for row in found["rows"]]
+    return _unpacked(json.loads(answer.splitlines()[-1]))
 
 
-def metrics(dense: Iterable[Row] | None, pruned: Iterable[Row]) -> tuple[HarnessMetric, ...]:
+def _unpacked(answer: dict[str, Any]) -> list[HarnessFigure]:
+    """Return the rows of an answer, or raise its error."""
+    if "error" in answer:
+        raise ERRORS[answer["error"]](answer["message"], suggestions=tuple(answer["suggestions"]))
+    return [HarnessFigure(**row) for row in answer["rows"]]
+
+
+def metrics(
+    dense: Iterable[HarnessFigure] | None, pruned: Iterable[HarnessFigure]
+) -> tuple[HarnessMetric, ...]:
     """Pair the figures of both models.
 
     Args:
@@ -125,7 +131,7 @@ def metrics(dense: Iterable[Row] | None, pruned: Iterable[Row]) -> tuple[Harness
     return tuple(_pair(before.get((row.task, row.metric)), row) for row in pruned)
 
 
-def _pair(dense: Row | None, pruned: Row) -> HarnessMetric:
+def _pair(dense: HarnessFigure | None, pruned: HarnessFigure) -> HarnessMetric:
     for row in (dense, pruned):
         if row is not None and not math.isfinite(row.value):
             raise NumericalFailure(
@@ -155,7 +161,7 @@ def _answer(request: Mapping[str, Any]) -> dict[str, Any]:
     return {"rows": [asdict(row) for row in rows]}
 
 
-def _measure(request: Mapping[str, Any]) -> list[Row]:
+def _measure(request: Mapping[str, Any]) -> list[HarnessFigure]:
     import lm_eval
 
     _tell_requests()
@@ -248,7 +254,7 @@ def _refuse_code(task: Any) -> None:
         )
 
 
-def _rows(task: str, values: Mapping[str, Any]) -> list[Row]:
+def _rows(task: str, values: Mapping[str, Any]) -> list[HarnessFigure]:
     """Return the figures among what the harness tells of one task: their names hold a comma."""
     items = values.get("sample_len")
     rows = []
@@ -258,7 +264,7 @@ def _rows(task: str, values: Mapping[str, Any]) -> list[Row]:
             continue
         stderr = values.get(f"{metric}_stderr,{of}")
         rows.append(
-            Row(
+            HarnessFigure(
                 task=task,
                 metric=metric if of == "none" else key,
                 value=float(value),

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from pruning_core.errors import NumericalFailure
-from pruning_core.evaluate.choice_rows import Row, passes
+from pruning_core.evaluate.choice_rows import ChoiceRow, passes
 from pruning_core.evaluate.perplexity import LOGITS_PER_CHUNK
 from pruning_core.model.hidden_states import Activations
 from pruning_core.model.streamed import StreamedModel
@@ -74,7 +74,7 @@ class _Prediction(NamedTuple):
     token: int
 
 
-def _sums(model: StreamedModel, row: Row, hidden: torch.Tensor) -> list[float]:
+def _sums(model: StreamedModel, row: ChoiceRow, hidden: torch.Tensor) -> list[float]:
     """Return each target's log-likelihood; logits are computed where something is predicted, and nowhere else."""
     by_place = _predictions(row)
     sums = torch.zeros(len(row.targets), dtype=torch.float64)
@@ -91,7 +91,7 @@ def _sums(model: StreamedModel, row: Row, hidden: torch.Tensor) -> list[float]:
     return sums.tolist()
 
 
-def _predictions(row: Row) -> dict[int, list[_Prediction]]:
+def _predictions(row: ChoiceRow) -> dict[int, list[_Prediction]]:
     """Return what is predicted at each place of a row; choices may share a place."""
     by_place: dict[int, list[_Prediction]] = {}
     for number, target in enumerate(row.targets):

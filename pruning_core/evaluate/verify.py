@@ -96,20 +96,24 @@ def check(
     """
     save_file({"tokens": tokens.cpu(), "logits": logits.cpu().contiguous()}, probe)
     arguments = (str(folder), str(probe), str(device), "timed" if timed else "")
-    found = _asked(arguments, dense if timed else None, on_progress, alive)
-    tolerance = TOLERANCE.get(logits.dtype, COARSE_TOLERANCE)
-    if cut:
-        tolerance = max(tolerance, CUT_TOLERANCE)
-    if rescaled:
-        tolerance = COARSE_TOLERANCE
-    if rounded:
-        tolerance = sys.float_info.max
-    if not found["max_logit_difference"] <= tolerance:
+    answer = _asked(arguments, dense if timed else None, on_progress, alive)
+    tolerance = _tolerance(logits.dtype, cut=cut, rescaled=rescaled, rounded=rounded)
+    if not answer["max_logit_difference"] <= tolerance:
         raise OutputDoesNotLoad(
-            f"reloaded logits differ by {found['max_logit_difference']:.2e} (allowed: {tolerance:.0e})"
+            f"reloaded logits differ by {answer['max_logit_difference']:.2e} (allowed: {tolerance:.0e})"
         )
-    speed = found.pop("speed")
-    return Examined(Verification(**found), speed and SpeedReport.model_validate(speed))
+    speed = answer.pop("speed")
+    return Examined(Verification(**answer), speed and SpeedReport.model_validate(speed))
+
+
+def _tolerance(dtype: torch.dtype, *, cut: bool, rescaled: bool, rounded: bool) -> float:
+    """Return by how much logits may differ, as a share of the largest; see `check`."""
+    if rounded:
+        return sys.float_info.max
+    if rescaled:
+        return COARSE_TOLERANCE
+    tolerance = TOLERANCE.get(dtype, COARSE_TOLERANCE)
+    return max(tolerance, CUT_TOLERANCE) if cut else tolerance
 
 
 def _asked(
@@ -132,8 +136,8 @@ def _asked(
             answer = ask(*compared, "apart")
     except subprocesses.HelperFailed as error:
         raise OutputDoesNotLoad(f"stock transformers cannot use the result: {error}") from None
-    found: dict[str, Any] = json.loads(answer.splitlines()[-1])
-    return found
+    examined: dict[str, Any] = json.loads(answer.splitlines()[-1])
+    return examined
 
 
 def _examine(
@@ -150,15 +154,15 @@ def _examine(
         logits = model(tokens).logits.cpu()
     scale = expected["logits"].abs().max().clamp_min(1e-30)
     difference = ((logits - expected["logits"]).abs().max() / scale).item()
-    found = {
+    answer = {
         "loads_in": {"transformers": transformers.__version__},
         "max_logit_difference": difference,
         "sample": _sample(transformers, model, folder, tokens),
         "speed": None,
     }
     if measured:
-        found |= _speed(transformers, model, dense, tokens, apart=bool(apart))
-    return found
+        answer |= _speed(transformers, model, dense, tokens, apart=bool(apart))
+    return answer
 
 
 def _speed(
@@ -202,16 +206,16 @@ def _compared(dense: Any, pruned: Any, prompt: torch.Tensor, count: int) -> dict
         return seconds
 
     runs = [functools.partial(run, model) for model in (dense, pruned)]
-    found = in_turn.compare(*runs, threads=threads, busy=in_turn.Load().busy)
-    before, after = (per_second(seconds, prompt, new_tokens=count) for seconds in found.seconds)
+    compared = in_turn.compare(*runs, threads=threads, busy=in_turn.Load().busy)
+    before, after = (per_second(seconds, prompt, new_tokens=count) for seconds in compared.seconds)
     ratios = {
         phase: {
             "value": one.value,
             "interval": one.interval and {"low": one.interval[0], "high": one.interval[1]},
         }
-        for phase, one in found.ratios.items()
+        for phase, one in compared.ratios.items()
     }
-    said = {"rounds": found.rounds, "busy_cores": found.busy, "doubts": found.doubts}
+    said = {"rounds": compared.rounds, "busy_cores": compared.busy, "doubts": compared.doubts}
     return {"dense": before, "pruned": after, "ratios": ratios, **said}
 
 

@@ -93,6 +93,29 @@ def write(
         changes: What becomes smaller.
         on_progress: Called with the bytes of tensors that are written, and how many there are to write.
     """
+    pieces, orders = _pieces(source, facts, block_files)
+    if changes.cut is not None:
+        pieces = dict(_cut_pieces(pieces.values(), changes.cut))
+    target.mkdir(parents=True)
+    size = sum(piece.facts.bytes for piece in pieces.values())
+    add = counting(lambda done: on_progress(done, size))
+    if orders:
+        _write_safetensors(target / CHANNEL_ORDER, orders, lambda _bytes: None)
+    _write_shards(_shards(list(pieces.values()), shard_bytes), target, add)
+    _write_companions(source if changes.companions is None else changes.companions, target, changes)
+    config = facts.config if changes.config is None else changes.config
+    own = {key: value for key, value in config.items() if key != EXPLICIT}  # names source files
+    write_json(target / CONFIG, own)
+    for path in target.rglob("*"):
+        flush(path)
+    flush(target)
+    return size
+
+
+def _pieces(
+    source: Path, facts: CheckpointFacts, block_files: Iterable[Path]
+) -> tuple[dict[str, _Piece], list[_Piece]]:
+    """Return every tensor of the result by name, those of pruned blocks in place of the dense ones, and channel orders."""
     pieces = {
         name: _Piece(name, tensor, source / facts.files[name])
         for name, tensor in facts.tensors.items()
@@ -104,27 +127,13 @@ def write(
                 orders.append(_Piece(name.removeprefix(ORDER_PREFIX), tensor, path))
             elif not name.startswith(UNITS_PREFIX):
                 pieces[name] = _Piece(name, tensor, path)
-    if changes.cut is not None:
-        pieces = dict(_cut_pieces(pieces.values(), changes.cut))
-    target.mkdir(parents=True)
-    size = sum(piece.facts.bytes for piece in pieces.values())
-    add = counting(lambda done: on_progress(done, size))
-    if orders:
-        _write_safetensors(target / CHANNEL_ORDER, orders, lambda _bytes: None)
-    _write_shards(_shards(list(pieces.values()), shard_bytes), target, add)
-    folder = source if changes.companions is None else changes.companions
+    return pieces, orders
+
+
+def _write_companions(folder: Path, target: Path, changes: Changes) -> None:
     for name in companions(folder, embedder=changes.keeps_width):
         (target / name).parent.mkdir(exist_ok=True)
         shutil.copyfile(folder / name, target / name)
-    config = facts.config if changes.config is None else changes.config
-    own = {
-        key: value for key, value in config.items() if key != EXPLICIT
-    }  # names files of the source
-    write_json(target / CONFIG, own)
-    for path in target.rglob("*"):
-        flush(path)
-    flush(target)
-    return size
 
 
 def manifest(

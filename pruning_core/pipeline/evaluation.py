@@ -31,7 +31,7 @@ class DenseFigures:
     """
 
     measured: Measured | None = None
-    rows: list[lm_eval.Row] | None = None
+    rows: list[lm_eval.HarnessFigure] | None = None
 
 
 @dataclass(frozen=True)
@@ -90,7 +90,7 @@ def _measured(run: Run, dense: DenseFigures, plan: UnitPlan | None) -> Figures:
     )
 
 
-def _harness(run: Run, folder: Path) -> list[lm_eval.Row]:
+def _harness(run: Run, folder: Path) -> list[lm_eval.HarnessFigure]:
     return lm_eval.evaluate(
         folder,
         run.spec.evaluation_tasks,

@@ -11,7 +11,7 @@ import torch
 
 from pruning_core.errors import DatasetUnreachable, HarnessUnavailable, NumericalFailure
 from pruning_core.evaluate import lm_eval
-from pruning_core.evaluate.lm_eval import Row
+from pruning_core.evaluate.lm_eval import HarnessFigure
 from tests import tiny
 
 needs_harness = pytest.mark.skipif(
@@ -112,8 +112,11 @@ def test_without_the_harness_the_message_names_the_extra(
 
 
 def test_both_models_figures_stand_side_by_side() -> None:
-    dense = [Row("boolq", "acc", 0.75, 0.1, 40)]
-    pruned = [Row("boolq", "acc", 0.5, 0.2, 40), Row("boolq", "f1", 0.4, None, 40)]
+    dense = [HarnessFigure("boolq", "acc", 0.75, 0.1, 40)]
+    pruned = [
+        HarnessFigure("boolq", "acc", 0.5, 0.2, 40),
+        HarnessFigure("boolq", "f1", 0.4, None, 40),
+    ]
     found = lm_eval.metrics(dense, pruned)
     assert [(one.metric, one.dense, one.pruned) for one in found] == [
         ("acc", 0.75, 0.5),
@@ -123,10 +126,10 @@ def test_both_models_figures_stand_side_by_side() -> None:
 
 
 def test_without_a_baseline_the_pruned_figures_stand_alone() -> None:
-    (found,) = lm_eval.metrics(None, [Row("boolq", "acc", 0.5, 0.2, 40)])
+    (found,) = lm_eval.metrics(None, [HarnessFigure("boolq", "acc", 0.5, 0.2, 40)])
     assert (found.dense, found.dense_stderr, found.pruned) == (None, None, 0.5)
 
 
 def test_a_figure_that_is_no_number_is_an_error() -> None:
     with pytest.raises(NumericalFailure, match="acc of boolq"):
-        lm_eval.metrics(None, [Row("boolq", "acc", float("nan"), None, 40)])
+        lm_eval.metrics(None, [HarnessFigure("boolq", "acc", float("nan"), None, 40)])
