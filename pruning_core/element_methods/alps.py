@@ -47,12 +47,12 @@ def prune(
     assert stats.gram is not None
     scaled = stats.once(("scaled", params.damp), lambda: _Scaled.of(stats, params.damp))
     solve = _adaptive if params.schedule == "adaptive" else _gradual
-    solution, keep = solve(weight * scaled.scale, scaled, select)
-    start = (solution * keep) / scaled.scale
+    solution, keep_mask = solve(weight * scaled.scale, scaled, select)
+    start = (solution * keep_mask) / scaled.scale
     polished = masked_least_squares(
-        weight, start, keep, stats.gram, scaled.damping, params.cg_steps
+        weight, start, keep_mask, stats.gram, scaled.damping, params.cg_steps
     )
-    return polished, keep
+    return polished, keep_mask
 
 
 @dataclass(frozen=True)
@@ -94,20 +94,20 @@ def _adaptive(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Return V and its mask."""
     linear, inverse = target @ scaled.matrix, scaled.inverse(FIRST_RHO)
-    seen = select.keep(target.abs())
+    seen = select.keep_mask(target.abs())
     first = target * seen
     size = int(seen.sum())
     solution, dual, rho, raised = first, torch.zeros_like(target), FIRST_RHO, False
     for step in range(1, MOST_STEPS + 1):
         free = (linear - dual).add_(solution, alpha=rho) @ inverse
         candidate = free.add(dual, alpha=1 / rho)
-        keep = select.keep(candidate.abs())
-        solution = candidate.mul_(keep)
+        keep_mask = select.keep_mask(candidate.abs())
+        solution = candidate.mul_(keep_mask)
         dual.add_(free, alpha=rho).sub_(solution, alpha=rho)
         if step % CHECK_EVERY:
             continue
-        changed = int((keep != seen).sum()) / size
-        seen = keep
+        changed = int((keep_mask != seen).sum()) / size
+        seen = keep_mask
         if (changed == 0 and raised) or (step > SETTLED_AFTER and changed < SETTLED_SHARE):
             break
         if changed > 0.005 or raised:
@@ -118,7 +118,7 @@ def _adaptive(
             if changed:
                 solution, dual = first, torch.zeros_like(target)
         inverse = scaled.inverse(rho)
-    return free, select.keep(free.abs())
+    return free, select.keep_mask(free.abs())
 
 
 def _growth(changed: float) -> float:
@@ -135,19 +135,19 @@ def _gradual(
     for step in range(1, GRADUAL_STEPS + 1):
         candidate = free + dual
         share = select.ratio * (1 - (1 - min(1, step / RAMP_STEPS)) ** 3)
-        keep = _partly(candidate.abs(), select, share if step < RAMP_STEPS else None)
-        solution = candidate * keep
+        keep_mask = _partly(candidate.abs(), select, share if step < RAMP_STEPS else None)
+        solution = candidate * keep_mask
         dual.add_(free).sub_(solution)
         free = (linear + solution - dual) @ inverse
     candidate = free + dual
-    return candidate, select.keep(candidate.abs())
+    return candidate, select.keep_mask(candidate.abs())
 
 
 def _partly(scores: torch.Tensor, select: Selector, share: float | None) -> torch.Tensor:
     """Return the mask at an intermediate share; n:m never takes what its groups will keep."""
     if share is None:
-        return select.keep(scores)
+        return select.keep_mask(scores)
     if not isinstance(select.pattern, NofM):
-        return select.at(share).keep(scores)
-    spared = scores.masked_fill(select.keep(scores), torch.inf).reshape(1, -1)
+        return select.at(share).keep_mask(scores)
+    spared = scores.masked_fill(select.keep_mask(scores), torch.inf).reshape(1, -1)
     return ~smallest(spared, removed_count(share, scores.numel())).reshape(scores.shape)

@@ -40,7 +40,7 @@ def prune(
     upper = stats.once(("inverse factor", params.damp), lambda: _inverse_factor(stats, params.damp))
     rows, width = weight.shape
     columns = weight.T.clone(memory_format=torch.contiguous_format)  # [in, out]
-    keep = torch.ones_like(columns, dtype=torch.bool)
+    keep_mask = torch.ones_like(columns, dtype=torch.bool)
     removed = 0
     for start in range(0, width, params.block):
         stop = min(start + params.block, width)
@@ -48,11 +48,11 @@ def prune(
         if not isinstance(select.pattern, NofM):
             share = _share(select, rows, stop, width)
             scores = (columns[span] / upper.diagonal()[span, None]).square()
-            keep[span] = _span_mask(scores, select, share - removed)
+            keep_mask[span] = _span_mask(scores, select, share - removed)
             removed = share
-        errors = _eliminate(columns[span], keep[span], upper[span, span], select)
+        errors = _eliminate(columns[span], keep_mask[span], upper[span, span], select)
         columns[stop:].addmm_(upper[span, stop:].T, errors, alpha=-1)
-    return columns.T.contiguous(), keep.T.contiguous()
+    return columns.T.contiguous(), keep_mask.T.contiguous()
 
 
 def _inverse_factor(stats: Stats, damp: float) -> torch.Tensor:
@@ -71,7 +71,7 @@ def _inverse_factor(stats: Stats, damp: float) -> torch.Tensor:
 
 def _span_mask(scores: torch.Tensor, select: Selector, removed: int) -> torch.Tensor:
     """Choose a span's mask [span, out] so that `removed` weights go from it."""
-    return replace(select, count=removed).keep(scores.T).T
+    return replace(select, count=removed).keep_mask(scores.T).T
 
 
 def _share(select: Selector, rows: int, stop: int, width: int) -> int:
@@ -87,13 +87,13 @@ def _share(select: Selector, rows: int, stop: int, width: int) -> int:
 
 
 def _eliminate(
-    columns: torch.Tensor, keep: torch.Tensor, upper: torch.Tensor, select: Selector
+    columns: torch.Tensor, keep_mask: torch.Tensor, upper: torch.Tensor, select: Selector
 ) -> torch.Tensor:
     """Remove a span's weights column by column, in place, and return what that costs per column, [span, out].
 
     Args:
         columns: [span, out], updated.
-        keep: [span, out]; for n:m it is chosen here, group by group.
+        keep_mask: [span, out]; for n:m it is chosen here, group by group.
         upper: [span, span].
         select: Which pattern.
     """
@@ -107,9 +107,9 @@ def _eliminate(
             if m > 1 and i % m == 0:
                 group = slice(i, i + m)
                 saliency = (columns[group] / upper.diagonal()[group, None]).square()
-                keep[group] = select.keep(saliency.T).T
-            torch.div(columns[i].masked_fill(keep[i], 0), diagonal[i], out=errors[i])
+                keep_mask[group] = select.keep_mask(saliency.T).T
+            torch.div(columns[i].masked_fill(keep_mask[i], 0), diagonal[i], out=errors[i])
             columns[i + 1 : stop].addr_(upper[i, i + 1 : stop], errors[i], alpha=-1)
         columns[stop:].addmm_(upper[start:stop, stop:].T, errors[start:stop], alpha=-1)
-    columns.masked_fill_(~keep, 0)
+    columns.masked_fill_(~keep_mask, 0)
     return errors

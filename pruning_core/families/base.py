@@ -75,7 +75,7 @@ class FeedForward:
 
 
 @dataclass(frozen=True)
-class Place:
+class ParameterLocation:
     """Where a block keeps a matrix.
 
     Attributes:
@@ -207,16 +207,16 @@ class Family:
         found = {kind: one.reason for one in conditions if one.holds(config) for kind in one.kinds}
         return found | dict(self.fixed)
 
-    def place(self, matrix: str) -> Place:
+    def location(self, matrix: str) -> ParameterLocation:
         """Return where a block keeps a matrix, by its name in `model.matrix`."""
         expert = EXPERT.search(matrix)
         general = EXPERT.sub("*", matrix)
         for parameter, matrices in self.stacked.items():
             if expert and general in matrices:
                 leaf = general.rpartition("*.")[2]
-                return Place(parameter, f"{parameter}_bias", f"{expert[0]}.{leaf}")
+                return ParameterLocation(parameter, f"{parameter}_bias", f"{expert[0]}.{leaf}")
         path, _, part = matrix.partition("[")
-        return Place(f"{path}.weight", f"{path}.bias", part.removesuffix("]"))
+        return ParameterLocation(f"{path}.weight", f"{path}.bias", part.removesuffix("]"))
 
 
 WIDTH_KEYS: Mapping[UnitKind, str] = {

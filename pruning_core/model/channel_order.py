@@ -113,7 +113,7 @@ def fold_of(family: Family, name: str) -> Fold | None:
 
 
 @dataclass(frozen=True)
-class Folding:
+class AbsorbedPermutation:
     """One matrix of a block and the matrices that absorb an order of its inputs.
 
     Attributes:
@@ -178,9 +178,9 @@ class Folding:
         return (starts.view(self.groups, -1, 1) + within[:, None]).flatten()
 
 
-def folding(
+def absorbed_permutation(
     reader: Matrix, matrices: Iterable[Matrix], family: Family, config: Any
-) -> Folding | None:
+) -> AbsorbedPermutation | None:
     """Return how an order of a matrix's inputs folds into its block, or None where it does not.
 
     Args:
@@ -194,7 +194,9 @@ def folding(
         return None
     named = {matrix.name: matrix for matrix in matrices}
     heads = config.num_attention_heads if fold.heads else 1
-    return Folding(reader, tuple(named[name] for name in fold.writers), reader.shape[1] // heads)
+    return AbsorbedPermutation(
+        reader, tuple(named[name] for name in fold.writers), reader.shape[1] // heads
+    )
 
 
 def _reorder(writer: Matrix, rows: torch.Tensor) -> tuple[nn.Module, ...]:

@@ -95,7 +95,7 @@ def fit(
     weight: torch.Tensor,
     bias: torch.Tensor | None,
     moments: Moments,
-    keep: torch.Tensor | None,
+    channels: torch.Tensor | None,
     ridge: float,
 ) -> tuple[torch.Tensor, torch.Tensor | None]:
     """Return the weight [out, in], zero where inputs went, and the bias [out].
@@ -104,27 +104,27 @@ def fit(
         weight: float32 [out, in], dense at the inputs that stay.
         bias: float32 [out]; None where there is none, and none is made.
         moments: On the path that the pruned model sees.
-        keep: int64, inputs that stay; None for all.
+        channels: int64, inputs that stay; None for all.
         ridge: Pull towards the weight as it is, as a share of the mean diagonal of the Gram matrix.
 
     Raises:
         NumericalFailure: the Gram matrix cannot be factorised.
     """
-    keep = torch.arange(weight.shape[1], device=weight.device) if keep is None else keep
-    gram, mean = moments.gram[keep][:, keep], moments.mean[keep]
-    cross, start = moments.cross[:, keep], weight[:, keep]
+    channels = torch.arange(weight.shape[1], device=weight.device) if channels is None else channels
+    gram, mean = moments.gram[channels][:, channels], moments.mean[channels]
+    cross, start = moments.cross[:, channels], weight[:, channels]
     if bias is not None:
         gram = gram - torch.outer(mean, mean)
         cross = cross - torch.outer(moments.wanted, mean)
     lower = damped_cholesky(gram, damping(gram, ridge or 1e-6))
     change = torch.cholesky_solve((cross - start @ gram).T, lower).T
     fitted = torch.zeros_like(weight)
-    fitted[:, keep] = start + change
+    fitted[:, channels] = start + change
     return fitted, None if bias is None else moments.wanted - fitted @ moments.mean
 
 
 def held_out_ridge(
-    weight: torch.Tensor, bias: torch.Tensor | None, moments: Moments, keep: torch.Tensor | None
+    weight: torch.Tensor, bias: torch.Tensor | None, moments: Moments, channels: torch.Tensor | None
 ) -> float:
     """Return the one of `RIDGES` whose fit to the other tokens is best on those held out; the largest if there are none.
 
@@ -137,7 +137,7 @@ def held_out_ridge(
     others, held = moments.without_held().of_outputs(rows), moments.held.of_outputs(rows)
     errors = {}
     for ridge in RIDGES:
-        fitted = fit(start, offset, others, keep, ridge)
+        fitted = fit(start, offset, others, channels, ridge)
         errors[ridge] = float(_squares(*fitted, held).double().sum())
     return min(errors, key=errors.__getitem__)
 

@@ -16,7 +16,7 @@ FLAT = 1e-6
 def masked_least_squares(
     dense: torch.Tensor,
     start: torch.Tensor,
-    keep: torch.Tensor,
+    keep_mask: torch.Tensor,
     gram: torch.Tensor,
     pull: float,
     steps: int,
@@ -26,12 +26,12 @@ def masked_least_squares(
     Args:
         dense: W, [out, in].
         start: Z0, [out, in].
-        keep: Support, [out, in].
+        keep_mask: Support, [out, in].
         gram: G, [in, in].
         pull: lambda.
         steps: Conjugate-gradient steps.
     """
-    mask = keep.to(start.dtype)
+    mask = keep_mask.to(start.dtype)
     result = start * mask
     residual = ((dense - result) @ gram).mul_(mask)
     diagonal = (gram.diagonal() + pull).clamp(min=torch.finfo(gram.dtype).tiny)

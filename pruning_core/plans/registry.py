@@ -37,7 +37,7 @@ class Element:
         params: The method's parameters.
         needs: Names of the statistics that it reads.
         score: (weight [out, in] float32, stats, params) -> importance [out, in], finite, at least 0.
-        update: (weight, stats, select, params) -> (weight, keep) for methods that move the survivors, else None.
+        update: (weight, stats, select, params) -> (weight, keep_mask) for methods that move the survivors, else None.
     """
 
     params: ElementMethod
@@ -63,8 +63,10 @@ class Element:
         """
         if self.update is not None:
             return self.update(weight, stats, select, self.params)
-        keep = select.keep(self.score(weight, stats, self.params) if score is None else score)
-        return weight * keep, keep
+        keep_mask = select.keep_mask(
+            self.score(weight, stats, self.params) if score is None else score
+        )
+        return weight * keep_mask, keep_mask
 
 
 @dataclass(frozen=True)
@@ -74,7 +76,7 @@ class Refine:
     Attributes:
         params: Its parameters.
         needs: Names of the statistics that it reads.
-        apply: (dense weight, weight, keep, stats, select, params) -> (weight, keep), all [out, in].
+        apply: (dense weight, weight, keep_mask, stats, select, params) -> (weight, keep_mask), all [out, in].
     """
 
     params: RefinementStep

@@ -9,8 +9,8 @@ from itertools import groupby
 import torch
 from torch import nn
 
-from pruning_core.families.base import Place
-from pruning_core.model.channel_order import channel_order, folding
+from pruning_core.families.base import ParameterLocation
+from pruning_core.model.channel_order import absorbed_permutation, channel_order
 from pruning_core.model.hidden_states import Activations
 from pruning_core.model.matrix import InputGroup, Matrix, input_groups
 from pruning_core.model.recorder import record
@@ -119,10 +119,10 @@ class BlockMatrices:
         )
         if ordering is None:
             return
-        if ordering.folding is None:
+        if ordering.absorbed is None:
             self.orders[name] = ordering.order
         else:
-            for module in ordering.folding.reorder_writers(ordering.order):
+            for module in ordering.absorbed.reorder_writers(ordering.order):
                 writer = next(other for other in self.matrices.values() if other.module is module)
                 self._moved.update([self._parameter(self._place(writer).bias)])
 
@@ -133,15 +133,15 @@ class BlockMatrices:
             return None
         if pattern.permute == "fold":
             family, config = self.model.family, self.model.config
-            absorbed = folding(matrix, self.matrices.values(), family, config)
+            absorbed = absorbed_permutation(matrix, self.matrices.values(), family, config)
             if absorbed is None:
                 return None
         score = element.score(matrix.read(), stats, element.params)
         choose = channel_order if absorbed is None else absorbed.order
         return Ordering(choose(score, pattern.n, pattern.m), score, absorbed)
 
-    def _place(self, matrix: Matrix) -> Place:
-        return self.model.family.place(matrix.name)
+    def _place(self, matrix: Matrix) -> ParameterLocation:
+        return self.model.family.location(matrix.name)
 
     def _parameter(self, name: str) -> tuple[str, nn.Parameter]:
         """Return a parameter of the block with its stored name."""

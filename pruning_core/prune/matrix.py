@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 
 from pruning_core.errors import NumericalFailure
-from pruning_core.model.channel_order import Folding
+from pruning_core.model.channel_order import AbsorbedPermutation
 from pruning_core.model.matrix import Matrix
 from pruning_core.numerics.input_statistics import Stats
 from pruning_core.numerics.linear_algebra import all_finite
@@ -25,12 +25,12 @@ class Ordering:
     Attributes:
         order: int64 [in], the original channel at each place.
         score: [out, in], the importance that decided it, in the original order.
-        folding: What absorbs the order, so that the result stays in it; None where the order is saved beside the model.
+        absorbed: What absorbs the order, so that the result stays in it; None where the order is saved beside the model.
     """
 
     order: torch.Tensor
     score: torch.Tensor
-    folding: Folding | None
+    absorbed: AbsorbedPermutation | None
 
     def apply(self, dense: torch.Tensor, stats: Stats) -> tuple[torch.Tensor, Stats, torch.Tensor]:
         """Return the weight [out, in], the statistics of its input, and the score [out, in] in this order."""
@@ -38,7 +38,7 @@ class Ordering:
 
     def undo(self, weight: torch.Tensor) -> torch.Tensor:
         """Return a weight [out, in] as the model stores it: where nothing absorbs the order, in the original one."""
-        return weight if self.folding is not None else weight[:, self.order.argsort()]
+        return weight if self.absorbed is not None else weight[:, self.order.argsort()]
 
 
 def prune_matrix(
@@ -71,43 +71,48 @@ def prune_matrix(
     dense, score = matrix.read(), None
     if ordering is not None:
         dense, stats, score = ordering.apply(dense, stats)
-    weight, keep = method.prune(dense.clone(), stats, select, score)
+    weight, keep_mask = method.prune(dense.clone(), stats, select, score)
     for step in refinements:
-        weight, keep = step.apply(dense, weight, keep, stats, select, step.params)
+        weight, keep_mask = step.apply(dense, weight, keep_mask, stats, select, step.params)
     weight = weight.to(stored)
-    removed = _checked(name, weight, keep, select)
+    removed = _checked(name, weight, keep_mask, select)
     report = MatrixReport(
         name=name,
         shape=matrix.shape,
         zeros=weight.numel() - int(weight.count_nonzero()),
         removed=removed,
-        sparsity=removed / keep.numel(),
+        sparsity=removed / keep_mask.numel(),
         error=output_error(dense, weight.float(), stats),
     )
     matrix.write(weight if ordering is None else ordering.undo(weight), stored=stored)
     return report
 
 
-def _checked(name: str, weight: torch.Tensor, keep: torch.Tensor, select: Selector) -> int:
+def _checked(name: str, weight: torch.Tensor, keep_mask: torch.Tensor, select: Selector) -> int:
     """Return how many weights were removed; refuse a result that is not what was asked for, before it is written.
 
     Args:
         name: For the error.
         weight: [out, in], as stored, n:m groups side by side.
-        keep: [out, in].
+        keep_mask: [out, in].
         select: How much, and in which pattern.
     """
     if not all_finite(weight):
         raise NumericalFailure(
             f"{name}: the method produced NaN, infinity or more than {weight.dtype} holds"
         )
-    removed, asked = keep.numel() - int(keep.sum()), select.total((keep.shape[0], keep.shape[1]))
+    removed, asked = (
+        keep_mask.numel() - int(keep_mask.sum()),
+        select.total((keep_mask.shape[0], keep_mask.shape[1])),
+    )
     if removed != asked:
         raise NumericalFailure(f"{name}: {removed} weights were removed, {asked} were asked for")
-    if bool(weight.masked_fill(keep, 0).any()):
+    if bool(weight.masked_fill(keep_mask, 0).any()):
         raise NumericalFailure(f"{name}: a removed weight is not zero")
     pattern = select.pattern
-    if isinstance(pattern, NofM) and bool((keep.view(-1, pattern.m).sum(dim=1) != pattern.n).any()):
+    if isinstance(pattern, NofM) and bool(
+        (keep_mask.view(-1, pattern.m).sum(dim=1) != pattern.n).any()
+    ):
         raise NumericalFailure(f"{name}: a group does not keep {pattern.n} of {pattern.m}")
     return removed
 

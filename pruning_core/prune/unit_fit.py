@@ -73,7 +73,7 @@ class BlockFit:
         assert bias is not None
         channels = units.channels(dropped)
         moved = bias.float() + dense[:, channels] @ stats.column_mean[channels]
-        place = self.model.family.place(units.readout.name)
+        place = self.model.family.location(units.readout.name)
         bias.copy_(moved.to(self._stored(place.bias)))
 
     def _writes_hidden(self, matrix: Matrix) -> bool:
@@ -82,7 +82,7 @@ class BlockFit:
         return matrix.shape[0] == self.plan.layout.sizes.hidden and matrix.name in readouts
 
     def _write(self, matrix: Matrix, weight: torch.Tensor, bias: torch.Tensor | None) -> None:
-        place = self.model.family.place(matrix.name)
+        place = self.model.family.location(matrix.name)
         matrix.write(weight, stored=self._stored(place.weight))
         if bias is not None:
             assert matrix.bias is not None

@@ -174,7 +174,7 @@ class UnitPruner:
     def _changed(self) -> dict[str, torch.Tensor]:
         """Return the parameters of the block's matrices, by stored name."""
         prefix = self.model.block_prefix(self.index)
-        places = map(self.model.family.place, self._units.matrices)
+        places = map(self.model.family.location, self._units.matrices)
         names = dict.fromkeys(name for place in places for name in (place.weight, place.bias))
         parameters = dict(self.module.named_parameters())
         changed: dict[str, torch.Tensor] = {}

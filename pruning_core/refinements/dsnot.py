@@ -40,7 +40,7 @@ EXPONENT = 0.5
 def refine(
     dense: torch.Tensor,
     weight: torch.Tensor,
-    keep: torch.Tensor,
+    keep_mask: torch.Tensor,
     stats: Stats,
     select: Selector,
     params: Dsnot,
@@ -49,12 +49,12 @@ def refine(
     assert stats.column_mean is not None
     tolerance = 0.1 / stats.window if params.tolerance is None else params.tolerance
     contribution = dense * stats.column_mean
-    error = contribution.masked_fill(keep, 0).sum(dim=1)
+    error = contribution.masked_fill(keep_mask, 0).sum(dim=1)
     first = error.sign()
     checked = params.sign_check or isinstance(select.pattern, NofM)
     sides = [first] if checked else [-torch.ones_like(first), torch.ones_like(first)]
-    candidates = _Candidates(dense, contribution, keep, stats, select, params, sides)
-    result = keep.clone()
+    candidates = _Candidates(dense, contribution, keep_mask, stats, select, params, sides)
+    result = keep_mask.clone()
     rows = torch.arange(len(dense), device=dense.device)
     for _ in range(params.max_cycles):
         side = torch.zeros_like(rows) if checked else (error > 0).long()
@@ -69,7 +69,7 @@ def refine(
         grown, pruned = grown[moves], pruned[moves]
         result[rows, grown], result[rows, pruned] = True, False
         candidates.take(rows, side, pruned)
-    return torch.where(result & ~keep, dense, weight * result), result
+    return torch.where(result & ~keep_mask, dense, weight * result), result
 
 
 class _Candidates:
@@ -78,7 +78,7 @@ class _Candidates:
     Args:
         dense: float32 [out, in].
         contribution: c, [out, in].
-        keep: The mask that came in, [out, in].
+        keep_mask: The mask that came in, [out, in].
         stats: Of the input.
         select: Its pattern decides what is pruned for a grown entry.
         params: Parameters.
@@ -89,7 +89,7 @@ class _Candidates:
         self,
         dense: torch.Tensor,
         contribution: torch.Tensor,
-        keep: torch.Tensor,
+        keep_mask: torch.Tensor,
         stats: Stats,
         select: Selector,
         params: Dsnot,
@@ -99,13 +99,15 @@ class _Candidates:
         depth = min(params.max_cycles, dense.shape[1])
         towards = [contribution * side[:, None] for side in sides]
         self._used = torch.zeros(len(sides), len(dense), dtype=torch.long, device=dense.device)
-        self._grow = torch.stack([_queue(gain, ~keep & (one > 0), depth) for one in towards])
+        self._grow = torch.stack([_queue(gain, ~keep_mask & (one > 0), depth) for one in towards])
         self._grouped = isinstance(select.pattern, NofM)
         if isinstance(select.pattern, NofM):
-            cost = cost.masked_fill(~keep, torch.inf)
+            cost = cost.masked_fill(~keep_mask, torch.inf)
             self._cost = cost.reshape(len(dense), -1, select.pattern.m)
         else:
-            self._prune = torch.stack([_queue(-cost, keep & (one < 0), depth) for one in towards])
+            self._prune = torch.stack(
+                [_queue(-cost, keep_mask & (one < 0), depth) for one in towards]
+            )
 
     def next(self, rows: torch.Tensor, side: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Return the columns to grow and to prune in `rows`, whose err has the sign of `side`; all [rows]."""

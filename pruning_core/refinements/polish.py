@@ -24,7 +24,7 @@ NEEDS: tuple[str, ...] = ("gram",)
 def refine(
     dense: torch.Tensor,
     weight: torch.Tensor,
-    keep: torch.Tensor,
+    keep_mask: torch.Tensor,
     stats: Stats,
     select: Selector,
     params: Polish,
@@ -32,4 +32,4 @@ def refine(
     """Return the weight [out, in] with its survivors improved, and the mask as it came."""
     assert stats.gram is not None
     pull = damping(stats.gram, params.damp) if params.damp else 0.0
-    return masked_least_squares(dense, weight, keep, stats.gram, pull, params.steps), keep
+    return masked_least_squares(dense, weight, keep_mask, stats.gram, pull, params.steps), keep_mask

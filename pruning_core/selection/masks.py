@@ -43,7 +43,7 @@ class Selector:
                 f"{name}: a ratio of {self.ratio} removes {self.removed(size)} of {size} weights per group"
             )
 
-    def keep(self, score: torch.Tensor) -> torch.Tensor:
+    def keep_mask(self, score: torch.Tensor) -> torch.Tensor:
         """Return the mask [out, in], True where the weight stays.
 
         The lowest scores go, exactly as many as asked; of equal scores the lowest flat index goes first.

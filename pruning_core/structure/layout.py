@@ -135,7 +135,7 @@ class Layout:
 
     def _block_shape(self, matrix: str) -> tuple[int, ...] | None:
         """Return the shape of the first block's tensor that holds a matrix, as [out, in]."""
-        name = self.family.place(matrix.replace("*", "0")).weight
+        name = self.family.location(matrix.replace("*", "0")).weight
         facts = self._facts.get(f"{self.family.blocks}.0.{name}")
         if facts is None or len(facts.shape) < 2:
             return None
@@ -293,5 +293,5 @@ def uncompensated(layout: Layout, kinds: Sequence[InnerKind]) -> tuple[InnerKind
     family = layout.family
     readouts = {"kv_groups": family.attention.output, "neurons": family.feedforward.output}
     names = set(map(layout.module_name, layout.tensors))
-    biases = {kind: family.place(readouts[kind].replace("*", "0")).bias for kind in kinds}
+    biases = {kind: family.location(readouts[kind].replace("*", "0")).bias for kind in kinds}
     return tuple(kind for kind in kinds if f"{family.blocks}.0.{biases[kind]}" not in names)

@@ -355,7 +355,7 @@ def test_later_inputs_of_a_block_are_taken_before_or_after_its_earlier_matrices(
             inputs = input_of(dense("llama"), before if staged else {}, stem)
             weight = source[f"{stem}.weight"]
             score = weight.abs() * inputs.square().mean(dim=0).sqrt()
-            keep = Selector(0.5, Row()).keep(score)
+            keep = Selector(0.5, Row()).keep_mask(score)
             agreement = (keep == (found.tensors[f"{stem}.weight"] != 0)).float().mean()
             assert float(agreement) > 0.995  # sums in another order, near ties
         before |= {

@@ -39,7 +39,7 @@ def problem(
     scale, shift = torch.rand(2, shape[1], generator=generator) + 0.2
     inputs = torch.randn(64, shape[1], generator=generator) * scale + 2 * shift - 1.4
     select = Selector(0.5, pattern)
-    keep = select.keep(dense.abs() * torch.rand(shape, generator=generator))
+    keep = select.keep_mask(dense.abs() * torch.rand(shape, generator=generator))
     moved = torch.where(keep, dense + 0.1 * torch.randn(shape, generator=generator), 0)
     return dense, moved, keep, stats_of(inputs), select
 

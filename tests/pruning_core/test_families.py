@@ -147,7 +147,7 @@ def by_parameter(model: StreamedModel, groups: list[InputGroup]) -> dict[str, li
     found: dict[str, list[Matrix]] = {}
     for group in groups:
         for matrix in group.matrices:
-            found.setdefault(model.family.place(matrix.name).weight, []).append(matrix)
+            found.setdefault(model.family.location(matrix.name).weight, []).append(matrix)
     return found
 
 

@@ -89,7 +89,7 @@ def pruned(
     tensors = load_file(folder / "model.safetensors")
     masked = [name for name, tensor in tensors.items() if tensor.ndim == 2 and prunable(name)]
     for name in masked:
-        tensors[name] *= Selector(0.5, Row()).keep(tensors[name].float().abs())
+        tensors[name] *= Selector(0.5, Row()).keep_mask(tensors[name].float().abs())
     save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
     return folder, masked
 

@@ -161,7 +161,7 @@ def test_better_than_random_on_a_small_trained_model(
     generator = torch.Generator().manual_seed(0)
 
     def random_mask(w: torch.Tensor) -> torch.Tensor:
-        return Selector(0.5, Row()).keep(torch.rand(w.shape, generator=generator))
+        return Selector(0.5, Row()).keep_mask(torch.rand(w.shape, generator=generator))
 
     spec = PruneSpec.model_validate(
         {"method": method_name(method), "sparsity": 0.5, "evaluation": {"tasks": []}}

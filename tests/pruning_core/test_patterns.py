@@ -35,7 +35,7 @@ def test_row_pattern_removes_the_lowest_of_each_row(
     shape: tuple[int, int], ratio: float, seed: int
 ) -> None:
     score = scores(shape, seed)
-    keep = Selector(ratio, Row()).keep(score)
+    keep = Selector(ratio, Row()).keep_mask(score)
     assert (keep.numpy() == lowest_first(score.numpy(), removed_count(ratio, shape[1]))).all()
 
 
@@ -44,7 +44,7 @@ def test_matrix_pattern_removes_the_lowest_of_all(
     shape: tuple[int, int], ratio: float, seed: int
 ) -> None:
     score = scores(shape, seed)
-    keep = Selector(ratio, MatrixWide()).keep(score)
+    keep = Selector(ratio, MatrixWide()).keep_mask(score)
     expected = lowest_first(score.numpy().reshape(1, -1), removed_count(ratio, score.numel()))
     assert (keep.numpy().reshape(1, -1) == expected).all()
 
@@ -60,7 +60,7 @@ def test_n_of_m_keeps_n_in_every_group(
 ) -> None:
     n, m = nm
     score = scores((rows, groups * m), seed)
-    keep = Selector(1 - n / m, NofM(n=n, m=m)).keep(score)
+    keep = Selector(1 - n / m, NofM(n=n, m=m)).keep_mask(score)
     assert (keep.numpy().reshape(-1, m) == lowest_first(score.numpy().reshape(-1, m), m - n)).all()
 
 
@@ -82,7 +82,7 @@ def test_scaling_the_scores_changes_nothing(
 ) -> None:
     select, shape = chosen
     score = scores(shape, seed, levels=1000)
-    assert torch.equal(select.keep(score), select.keep(score * 2.0**exponent))
+    assert torch.equal(select.keep_mask(score), select.keep_mask(score * 2.0**exponent))
 
 
 @given(chosen=selectors(), seed=seeds, levels=st.sampled_from([1, 3, 10**6]))
@@ -90,7 +90,7 @@ def test_the_total_is_what_goes(
     chosen: tuple[Selector, tuple[int, int]], seed: int, levels: int
 ) -> None:
     select, shape = chosen
-    assert int((~select.keep(scores(shape, seed, levels))).sum()) == select.total(shape)
+    assert int((~select.keep_mask(scores(shape, seed, levels))).sum()) == select.total(shape)
 
 
 @given(shape=shapes, share=st.floats(0, 1), seed=seeds, levels=st.sampled_from([2, 10**6]))
@@ -99,7 +99,7 @@ def test_a_count_is_spread_over_rows_and_the_cheapest_extras_go(
 ) -> None:
     score = scores(shape, seed, levels)
     count = round(share * score.numel())
-    keep = Selector(share, Row(), count).keep(score)
+    keep = Selector(share, Row(), count).keep_mask(score)
     base, extra = divmod(count, shape[0])
     expected = lowest_first(score.numpy(), base)
     if extra:
@@ -116,7 +116,7 @@ def test_a_count_is_spread_over_rows_and_the_cheapest_extras_go(
 def test_a_count_of_a_matrix_is_its_lowest(shape: tuple[int, int], share: float, seed: int) -> None:
     score = scores(shape, seed)
     count = round(share * score.numel())
-    keep = Selector(share, MatrixWide(), count).keep(score)
+    keep = Selector(share, MatrixWide(), count).keep_mask(score)
     assert (keep.numpy().reshape(1, -1) == lowest_first(score.numpy().reshape(1, -1), count)).all()
 
 
@@ -128,7 +128,7 @@ def test_an_intermediate_ratio_forgets_the_count() -> None:
 def test_a_count_may_be_nothing_where_a_ratio_may_not() -> None:
     select = Selector(0.0, Row(), 0)
     select.check("some.weight", (8, 4))
-    assert select.keep(torch.rand(8, 4)).all()
+    assert select.keep_mask(torch.rand(8, 4)).all()
 
 
 def test_counts_are_safe_against_rounding() -> None:
@@ -141,7 +141,7 @@ def test_a_score_that_is_not_finite_is_an_error(bad: float) -> None:
     score = torch.ones(2, 4)
     score[1, 2] = bad
     with pytest.raises(NumericalFailure):
-        Selector(0.5, Row()).keep(score)
+        Selector(0.5, Row()).keep_mask(score)
 
 
 def test_a_width_that_m_does_not_divide_is_refused() -> None:

@@ -21,11 +21,11 @@ from pruning_core.checkpoints.facts import inspect
 from pruning_core.errors import NumericalFailure, UnsupportedPattern
 from pruning_core.families import FAMILIES, family_of
 from pruning_core.model.channel_order import (
-    Folding,
+    AbsorbedPermutation,
+    absorbed_permutation,
     channel_order,
     exchange_values,
     fold_of,
-    folding,
     retained,
 )
 from pruning_core.model.matrix import Matrix, input_groups
@@ -168,8 +168,8 @@ def matrices_of(model: StreamedModel, block: nn.Module) -> list[Matrix]:
     return [matrix for group in groups for matrix in group.matrices]
 
 
-def foldings(model: StreamedModel, matrices: list[Matrix]) -> list[Folding]:
-    found = [folding(one, matrices, model.family, model.config) for one in matrices]
+def foldings(model: StreamedModel, matrices: list[Matrix]) -> list[AbsorbedPermutation]:
+    found = [absorbed_permutation(one, matrices, model.family, model.config) for one in matrices]
     return [one for one in found if one is not None]
 
 
@@ -207,7 +207,7 @@ def test_an_expert_folds_into_its_own_matrices() -> None:
     assert fold_of(family_of("phi3"), "mlp.gate_up_proj[up]") is None
 
 
-def random_order(fold: Folding, seed: int) -> torch.Tensor:
+def random_order(fold: AbsorbedPermutation, seed: int) -> torch.Tensor:
     """An order of the reader's inputs that its writers can absorb, built head by head."""
     generator = torch.Generator().manual_seed(seed)
     inputs, rows = fold.reader.shape[1], fold.writers[0].shape[0]
@@ -226,8 +226,8 @@ def reordered(model: StreamedModel) -> Iterator[tuple[str, torch.Tensor]]:
     for index in range(len(model.blocks)):
         with model.block(index) as block:
             matrices = matrices_of(model, block)
-            stored = {model.family.place(matrix.name).weight for matrix in matrices}
-            biases = {one.module: model.family.place(one.name).bias for one in matrices}
+            stored = {model.family.location(matrix.name).weight for matrix in matrices}
+            biases = {one.module: model.family.location(one.name).bias for one in matrices}
             for seed, fold in enumerate(foldings(model, matrices)):
                 order = random_order(fold, seed)
                 fold.reader.view.copy_(fold.reader.view[:, order])

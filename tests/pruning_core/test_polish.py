@@ -101,7 +101,7 @@ def test_a_perfect_start_stays() -> None:
 def test_many_steps_without_damping_solve_the_normal_equations(seed: int) -> None:
     dense, stats = problem(8, 24, seed, dtype=torch.float64)
     assert stats.gram is not None
-    keep = selector(MATRIX).keep(dense.abs())
+    keep = selector(MATRIX).keep_mask(dense.abs())
     found = masked_least_squares(dense, dense * keep, keep, stats.gram, 0.0, 100)
     np.testing.assert_allclose(found.numpy(), solved(dense, keep, stats), rtol=1e-4, atol=1e-5)
 
@@ -110,7 +110,7 @@ def test_many_steps_with_damping_minimise_loss_and_distance_to_the_start() -> No
     """The pull is towards what came in, not towards the dense weight or zero."""
     dense, stats = problem(6, 24, 15, dtype=torch.float64)
     assert stats.gram is not None
-    keep = selector(ROW).keep(dense.abs())
+    keep = selector(ROW).keep_mask(dense.abs())
     start = (dense + torch.randn(6, 24, generator=torch.Generator().manual_seed(1))) * keep
     found = polished(dense, start, keep, stats, steps=200, damp=0.3).numpy()
     gram = stats.gram.numpy()
@@ -128,7 +128,7 @@ def test_ten_steps_come_close_to_the_optimum_whatever_the_scale_of_channels(spre
     order = torch.randperm(48, generator=torch.Generator().manual_seed(0))
     scale = torch.logspace(0, np.log10(spread), 48)[order]
     dense, stats = dense / scale, Stats(tokens=400, gram=stats.gram * scale * scale[:, None])
-    keep = selector(ROW).keep(dense.abs() * scale)
+    keep = selector(ROW).keep_mask(dense.abs() * scale)
     best = torch.from_numpy(solved(dense, keep, stats)) - dense.double()
     found = polished(dense, dense * keep, keep, stats, steps=10, damp=0.0) - dense
     assert loss(found, stats).sum() <= 1.001 * loss(best, stats).sum()
@@ -143,7 +143,7 @@ def test_polish_improves_what_sparsegpt_leaves() -> None:
 
 def test_a_start_with_weights_outside_the_mask_loses_them() -> None:
     dense, stats = problem(8, 24, 18)
-    keep = selector(ROW).keep(dense.abs())
+    keep = selector(ROW).keep_mask(dense.abs())
     assert torch.equal(
         polished(dense, dense, keep, stats), polished(dense, dense * keep, keep, stats)
     )
@@ -152,7 +152,7 @@ def test_a_start_with_weights_outside_the_mask_loses_them() -> None:
 def test_arguments_are_left_as_they_were() -> None:
     dense, stats = problem(8, 24, 19)
     assert stats.gram is not None
-    keep = selector(ROW).keep(dense.abs())
+    keep = selector(ROW).keep_mask(dense.abs())
     start = dense * keep
     given_ = [dense, start, keep, stats.gram]
     copies = [value.clone() for value in given_]

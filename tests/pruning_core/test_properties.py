@@ -207,7 +207,7 @@ def test_an_order_of_channels_is_counted_in_and_scored_without(
     part, stats = element(method), statistics(element(method), case.inputs)
     order = torch.randperm(case.weight.shape[1], generator=torch.Generator().manual_seed(seed))
     score = part.score(case.weight, stats, method)
-    expected = case.select.keep(score[:, order])
+    expected = case.select.keep_mask(score[:, order])
     pruned, keep = part.prune(
         case.weight[:, order], stats.permuted(order), case.select, score[:, order]
     )

@@ -47,7 +47,7 @@ class Problem:
         self.block = copy.deepcopy(self.dense)
         self.weights = [self.block[0].weight, self.block[3].weight]
         for weight in self.weights:
-            weight.data *= Selector(0.6, Row()).keep(weight.data.float().abs())
+            weight.data *= Selector(0.6, Row()).keep_mask(weight.data.float().abs())
         inputs = torch.randn(windows, 1, 12, 16).to(dtype)
         self.samples = [Sample(hidden, NOTHING, self.dense(hidden)) for hidden in inputs]
 
@@ -185,7 +185,9 @@ def test_it_lowers_the_error_of_a_real_block(tmp_path: Path) -> None:
             matrices = [matrix for group in groups for matrix in group.matrices]
             for matrix in matrices:
                 weight = matrix.read()
-                matrix.write(weight * Selector(0.5, Row()).keep(weight.abs()), stored=torch.float32)
+                matrix.write(
+                    weight * Selector(0.5, Row()).keep_mask(weight.abs()), stored=torch.float32
+                )
             zeros = [matrix.read() == 0 for matrix in matrices]
             weights = [matrix.module.get_parameter("weight") for matrix in matrices]
             params = Reconstruction(learning_rate=3e-3, epochs=6)

@@ -139,7 +139,7 @@ def stock_perplexity(folder: Path, method: CRePE) -> float:
         for name, module in modules.items():
             stats = Stats(tokens=120, column_mean_square=squares[name])
             score = crepe.score(module.weight, stats, method)
-            module.weight.mul_(Selector(0.5, MatrixWide()).keep(score))
+            module.weight.mul_(Selector(0.5, MatrixWide()).keep_mask(score))
         ids = tokens()[5:]
         return math.exp(float(model(ids, labels=ids).loss))
 

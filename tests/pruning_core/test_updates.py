@@ -277,7 +277,7 @@ def test_alps_starts_again_where_it_was_too_stiff_and_ends_where_little_changes(
     weight, stats = problem(rows, width, seed, tokens=60, dtype=torch.float64)
     if undecided < weight.numel():
         generator = torch.Generator().manual_seed(seed)
-        large = selector(MATRIX).keep(torch.rand(rows, width, generator=generator))
+        large = selector(MATRIX).keep_mask(torch.rand(rows, width, generator=generator))
         weight = torch.where(large, weight.sign() + weight, weight / 30)
         weight.view(-1)[:undecided] = torch.linspace(0.5, 0.6, undecided).double()
         inputs = torch.randn(5000, width, generator=generator).double()
@@ -314,7 +314,7 @@ def test_alps_on_independent_inputs_keeps_what_is_clearly_larger_as_it_was(
 ) -> None:
     generator = torch.Generator().manual_seed(7)
     select = selector(pattern)
-    large = select.keep(torch.rand(8, 40, generator=generator))
+    large = select.keep_mask(torch.rand(8, 40, generator=generator))
     sizes = torch.rand(8, 40, generator=generator)
     weight = torch.where(large, 1 + sizes, -sizes / 10)
     stats = Stats(tokens=1000, gram=torch.eye(40))
