@@ -17,6 +17,7 @@ from tests.pruning_core.runs import LAST, Watcher, spec, tokens
 MADE_ANEW = (
     ".lock",
     "*.tmp",
+    "*.tmp/*",
     "source/*",
     "renamed/*",
     "work/checkpoint/*",
@@ -74,6 +75,7 @@ def check(looker: Looker, *expected: str) -> None:
         assert any(fnmatch(name, pattern) for name in looker.resumable), pattern
 
 
+@pytest.mark.full
 def test_no_file_of_a_whole_run_is_forgotten(dense: Callable[[str], Path], tmp_path: Path) -> None:
     looker = Looker(tmp_path)
     prune(dense("llama"), spec(**EVERYTHING), tmp_path, observer=looker)
