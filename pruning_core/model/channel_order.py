@@ -105,8 +105,8 @@ def fold_of(family: Family, name: str) -> Fold | None:
     """Return the fold whose reader is the matrix `name`, with that matrix's expert for `*`, or None."""
     for fold in family.folds:
         pattern = re.escape(fold.reader).replace(r"\*", r"(\d+)")
-        if found := re.fullmatch(pattern, name):
-            expert = found[1] if found.groups() else "*"
+        if match := re.fullmatch(pattern, name):
+            expert = match[1] if match.groups() else "*"
             writers = tuple(writer.replace("*", expert) for writer in fold.writers)
             return Fold(name, writers, fold.heads)
     return None

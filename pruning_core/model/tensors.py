@@ -96,11 +96,11 @@ def _zeros(folder: Path, alive: Callable[[], None]) -> int:
     facts = inspect(folder)
     for name in facts.parameter_names:
         by_file[facts.files[name]].append(name)
-    found = 0
+    zeros = 0
     for file, names in by_file.items():
         with safe_open(folder / file, framework="pt") as opened:
             for name in names:
                 tensor = opened.get_tensor(name)
-                found += tensor.numel() - int(tensor.count_nonzero())
+                zeros += tensor.numel() - int(tensor.count_nonzero())
                 alive()
-    return found
+    return zeros
