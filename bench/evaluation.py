@@ -23,7 +23,8 @@ from bench.model import smollm2
 from bench.page import RESULTS, write
 from pruning_core import settings
 from pruning_core.checkpoints.facts import inspect
-from pruning_core.datasets.tasks import Question, find, load, questions
+from pruning_core.datasets.readings import Question, questions
+from pruning_core.datasets.tasks import find, load
 from pruning_core.evaluate.multiple_choice import score
 from pruning_core.model.streamed import StreamedModel
 from pruning_core.system import device as devices

@@ -16,7 +16,6 @@ from types import MappingProxyType
 from typing import Literal
 
 from pruning_core.datasets import declaration, hub_data, items, uploads
-from pruning_core.datasets.conversations import Turn
 from pruning_core.datasets.declaration import Declaration, TaskKind
 from pruning_core.datasets.items import ChoiceItem, Item, TextItem
 from pruning_core.datasets.uploads import UserFile
@@ -106,16 +105,6 @@ class Data:
         return f"sha256:{total.hexdigest()}"
 
 
-@dataclass(frozen=True)
-class Question:
-    """A multiple-choice item as the model reads it: one prompt and one continuation per choice."""
-
-    where: str
-    prompts: tuple[str, ...]
-    continuations: tuple[str, ...]
-    answer: int
-
-
 def catalogue(tasks_dir: Path | None) -> dict[str, Task]:
     """Return every task by name; what the operator has of a name replaces what ships.
 
@@ -192,29 +181,6 @@ def load(
     if not found:
         raise DatasetInvalid(f"Task {task.name!r} has no items to read in its split {split}.")
     return Data(task, split, found, revision)
-
-
-def questions(data: Data) -> list[Question]:
-    """Return the items of a multiple-choice task, rendered.
-
-    Raises:
-        DatasetInvalid: a template does not fit an item; the message names file and line.
-    """
-    declared = data.task.declaration
-    return [_question(declared, one, at) for at, one in data.items if isinstance(one, ChoiceItem)]
-
-
-def readings(data: Data, *, answers: bool) -> Iterator[TextItem]:
-    """Yield every item as a text: itself, or a prompt with its right answer or without, in turns that a chat template takes."""
-    if data.task.kind == "text":
-        yield from (one for _, one in data.items if isinstance(one, TextItem))
-        return
-    for prompt, answer in map(_right, questions(data)):
-        question, answer_turn = Turn("user", prompt), Turn("assistant", answer.strip())
-        if answers:
-            yield TextItem(prompt + answer, (question, answer_turn))
-        else:
-            yield TextItem(prompt, (question,))
 
 
 def _names(tasks_dir: Path | None) -> list[str]:
@@ -362,14 +328,3 @@ def _content(one: Item) -> Mapping[str, object]:
     if isinstance(one, TextItem):
         return {"text": one.text, **({"turns": one.turns} if one.turns else {})}
     return {**one.fields, "choices": one.choices, "answer": one.answer}
-
-
-def _question(declared: Declaration, one: ChoiceItem, where: str) -> Question:
-    pairs = declaration.rendered(declared, one.fields, one.choices, where)
-    return Question(
-        where, tuple(pair[0] for pair in pairs), tuple(pair[1] for pair in pairs), one.answer
-    )
-
-
-def _right(question: Question) -> tuple[str, str]:
-    return question.prompts[question.answer], question.continuations[question.answer]

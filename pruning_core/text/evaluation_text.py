@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 
 import torch
 
-from pruning_core.datasets.tasks import questions
+from pruning_core.datasets.readings import questions
 from pruning_core.spec.evaluation import Evaluation
 from pruning_core.text.packing import packed
 from pruning_core.text.question_tokens import Encoded, encode

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from itertools import takewhile
 from typing import Any
 
-from pruning_core.datasets.tasks import Question
+from pruning_core.datasets.readings import Question
 from pruning_core.errors import DatasetInvalid
 from pruning_core.tokenizers.load import beginning, encoded
 

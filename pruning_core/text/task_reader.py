@@ -12,7 +12,8 @@ import torch
 from pruning_core.checkpoints.facts import CheckpointFacts
 from pruning_core.datasets.data_used import DataUsed
 from pruning_core.datasets.items import TextItem
-from pruning_core.datasets.tasks import Data, readings
+from pruning_core.datasets.readings import readings
+from pruning_core.datasets.tasks import Data
 from pruning_core.errors import ModelInvalid, TokensInvalid
 from pruning_core.families import family_of
 from pruning_core.spec.calibration import DEFAULT_SEQ_LEN, Calibration

@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from pruning_core.datasets.tasks import find, load, questions
+from pruning_core.datasets.readings import questions
+from pruning_core.datasets.tasks import find, load
 from tests.conftest import REPOSITORY
 
 PAGE = (REPOSITORY / "docs" / "add-a-task.md").read_text(encoding="utf-8")

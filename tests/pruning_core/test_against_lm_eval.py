@@ -16,7 +16,8 @@ from torch.nn import functional
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from pruning_core.checkpoints.facts import inspect
-from pruning_core.datasets.tasks import find, load, questions, readings
+from pruning_core.datasets.readings import questions, readings
+from pruning_core.datasets.tasks import find, load
 from pruning_core.evaluate.multiple_choice import accuracy, score
 from pruning_core.evaluate.perplexity import perplexity
 from pruning_core.model.streamed import StreamedModel

@@ -10,7 +10,7 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from pruning_core.checkpoints.facts import inspect
-from pruning_core.datasets.tasks import Question
+from pruning_core.datasets.readings import Question
 from pruning_core.errors import DatasetInvalid, NumericalFailure
 from pruning_core.evaluate import choice_rows
 from pruning_core.evaluate.multiple_choice import accuracy, score

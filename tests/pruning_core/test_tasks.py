@@ -15,10 +15,11 @@ import pytest
 from pyarrow import parquet
 
 from pruning_core.admission import submission
-from pruning_core.datasets import hub_data, tasks
+from pruning_core.datasets import hub_data, readings, tasks
 from pruning_core.datasets.declaration import Hub
 from pruning_core.datasets.items import ChoiceItem
-from pruning_core.datasets.tasks import SPLITS, Question
+from pruning_core.datasets.readings import Question
+from pruning_core.datasets.tasks import SPLITS
 from pruning_core.datasets.uploads import UserFile
 from pruning_core.errors import DatasetInvalid, DatasetNotFound, PruningError
 from pruning_core.spec.model import ModelRef
@@ -56,7 +57,7 @@ def loaded(name: str, split: tasks.Split, root: Path | None) -> tasks.Data:
 
 
 def asked(name: str, root: Path) -> list[Question]:
-    return tasks.questions(loaded(name, "eval", root))
+    return readings.questions(loaded(name, "eval", root))
 
 
 def refusal(call: Callable[[], Any]) -> str:
@@ -86,11 +87,11 @@ def test_every_shipped_task_has_its_row_in_the_page() -> None:
 
 
 def texts(data: tasks.Data, *, answers: bool = True) -> list[str]:
-    return [item.text for item in tasks.readings(data, answers=answers)]
+    return [item.text for item in readings.readings(data, answers=answers)]
 
 
 def turns(data: tasks.Data, *, answers: bool = True) -> list[list[dict[str, str]]]:
-    read = tasks.readings(data, answers=answers)
+    read = readings.readings(data, answers=answers)
     return [[turn._asdict() for turn in item.turns] for item in read]
 
 
@@ -128,7 +129,7 @@ def test_a_shipped_declaration_renders_the_local_slice(name: str, shared_dir: Pa
         data = loaded(name, split, shared_dir / "data")
         assert data.task.origin == "folder"
         assert data.task.declaration == SHIPPED[name].declaration
-        assert len(tasks.questions(data)) == len(data.items) > 100
+        assert len(readings.questions(data)) == len(data.items) > 100
 
 
 # What lm-evaluation-harness 0.4.13 would ask, written out by hand: prompts and continuations.
@@ -210,7 +211,7 @@ def test_a_task_is_one_file_beside_its_data(tmp_path: Path) -> None:
     folder_of(tmp_path, "sums", calibration=QUIZ, eval=QUIZ)
     data = loaded("sums", "calibration", tmp_path)
     assert (data.task.origin, data.task.declaration.language) == ("folder", "de")
-    assert tasks.questions(data) == [
+    assert readings.questions(data) == [
         Question("sums/calibration.jsonl, line 1", ("2 + 2 (even) =",) * 2, (" 3", " 4"), answer=1)
     ]
     assert data.digest == loaded("sums", "eval", tmp_path).digest
@@ -357,7 +358,7 @@ def test_a_template_that_does_not_fit_an_item_names_its_line(
 ) -> None:
     (tmp_path / "sums.toml").write_text(DECLARED.replace(" {{ choice }}", template))
     data = loaded("sums", "eval", folder_of(tmp_path, "sums", eval=QUIZ))
-    message = refusal(lambda: tasks.questions(data))
+    message = refusal(lambda: readings.questions(data))
     assert message.startswith("sums/eval.jsonl, line 1: ")
     assert told in message
 
@@ -474,14 +475,14 @@ CALL = """
 import json, sys
 from pathlib import Path
 from pruning_core.errors import PruningError
-from pruning_core.datasets import tasks
+from pruning_core.datasets import readings, tasks
 found = {}
 for name, split in json.loads(sys.argv[3]):
     try:
         task = tasks.find(name, Path(sys.argv[1]))
         data = tasks.load(task, split, cache_dir=Path(sys.argv[2]))
         items = [tasks._content(item) for _, item in data.items]
-        asked = [(q.prompts, q.continuations, q.answer) for q in tasks.questions(data)]
+        asked = [(q.prompts, q.continuations, q.answer) for q in readings.questions(data)]
         found[f"{name}/{split}"] = {"items": items, "revision": data.revision, "asked": asked}
     except PruningError as error:
         found[f"{name}/{split}"] = error.payload()
@@ -577,7 +578,9 @@ def test_hub_rows_are_the_items_that_a_folder_would_hold(
     assert [dict(item) | known(item) for item in found[-1]["items"]] == [
         dict(item) | known(item) for item in local
     ]
-    questions = [[list(q.prompts), list(q.continuations), q.answer] for q in tasks.questions(data)]
+    questions = [
+        [list(q.prompts), list(q.continuations), q.answer] for q in readings.questions(data)
+    ]
     assert found[-1]["asked"] == questions
 
 
