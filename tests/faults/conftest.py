@@ -13,22 +13,22 @@ from tests.worker.rig import Rig, rig
 
 
 @pytest.fixture(name="rig")
-def rig_on_sqlite(sqlite_database_url: str, tmp_path: Path) -> Iterator[Rig]:
-    with rig(sqlite_database_url, tmp_path) as made:
+def rig_on_sqlite(sqlite_database_url: str, tmp_path: Path, runner: list[str]) -> Iterator[Rig]:
+    with rig(sqlite_database_url, tmp_path, runner) as made:
         yield made
 
 
 @pytest.fixture
-def any_rig(database_url: str, tmp_path: Path) -> Iterator[Rig]:
+def any_rig(database_url: str, tmp_path: Path, runner: list[str]) -> Iterator[Rig]:
     """On SQLite and on Postgres."""
-    with rig(database_url, tmp_path) as made:
+    with rig(database_url, tmp_path, runner) as made:
         yield made
 
 
 @pytest.fixture
-def postgres_rig(postgres_database_url: str, tmp_path: Path) -> Iterator[Rig]:
+def postgres_rig(postgres_database_url: str, tmp_path: Path, runner: list[str]) -> Iterator[Rig]:
     """On Postgres alone."""
-    with rig(postgres_database_url, tmp_path) as made:
+    with rig(postgres_database_url, tmp_path, runner) as made:
         yield made
 
 
@@ -41,10 +41,12 @@ def proxy(postgres_database_url: str) -> Iterator[Proxy]:
 
 
 @pytest.fixture
-def proxied_rig(postgres_database_url: str, proxy: Proxy, tmp_path: Path) -> Iterator[Rig]:
+def proxied_rig(
+    postgres_database_url: str, proxy: Proxy, tmp_path: Path, runner: list[str]
+) -> Iterator[Rig]:
     """The test reads Postgres directly; its workers go through the proxy."""
     parts = urlsplit(postgres_database_url)
     user = f"{parts.username}@" if parts.username else ""
-    with rig(postgres_database_url, tmp_path) as made:
+    with rig(postgres_database_url, tmp_path, runner) as made:
         made.configure(database_url=f"postgresql://{user}127.0.0.1:{proxy.port}{parts.path}")
         yield made

@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+import sys
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,7 @@ from tests import servers, tiny
 from tests.worker.rig import Rig, alive, until
 
 BLOCKS = 5
+Unbroken = Callable[[dict[str, Any]], Report]
 
 
 @pytest.fixture(scope="module")
@@ -44,6 +47,20 @@ def spec(models: Path) -> dict[str, Any]:
     }
 
 
+@pytest.fixture
+def unbroken(
+    models: Path, tmp_path: Path, python: str, monkeypatch: pytest.MonkeyPatch
+) -> Unbroken:
+    """Prunes as a job does, in this process and in one go."""
+
+    def pruned(spec: dict[str, Any]) -> Report:
+        monkeypatch.setattr(sys, "executable", python)
+        wanted = PruneSpec.model_validate(spec["prune"])
+        return phases.prune(models / "llama", wanted, tmp_path / "unbroken")
+
+    return pruned
+
+
 def kill(process: subprocess.Popen[bytes], child: int) -> None:
     for pid in (process.pid, child):
         os.kill(pid, signal.SIGKILL)
@@ -60,7 +77,7 @@ def without_card(files: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def test_killed_twice_equals_unbroken(
-    rig: Rig, models: Path, spec: dict[str, Any], tmp_path: Path
+    rig: Rig, models: Path, spec: dict[str, Any], unbroken: Unbroken
 ) -> None:
     rig.configure(model_roots=(models,), max_crashes=5)
     job_id = rig.submit(spec)
@@ -76,14 +93,11 @@ def test_killed_twice_equals_unbroken(
     assert max(Counter(rig.told(job_id)).values()) == 1
     assert job.report is not None
     assert job.report["resumed_blocks"] >= 3
-    unbroken = phases.prune(
-        models / "llama", PruneSpec.model_validate(spec["prune"]), tmp_path / "unbroken"
-    )
-    assert_same_files(job.report, unbroken)
+    assert_same_files(job.report, unbroken(spec))
 
 
 def test_units_killed_and_fine_tuned_equal_unbroken(
-    postgres_rig: Rig, models: Path, spec: dict[str, Any], tmp_path: Path
+    postgres_rig: Rig, models: Path, spec: dict[str, Any], unbroken: Unbroken
 ) -> None:
     rig = postgres_rig
     rig.configure(model_roots=(models,), max_crashes=5)
@@ -103,10 +117,7 @@ def test_units_killed_and_fine_tuned_equal_unbroken(
     rig.assert_one_result(job_id)
     assert job.report is not None
     assert job.report["resumed_blocks"] >= 2
-    unbroken = phases.prune(
-        models / "llama", PruneSpec.model_validate(spec["prune"]), tmp_path / "unbroken"
-    )
-    assert_same_files(job.report, unbroken)
+    assert_same_files(job.report, unbroken(spec))
 
 
 def test_a_stopped_worker_with_its_child_is_fenced(

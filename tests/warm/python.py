@@ -9,6 +9,8 @@ from pathlib import Path
 
 from tests.warm import client
 
+REAL_PYTHON = sys.executable
+"""Tests let `sys.executable` be another."""
 SCRIPT = """\
 #!/bin/sh
 case "$1 $2" in
@@ -21,7 +23,7 @@ esac
 def warm_python(folder: Path, owner: int) -> Path:
     """Write the executable into a folder of the session's own; its server ends with the process `owner`."""
     path, socket = folder / "python", folder / "warm.socket"
-    names = {"python": sys.executable, "client": client.__file__, "socket": socket}
+    names = {"python": REAL_PYTHON, "client": client.__file__, "socket": socket}
     script = SCRIPT.format(**{name: shlex.quote(str(value)) for name, value in names.items()})
     put(socket.with_suffix(".owner"), str(owner))
     put(path, script)

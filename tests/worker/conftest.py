@@ -11,13 +11,13 @@ from tests.worker.rig import Rig, rig
 
 
 @pytest.fixture(name="rig")
-def rig_on_sqlite(sqlite_database_url: str, tmp_path: Path) -> Iterator[Rig]:
-    with rig(sqlite_database_url, tmp_path) as made:
+def rig_on_sqlite(sqlite_database_url: str, tmp_path: Path, runner: list[str]) -> Iterator[Rig]:
+    with rig(sqlite_database_url, tmp_path, runner) as made:
         yield made
 
 
 @pytest.fixture
-def any_rig(database_url: str, tmp_path: Path) -> Iterator[Rig]:
+def any_rig(database_url: str, tmp_path: Path, runner: list[str]) -> Iterator[Rig]:
     """On SQLite and on Postgres."""
-    with rig(database_url, tmp_path) as made:
+    with rig(database_url, tmp_path, runner) as made:
         yield made

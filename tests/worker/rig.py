@@ -60,13 +60,14 @@ def children(pid: int) -> list[int]:
 class Rig:
     """Starts workers as processes; what a test leaves running is killed with it."""
 
-    def __init__(self, database_url: str, folder: Path) -> None:
+    def __init__(self, database_url: str, folder: Path, runner: Sequence[str]) -> None:
         self.folder = folder
         self.database = Database(database_url)
         self.settings = Settings(
             data_dir=folder / "data", database_url=database_url, **LEASE, **QUICK
         )
         self.journal = folder / "journal.txt"
+        self._runner = runner
         self._processes: list[subprocess.Popen[bytes]] = []
 
     def configure(self, **changes: Any) -> None:
@@ -80,7 +81,7 @@ class Rig:
 
     def worker(self, command: Sequence[str] | None = None) -> subprocess.Popen[bytes]:
         """Start a worker; `command` replaces the real pruner."""
-        return self._start("tests.worker.worker_main", json.dumps(command))
+        return self._start("tests.worker.worker_main", json.dumps(command or self._runner))
 
     def reconciler(self) -> subprocess.Popen[bytes]:
         """Start the reconciler as a process of its own."""
@@ -223,9 +224,9 @@ class Rig:
 
 
 @contextmanager
-def rig(database_url: str, folder: Path) -> Iterator[Rig]:
-    """A rig that is cleared away afterwards."""
-    made = Rig(database_url, folder)
+def rig(database_url: str, folder: Path, runner: Sequence[str]) -> Iterator[Rig]:
+    """A rig that is cleared away afterwards; `runner` is the command of the real pruner."""
+    made = Rig(database_url, folder, runner)
     try:
         yield made
     finally:

@@ -139,10 +139,13 @@ def test_what_an_earlier_worker_left_unread_does_no_harm(heard: Heard) -> None:
 
 @pytest.fixture
 def bell_rig(
-    postgres_database_url: str, redis_server: servers.RedisServer, tmp_path: Path
+    postgres_database_url: str,
+    redis_server: servers.RedisServer,
+    tmp_path: Path,
+    runner: list[str],
 ) -> Iterator[Rig]:
     """Postgres and Redis; nothing but a bell (or the first look) starts a job."""
-    with rig(postgres_database_url, tmp_path) as made:
+    with rig(postgres_database_url, tmp_path, runner) as made:
         made.configure(broker_url=redis_server.url, poll_seconds=60.0)
         yield made
 

@@ -6,8 +6,8 @@ import json
 import os
 import signal
 import subprocess
-import sys
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -20,6 +20,7 @@ from tests import tiny
 from tests.worker.rig import REPOSITORY, alive, until
 from worker.protocol import Failed, Progressed, Resolved, Succeeded, decode
 
+Start = Callable[[Path, dict[str, Any]], "subprocess.Popen[bytes]"]
 EARLIER = {"seconds_before": 7.0, "earlier_seconds": 100.0}
 
 
@@ -58,17 +59,23 @@ def attempt(models: Path, tmp_path: Path) -> dict[str, Any]:
     return attempt_on(models, tmp_path / "cache")
 
 
-def start(folder: Path, attempt: dict[str, Any]) -> subprocess.Popen[bytes]:
-    folder.mkdir(exist_ok=True)
-    (folder / "attempt.json").write_text(json.dumps(attempt))
-    with (folder / "log.txt").open("ab") as log:
-        return subprocess.Popen(
-            [sys.executable, "-m", "worker.runner", "job_1", "1", str(folder)],
-            cwd=REPOSITORY,
-            stdout=subprocess.PIPE,
-            stderr=log,
-            start_new_session=True,
-        )
+@pytest.fixture(scope="module")
+def start(runner: list[str]) -> Start:
+    """Starts a child in a folder, as the supervisor does."""
+
+    def started(folder: Path, attempt: dict[str, Any]) -> subprocess.Popen[bytes]:
+        folder.mkdir(exist_ok=True)
+        (folder / "attempt.json").write_text(json.dumps(attempt))
+        with (folder / "log.txt").open("ab") as log:
+            return subprocess.Popen(
+                [*runner, "job_1", "1", str(folder)],
+                cwd=REPOSITORY,
+                stdout=subprocess.PIPE,
+                stderr=log,
+                start_new_session=True,
+            )
+
+    return started
 
 
 def finish(process: subprocess.Popen[bytes]) -> tuple[int, list[Any]]:
@@ -92,7 +99,7 @@ class Finished:
         return last.report
 
 
-def finished(folder: Path, attempt: dict[str, Any]) -> Finished:
+def finished(start: Start, folder: Path, attempt: dict[str, Any]) -> Finished:
     begun = time.monotonic()
     process = start(folder, attempt)
     assert process.stdout is not None
@@ -104,13 +111,13 @@ def finished(folder: Path, attempt: dict[str, Any]) -> Finished:
 
 
 @pytest.fixture(scope="module")
-def succeeded(models: Path, tmp_path_factory: pytest.TempPathFactory) -> Finished:
+def succeeded(start: Start, models: Path, tmp_path_factory: pytest.TempPathFactory) -> Finished:
     """An attempt that begins in the folder of another run."""
     root = tmp_path_factory.mktemp("succeeded")
     folder = root / "e1"
     (folder / "work").mkdir(parents=True)
     (folder / "work" / "ledger.json").write_text('{"fingerprint": "sha256:0", "blocks": []}')
-    return finished(folder, attempt_on(models, root / "cache") | EARLIER)
+    return finished(start, folder, attempt_on(models, root / "cache") | EARLIER)
 
 
 def test_success(succeeded: Finished) -> None:
@@ -142,10 +149,10 @@ def test_phases_sum_to_the_time_that_the_process_took(succeeded: Finished) -> No
 
 
 def test_phases_of_a_fine_tuned_run_sum_to_the_time_that_its_process_took(
-    attempt: dict[str, Any], tmp_path: Path
+    start: Start, attempt: dict[str, Any], tmp_path: Path
 ) -> None:
     attempt["prune"]["recovery"] = {"steps": 2, "seq_len": 32, "batch": 2}
-    assert_sums(finished(tmp_path / "e1", attempt | EARLIER))
+    assert_sums(finished(start, tmp_path / "e1", attempt | EARLIER))
 
 
 def assert_sums(run: Finished) -> None:
@@ -175,6 +182,7 @@ def assert_sums(run: Finished) -> None:
     ],
 )
 def test_an_error_has_a_code_and_no_trace(
+    start: Start,
     attempt: dict[str, Any],
     models: Path,
     tmp_path: Path,
@@ -194,7 +202,7 @@ def test_an_error_has_a_code_and_no_trace(
     assert "Traceback" in (tmp_path / "e1" / "log.txt").read_text()
 
 
-def test_sigterm_stops_it_resumably(attempt: dict[str, Any], tmp_path: Path) -> None:
+def test_sigterm_stops_it_resumably(start: Start, attempt: dict[str, Any], tmp_path: Path) -> None:
     folder = tmp_path / "e1"
     attempt["prune"]["calibration"] = {
         "tasks": [{"name": "python_docs", "samples": 64}],
@@ -210,7 +218,7 @@ def test_sigterm_stops_it_resumably(attempt: dict[str, Any], tmp_path: Path) -> 
     assert not any(isinstance(message, Failed | Succeeded) for message in messages)
 
 
-def test_an_orphan_dies_at_once(attempt: dict[str, Any], tmp_path: Path) -> None:
+def test_an_orphan_dies_at_once(start: Start, attempt: dict[str, Any], tmp_path: Path) -> None:
     process = start(tmp_path / "e1", attempt | {"parent": 1})
     assert process.stdout is not None
     started = time.monotonic()

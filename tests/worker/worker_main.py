@@ -9,8 +9,7 @@ import sys
 from store import logs
 from store.settings import Settings
 from worker.__main__ import run
-from worker.supervise import RUNNER
 
 if __name__ == "__main__":
     logs.configure(sys.stderr.fileno(), libraries=logging.WARNING)
-    run(Settings(), command=json.loads(sys.argv[1]) or RUNNER)
+    run(Settings(), command=json.loads(sys.argv[1]))
