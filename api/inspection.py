@@ -34,7 +34,7 @@ def inspect(
     """
     facts, commit = _facts(model, settings)
     layout = layout_of(facts)
-    cutters = [Cutter(layout, Units(multiple_of=one)) for one in sorted(set(multiples))]
+    cutters = [Cutter(layout, Units(multiple_of=multiple)) for multiple in sorted(set(multiples))]
     return inspection_schemas.Inspection(
         ref=model.ref,
         revision=model.revision,
@@ -75,7 +75,7 @@ def _dtype(facts: CheckpointFacts) -> str:
 
 
 def _tied(facts: CheckpointFacts, layout: Layout) -> bool:
-    has_head = any(one.role == "head" for one in layout.tensors.values())
+    has_head = any(tensor.role == "head" for tensor in layout.tensors.values())
     return not has_head or facts.config.get("tie_word_embeddings") is True
 
 

@@ -101,7 +101,7 @@ def _renamed(node: Any) -> Any:
         case str():
             return node.replace("-", "") if node.startswith(_REF) else node
         case list():
-            return [_renamed(one) for one in node]
+            return [_renamed(item) for item in node]
         case dict():
             return {key: _renamed(value) for key, value in node.items() if not _idle(key, value)}
     return node

@@ -94,8 +94,10 @@ def main() -> None:
         console.print(_table(costs, facts.bytes))
         if not chosen.no_peers:
             theirs = {name: PEERS[name] for name in costs if name in PEERS}
-            found = {name: peers.measure(peer, folder, tokens) for name, peer in theirs.items()}
-            console.print(_comparison(costs, found))
+            peer_results = {
+                name: peers.measure(peer, folder, tokens) for name, peer in theirs.items()
+            }
+            console.print(_comparison(costs, peer_results))
     console.print(f"SmolLM2-135M, {windows.shape[0]} x {windows.shape[1]} tokens, 50 %.")
     console.print(devices.describe(devices.pick()))
 
@@ -112,7 +114,7 @@ def _table(costs: dict[str, Cost], size: int) -> Table:
     return table
 
 
-def _comparison(costs: dict[str, Cost], found: dict[str, peers.PeerResult]) -> Table:
+def _comparison(costs: dict[str, Cost], peer_results: dict[str, peers.PeerResult]) -> Table:
     table = Table(title="llm-compressor over Secateur, same tokens, model and machine")
     for column in (
         "method",
@@ -122,7 +124,7 @@ def _comparison(costs: dict[str, Cost], found: dict[str, peers.PeerResult]) -> T
         "peak memory",
     ):
         table.add_column(column)
-    for name, theirs in found.items():
+    for name, theirs in peer_results.items():
         ours = costs[name]
         table.add_row(
             name,

@@ -62,22 +62,22 @@ def asked(domain: str, *, steps: int, items: int, windows: int) -> dict[str, Any
 def figures(report: Report) -> dict[str, Any]:
     """Return what the page shows of a report."""
     measured = report.spec.evaluation
-    found: dict[str, Any] = {
+    entry: dict[str, Any] = {
         "evaluation": f"{measured.items} items, {measured.windows} x {measured.seq_len} tokens",
         "share": report.sparsity,
         "parameters": [report.parameters, report.parameters_after],
-        "sizes": {one.kind: [one.before, one.after] for one in report.sizes},
+        "sizes": {size.kind: [size.before, size.after] for size in report.sizes},
         "seconds": report.timing.phases,
     }
     for text in report.perplexity:
-        found[text.task] = {"perplexity": [text.dense, text.pruned], "ratio": text.ratio}
-        found[text.task]["interval"] = text.ratio_interval and text.ratio_interval.model_dump()
-        found[text.task]["bits_per_byte"] = [text.bits_per_byte_dense, text.bits_per_byte_pruned]
+        entry[text.task] = {"perplexity": [text.dense, text.pruned], "ratio": text.ratio}
+        entry[text.task]["interval"] = text.ratio_interval and text.ratio_interval.model_dump()
+        entry[text.task]["bits_per_byte"] = [text.bits_per_byte_dense, text.bits_per_byte_pruned]
     for task in report.accuracy:
-        found[task.task] = {"acc": [task.acc.dense, task.acc.pruned], "p_value": task.acc.p_value}
+        entry[task.task] = {"acc": [task.acc.dense, task.acc.pruned], "p_value": task.acc.p_value}
     if report.recovery is not None:
-        found["recovery"] = report.recovery.model_dump(mode="json", exclude={"history", "digest"})
-    return found
+        entry["recovery"] = report.recovery.model_dump(mode="json", exclude={"history", "digest"})
+    return entry
 
 
 @torch.no_grad()

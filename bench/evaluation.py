@@ -41,8 +41,8 @@ Clock = tuple[float, float]
 def timed(action: Callable[[], Scores]) -> tuple[Clock, Scores]:
     """Return CPU (all threads) and wall seconds of a call, and what it returned."""
     cpu, wall = time.process_time(), time.perf_counter()
-    found = action()
-    return (time.process_time() - cpu, time.perf_counter() - wall), found
+    scores = action()
+    return (time.process_time() - cpu, time.perf_counter() - wall), scores
 
 
 class Ours:
@@ -76,8 +76,8 @@ class Theirs:
             for index, question in enumerate(asked)
             for pair in zip(question.prompts, question.continuations, strict=True)
         ]
-        found = iter(self.model.loglikelihood(requests, disable_tqdm=True))
-        return [[next(found)[0] for _ in question.prompts] for question in asked]
+        likelihoods = iter(self.model.loglikelihood(requests, disable_tqdm=True))
+        return [[next(likelihoods)[0] for _ in question.prompts] for question in asked]
 
 
 @torch.no_grad()
@@ -103,10 +103,13 @@ def compare(folder: Path, asked: list[Question], rounds: int) -> dict[str, Any]:
         "device": devices.describe(devices.pick()),
         "rounds": rounds,
         "batch": batch,
-        "largest_difference": max(abs(one - other) for one, other in pairs),
+        "largest_difference": max(abs(our_score - their_score) for our_score, their_score in pairs),
         **{
-            name: {clock: _median(one[at] for one in found) for at, clock in enumerate(CLOCKS)}
-            for name, found in clocks.items()
+            name: {
+                clock: _median(reading[at] for reading in readings)
+                for at, clock in enumerate(CLOCKS)
+            }
+            for name, readings in clocks.items()
         },
         "ratio": _median(
             other[0] / mine[0] for mine, other in zip(clocks["ours"], clocks["theirs"], strict=True)
@@ -125,12 +128,12 @@ def main() -> None:
     chosen = parser.parse_args()
     folder = smollm2().resolve()
     asked = questions(load(find(TASK, settings.tasks_dir()), "eval", cache_dir=None))
-    found = compare(folder, asked[: chosen.items], chosen.rounds)
+    comparison = compare(folder, asked[: chosen.items], chosen.rounds)
     results = json.loads(RESULTS.read_text(encoding="utf-8"))
-    results["evaluation"] = {TASK: found}
+    results["evaluation"] = {TASK: comparison}
     RESULTS.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
     write()
-    print(f"lm_eval over Secateur, CPU seconds: {found['ratio']}")
+    print(f"lm_eval over Secateur, CPU seconds: {comparison['ratio']}")
 
 
 if __name__ == "__main__":

@@ -85,9 +85,9 @@ def measure(method: str, folder: str, tokens: torch.Tensor) -> dict[str, float]:
     forward_cpu, forward_wall = seconds(lambda: forward(model.model, tokens))
     cpu, wall = seconds(lambda: prune(method, model, tokenizer, data))
     peak = peak_bytes()
-    found = zeros(model.model.layers[0].self_attn.q_proj)
-    if abs(found - SPARSITY) > 0.001:
-        raise SystemExit(f"q_proj of block 0 has {found:.4f} zeros instead of {SPARSITY}")
+    share = zeros(model.model.layers[0].self_attn.q_proj)
+    if abs(share - SPARSITY) > 0.001:
+        raise SystemExit(f"q_proj of block 0 has {share:.4f} zeros instead of {SPARSITY}")
     if zeros(model.lm_head) != head:
         raise SystemExit("the head was pruned too")
     return {

@@ -48,9 +48,11 @@ def _conditions(key: str) -> str:
 
 
 def _methods(cells: Cells) -> str:
-    found = {key: cell for key, cell in cells.items() if " | " in key}
-    amounts = sorted({key.split(" | ")[1] for key in found}, key=lambda one: (":" in one, one))
-    names = list(dict.fromkeys(key.split(" | ")[0] for key in found))
+    pruned_cells = {key: cell for key, cell in cells.items() if " | " in key}
+    amounts = sorted(
+        {key.split(" | ")[1] for key in pruned_cells}, key=lambda amount: (":" in amount, amount)
+    )
+    names = list(dict.fromkeys(key.split(" | ")[0] for key in pruned_cells))
     rows = [["dense", *[_perplexity(cells.get("dense"))] * len(amounts)]]
     rows += [
         [name, *(_perplexity(cells.get(f"{name} | {amount}")) for amount in amounts)]
@@ -106,7 +108,7 @@ def _structured(results: dict[str, Any]) -> str:
     parts = []
     for model, tables in results.get("structured", {}).items():
         measured = {
-            key: cell for one in speeds.get(model, {}).values() for key, cell in one.items()
+            key: cell for table in speeds.get(model, {}).values() for key, cell in table.items()
         }
         parts.append(f"### {MODELS[model]}")
         for conditions, cells in tables.items():
@@ -121,25 +123,27 @@ def _by_amount(conditions: str, cells: Cells, speeds: Cells) -> list[str]:
     head += ["read-out error", "CPU s", "prefill", "decode"]
     parts = [_conditions(conditions)] if cells else []
     for amount in _amounts(cells):
-        found = {"dense": cells["dense"]} if "dense" in cells else {}
-        found |= {
+        row_cells = {"dense": cells["dense"]} if "dense" in cells else {}
+        row_cells |= {
             key.split(" | ")[0]: cell for key, cell in cells.items() if key.endswith(f" | {amount}")
         }
         rows = [
-            _unit_row(name, cell, speeds) for name, cell in found.items() if "refused" not in cell
+            _unit_row(name, cell, speeds)
+            for name, cell in row_cells.items()
+            if "refused" not in cell
         ]
         parts += [f"**{amount} of the parameters removed**", _table(head, rows)]
         parts += [
             f"{name}: refused. {cell['refused']}"
-            for name, cell in found.items()
+            for name, cell in row_cells.items()
             if "refused" in cell
         ]
     return parts
 
 
 def _amounts(cells: Cells) -> list[str]:
-    found = {key.split(" | ")[1] for key in cells if " | " in key}
-    return sorted(found, key=lambda one: float(one.split()[0]))
+    amounts = {key.split(" | ")[1] for key in cells if " | " in key}
+    return sorted(amounts, key=lambda amount: float(amount.split()[0]))
 
 
 def _unit_row(name: str, cell: dict[str, Any], speeds: Cells) -> list[str]:
@@ -193,8 +197,8 @@ def _diet(results: dict[str, Any]) -> str:
                 [
                     name,
                     *(
-                        _diet_figures(cells.get(f"{name} | {one}", cells.get(name)))
-                        for one in amounts
+                        _diet_figures(cells.get(f"{name} | {amount}", cells.get(name)))
+                        for amount in amounts
                     ),
                 ]
                 for name in names
@@ -260,8 +264,8 @@ def shape_key(cell: Mapping[str, Any]) -> str:
 def _perplexity(cell: dict[str, Any] | None) -> str:
     if cell is None:
         return ""
-    found = cell["perplexity"]
-    return f"{found:.2f}" if found < LARGE else f"{found:.0e}"
+    perplexity = cell["perplexity"]
+    return f"{perplexity:.2f}" if perplexity < LARGE else f"{perplexity:.0e}"
 
 
 def _table(head: list[str], rows: list[list[str]]) -> str:

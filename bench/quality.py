@@ -100,11 +100,11 @@ class Bench:
             started = time.process_time()
             report = prune(self.folder, spec, Path(out), tokens=tokens)
             seconds = time.process_time() - started
-            found = self.perplexity(Path(out) / "checkpoint")
+            figure = self.perplexity(Path(out) / "checkpoint")
         matrices = [matrix for block in report.blocks for matrix in block.matrices]
         errors = [matrix.error for matrix in matrices if matrix.error is not None]
         return {
-            "perplexity": round(found, 3),
+            "perplexity": round(figure, 3),
             "sparsity": round(report.sparsity, 5),
             "cpu_seconds": round(seconds, 1),
             "mean_error": round(sum(errors) / len(errors), 4) if errors else None,
@@ -122,12 +122,12 @@ def cells(which: str) -> dict[str, dict[str, Any]]:
         return {f"{name} | 50 %": METHODS[name] | AMOUNTS["50 %"] for name in AUTHORS}
     if which == "extras":
         return dict(EXTRAS)
-    found = {}
+    specifications = {}
     for amount, how_much in AMOUNTS.items():
         for name, method in METHODS.items():
             if "pattern" not in method or "pattern" not in how_much:
-                found[f"{name} | {amount}"] = method | how_much
-    return found
+                specifications[f"{name} | {amount}"] = method | how_much
+    return specifications
 
 
 @torch.no_grad()
@@ -164,15 +164,15 @@ def run(bench: Bench, table: str, only: str, skip: str) -> None:
         kept = results.setdefault(table, {}).setdefault(conditions, {})
         if key in kept:
             continue
-        found = (
+        cell = (
             {"perplexity": round(bench.perplexity(bench.folder), 3)}
             if asked is None
             else bench.cell(asked)
         )
         results = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
-        results.setdefault(table, {}).setdefault(conditions, {})[key] = found
+        results.setdefault(table, {}).setdefault(conditions, {})[key] = cell
         RESULTS.write_text(json.dumps(results, indent=1) + "\n")
-        print(key, found, flush=True)
+        print(key, cell, flush=True)
 
 
 if __name__ == "__main__":

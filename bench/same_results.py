@@ -165,7 +165,9 @@ def steady(value: Any) -> Any:
         }
     if isinstance(value, list):
         return [
-            steady(one) for one in value if not (isinstance(one, dict) and one.get("path") == CARD)
+            steady(item)
+            for item in value
+            if not (isinstance(item, dict) and item.get("path") == CARD)
         ]
     return value
 
@@ -206,12 +208,16 @@ def collect(target: Path, model_types: Sequence[str]) -> None:
 
 def compare(before: Path, after: Path) -> bool:
     """Print the cases that differ; tell whether there are none."""
-    one, other = (json.loads(path.read_text()) for path in (before, after))
-    different = sorted(key for key in one.keys() | other.keys() if one.get(key) != other.get(key))
+    old_values, new_values = (json.loads(path.read_text()) for path in (before, after))
+    different = sorted(
+        key
+        for key in old_values.keys() | new_values.keys()
+        if old_values.get(key) != new_values.get(key)
+    )
     for key in different:
-        print(f"{key}\n  before: {one.get(key)}\n  after:  {other.get(key)}")
-    refused = sum(value.startswith("refused") for value in one.values())
-    print(f"{len(one)} cases, {refused} of them refused, {len(different)} differ")
+        print(f"{key}\n  before: {old_values.get(key)}\n  after:  {new_values.get(key)}")
+    refused = sum(value.startswith("refused") for value in old_values.values())
+    print(f"{len(old_values)} cases, {refused} of them refused, {len(different)} differ")
     return not different
 
 

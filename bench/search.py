@@ -72,9 +72,9 @@ class Bench:
         candidates.observe(self.states(), proxy.observe, lambda _index: None)
         points = []
         for g, b, kernel in [RIA, *pilot_points()]:
-            found = proxies(proxy, self.ratio, (g, b, kernel))
+            figures = proxies(proxy, self.ratio, (g, b, kernel))
             perplexity = candidates.perplexity(g, b, kernel)
-            points.append({"g": g, "b": b, "kernel": kernel, "perplexity": perplexity, **found})
+            points.append({"g": g, "b": b, "kernel": kernel, "perplexity": perplexity, **figures})
             print(points[-1], flush=True)
         values = [point["perplexity"] for point in points[1:]]
         ranks = {
@@ -98,14 +98,14 @@ def pilot_points(count: int = POINTS, seed: int = 0) -> list[tuple[float, float,
 
 def proxies(proxy: Proxy, ratio: float, point: tuple[float, float, int]) -> dict[str, float]:
     """Return the energy that is lost, and the mean Gini index of every part of the scores."""
-    found = {"energy": proxy.objective(*point)}
+    figures = {"energy": proxy.objective(*point)}
     for part in PARTS:
         indices = [
             part_gini(np.sort(scores), removed_count(ratio, len(scores)), part)
             for scores, _ in proxy.scores(*point)
         ]
-        found[part] = sum(indices) / len(indices)
-    return found
+        figures[part] = sum(indices) / len(indices)
+    return figures
 
 
 @torch.no_grad()
@@ -117,12 +117,12 @@ def main() -> None:
     chosen = parser.parse_args()
     bench = Bench(smollm2(), chosen.windows, chosen.sparsity)
     started = time.perf_counter()
-    found = bench.pilot() if chosen.what == "pilot" else bench.search(chosen.what)
-    found["wall_seconds"] = time.perf_counter() - started
+    outcome = bench.pilot() if chosen.what == "pilot" else bench.search(chosen.what)
+    outcome["wall_seconds"] = time.perf_counter() - started
     results = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
-    results.setdefault(f"{chosen.sparsity}", {})[chosen.what] = found
+    results.setdefault(f"{chosen.sparsity}", {})[chosen.what] = outcome
     RESULTS.write_text(json.dumps(results, indent=1) + "\n")
-    print(json.dumps({key: found[key] for key in found if key not in ("points", "trials")}))
+    print(json.dumps({key: outcome[key] for key in outcome if key not in ("points", "trials")}))
 
 
 if __name__ == "__main__":

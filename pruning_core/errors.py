@@ -30,7 +30,7 @@ class PruningError(Exception):
     ) -> None:
         self.message = shown(message, MESSAGE)
         super().__init__(self.message)
-        self.suggestions = tuple(shown(one, MESSAGE) for one in suggestions)
+        self.suggestions = tuple(shown(suggestion, MESSAGE) for suggestion in suggestions)
         self.pointer = pointer
 
     def payload(self) -> dict[str, Any]:

@@ -23,10 +23,10 @@ def plain(text: str) -> str:
     Raises:
         ValueError: it holds controls, turns the direction of text, shows nothing in places, or is half a surrogate pair.
     """
-    found = _HIDDEN.search(text)
-    if found is not None:
+    match = _HIDDEN.search(text)
+    if match is not None:
         raise ValueError(
-            f"U+{ord(found[0]):04X} is not taken: it is not shown, or shows the text around it as other text"
+            f"U+{ord(match[0]):04X} is not taken: it is not shown, or shows the text around it as other text"
         )
     return text
 
@@ -39,7 +39,7 @@ def shown(text: str, limit: int | None = None) -> str:
         limit: Characters to keep; what is cut off is counted at the end.
     """
     kept = text if limit is None or len(text) <= limit else text[:limit]
-    kept = _HIDDEN.sub(lambda found: found[0] if found[0] in _LINES else "\ufffd", kept)
+    kept = _HIDDEN.sub(lambda match: match[0] if match[0] in _LINES else "\ufffd", kept)
     cut = len(text) - len(kept)
     return f"{kept} ... ({cut:,} more characters)" if cut else kept
 

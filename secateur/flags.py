@@ -82,8 +82,8 @@ def of_field(field: Mapping[str, Any]) -> str:
 
 def in_words(text: str) -> str:
     """Return a message of the server with options in the place of fields."""
-    text = _POINTER.sub(lambda found: of_pointer(found[0]), text)
-    return _QUOTED.sub(lambda found: _of_place(found["place"], found[0]), text)
+    text = _POINTER.sub(lambda match: of_pointer(match[0]), text)
+    return _QUOTED.sub(lambda match: _of_place(match["place"], match[0]), text)
 
 
 def _of_place(place: str, otherwise: str) -> str:

@@ -65,5 +65,5 @@ def _kept_text(kept: Mapping[str, Any]) -> str:
     if listed is None or len(listed) > MAX_LISTED:
         step = f", in steps of {kept['step']:,}" if kept["step"] else f", {kept['count']:,} sizes"
         return f"{multiple}{kept['from']:,} to {kept['to']:,}{step}"
-    each = (f"{one['size']:,} (-{one['share']:.1%})" for one in listed)
+    each = (f"{choice['size']:,} (-{choice['share']:.1%})" for choice in listed)
     return multiple + (", ".join(each) or "none")

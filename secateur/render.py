@@ -163,7 +163,7 @@ def report(content: Mapping[str, Any]) -> None:
 
 def _with_names(content: Mapping[str, Any]) -> Mapping[str, Any]:
     """Return the report with uploaded files called by their senders' names too; reports of old know none."""
-    names = {one["task"]: one["file"] for one in content.get("data", ()) if one.get("file")}
+    names = {entry["task"]: entry["file"] for entry in content.get("data", ()) if entry.get("file")}
 
     def named(line: Mapping[str, Any]) -> dict[str, Any]:
         task = line["task"]

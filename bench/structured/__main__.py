@@ -22,24 +22,26 @@ from bench.structured.speed import speed
 
 
 def _ratios(text: str) -> list[float]:
-    return [float(one) for one in text.split(",")]
+    return [float(ratio) for ratio in text.split(",")]
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__)
     commands = parser.add_subparsers(required=True)
     for name, action, items, windows in (("table", table, 100, 8), ("diet", settle, 50, 4)):
-        one = _command(commands, name, action)
-        one.add_argument("--items", type=int, default=items, help="per task")
-        one.add_argument("--windows", type=int, default=windows, help=f"of {TEXT_TOKENS} tokens")
-        one.add_argument("--samples", type=int, default=100, help="per task, to calibrate")
-        one.add_argument("--ratios", type=_ratios, default=[0.1, 0.2, 0.3])
-    one = _command(commands, "speed", speed)
-    one.add_argument("--rounds", type=int, default=5)
-    one = _command(commands, "cost", cost)
-    one.add_argument("--rounds", type=int, default=1)
-    one.add_argument("--windows", type=int, default=128, help=f"of {COST_TOKENS} tokens")
-    one.add_argument("--tokens", type=Path, help=".npz with `tokens` [windows, seq]")
+        command = _command(commands, name, action)
+        command.add_argument("--items", type=int, default=items, help="per task")
+        command.add_argument(
+            "--windows", type=int, default=windows, help=f"of {TEXT_TOKENS} tokens"
+        )
+        command.add_argument("--samples", type=int, default=100, help="per task, to calibrate")
+        command.add_argument("--ratios", type=_ratios, default=[0.1, 0.2, 0.3])
+    command = _command(commands, "speed", speed)
+    command.add_argument("--rounds", type=int, default=5)
+    command = _command(commands, "cost", cost)
+    command.add_argument("--rounds", type=int, default=1)
+    command.add_argument("--windows", type=int, default=128, help=f"of {COST_TOKENS} tokens")
+    command.add_argument("--tokens", type=Path, help=".npz with `tokens` [windows, seq]")
     commands.add_parser("page").set_defaults(action=lambda _chosen: write())
     return parser
 

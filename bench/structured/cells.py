@@ -49,11 +49,11 @@ class Kept:
     def __contains__(self, key: str) -> bool:
         return key in self._cells(read(self.path))
 
-    def keep(self, key: str, found: dict[str, Any]) -> None:
+    def keep(self, key: str, cell: dict[str, Any]) -> None:
         """Store a cell."""
         with opened(self.path) as results:
-            self._cells(results)[key] = found
-        print(self.model, "|", key, json.dumps(found), flush=True)
+            self._cells(results)[key] = cell
+        print(self.model, "|", key, json.dumps(cell), flush=True)
 
     def _cells(self, results: dict[str, Any]) -> dict[str, Any]:
         cells: dict[str, Any] = (

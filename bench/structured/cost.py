@@ -61,8 +61,8 @@ def cost(chosen: argparse.Namespace) -> None:
             (action(), _cpu(lambda: _plain(stock.base_model, tokens))) for _ in range(chosen.rounds)
         ]
         pruned, plain = (statistics.median(side) for side in zip(*rounds, strict=True))
-        found = {"cpu_seconds": pruned, "forward_seconds": plain, "ratio": pruned / plain}
-        kept.keep(name, {key: round(figure, 3) for key, figure in found.items()})
+        figures = {"cpu_seconds": pruned, "forward_seconds": plain, "ratio": pruned / plain}
+        kept.keep(name, {key: round(figure, 3) for key, figure in figures.items()})
 
 
 def _cost_tokens(folder: Path, chosen: argparse.Namespace) -> torch.Tensor:

@@ -89,8 +89,10 @@ class Readings:
             sizes = Target.of(self._cutter, ratio, None).solve(("hidden",))
         except SizeUnreachable as error:
             return {"refused": error.message}
-        found = self._profile(reading)
-        importances = [diet.importance(found[task], reading.params) for task in reading.tasks]
+        task_profiles = self._profile(reading)
+        importances = [
+            diet.importance(task_profiles[task], reading.params) for task in reading.tasks
+        ]
         dropped = diet.merged(importances, before - sizes.hidden, reading.params)
         return {"dropped": len(dropped), "of": before} | self._zeroed(dropped)
 
@@ -116,7 +118,7 @@ class Readings:
 
         def prepare(_index: int, block: nn.Module) -> None:
             groups = input_groups(block, model.family, model.config)
-            matrices = {one.name: one for group in groups for one in group.matrices}
+            matrices = {matrix.name: matrix for group in groups for matrix in group.matrices}
             zero_residual(matrices, model.family, dropped, readers_only=False)
 
         return self.bench.figures(model, prepare)

@@ -89,8 +89,8 @@ class Bench:
         """Measure a model as a report does; `prepare` may change each block before it is used."""
         measured = Measured(
             {
-                task: token_losses(model, one.groups, prepare=prepare)
-                for task, one in self.by.texts.items()
+                task: token_losses(model, windows.groups, prepare=prepare)
+                for task, windows in self.by.texts.items()
             },
             {
                 task: score(model, asked, prepare=prepare)
@@ -117,8 +117,8 @@ class Bench:
                 "wall_seconds": round(time.perf_counter() - wall, 1),
             }
             checkpoint = Path(out) / "checkpoint"
-            found = self.figures(self.open(checkpoint))
-            return found | cost | _reported(report) | {"config": self._changed(checkpoint)}
+            figures = self.figures(self.open(checkpoint))
+            return figures | cost | _reported(report) | {"config": self._changed(checkpoint)}
 
     def _changed(self, checkpoint: Path) -> dict[str, Any]:
         """Return what the result's config.json has other than the dense model's."""
@@ -131,18 +131,18 @@ class Bench:
         return self.figures(self.open()) | size
 
 
-def _accuracy(found: Sequence[Accuracy]) -> dict[str, Any]:
+def _accuracy(measured: Sequence[Accuracy]) -> dict[str, Any]:
     """Return shares per task and their mean, with the interval of a mean of independent shares."""
     cells: dict[str, Any] = {}
     for name in ("acc", "acc_norm"):
-        shares = {one.task: getattr(one, name).pruned for one in found}
+        shares = {accuracy.task: getattr(accuracy, name).pruned for accuracy in measured}
         cells[name] = {task: round(share, 4) for task, share in shares.items()}
         variances = [
-            share * (1 - share) / one.items
-            for one, share in zip(found, shares.values(), strict=True)
+            share * (1 - share) / accuracy.items
+            for accuracy, share in zip(measured, shares.values(), strict=True)
         ]
         cells[f"mean_{name}"] = round(statistics.mean(shares.values()), 4)
-        cells[f"mean_{name}_margin"] = round(1.96 * sum(variances) ** 0.5 / len(found), 4)
+        cells[f"mean_{name}_margin"] = round(1.96 * sum(variances) ** 0.5 / len(measured), 4)
     return cells
 
 
@@ -153,14 +153,14 @@ def _reported(report: Report) -> dict[str, Any]:
         "bytes": report.bytes_after,
         "share": round(report.sparsity, 4),
         "phases": {phase: round(took, 1) for phase, took in report.timing.phases.items()},
-        "shape": {one.kind: one.after for one in report.sizes},
-        "error": _mean([one.error for one in units]),
-        "error_before_refit": _mean([one.error_before_refit for one in units]),
+        "shape": {size.kind: size.after for size in report.sizes},
+        "error": _mean([unit.error for unit in units]),
+        "error_before_refit": _mean([unit.error_before_refit for unit in units]),
         "logit_difference": report.verification.max_logit_difference,
         "warnings": list(report.warnings),
     }
 
 
 def _mean(figures: Sequence[float | None]) -> float | None:
-    given = [one for one in figures if one is not None]
+    given = [figure for figure in figures if figure is not None]
     return round(statistics.mean(given), 4) if given else None

@@ -48,12 +48,12 @@ def _compared(dense: Any, cut: Any, rounds: int) -> dict[str, Any]:
     prompt = torch.arange(PROMPT_TOKENS, device=dense.device)[None]
     both: list[list[dict[str, float]]] = [[], []]
     for _ in range(rounds):
-        for model, found in zip((dense, cut), both, strict=True):
-            found.append(throughput(model, prompt, new_tokens=NEW_TOKENS, repeats=1))
+        for model, series in zip((dense, cut), both, strict=True):
+            series.append(throughput(model, prompt, new_tokens=NEW_TOKENS, repeats=1))
     return {
         phase: _speed_up(
-            [one[phase] for one in both[0]],
-            [one[phase] for one in both[1]],
+            [figures[phase] for figures in both[0]],
+            [figures[phase] for figures in both[1]],
             1 - operations(cut, phase) / operations(dense, phase),
         )
         for phase in PHASES

@@ -45,5 +45,5 @@ def _greedy(model: Any) -> GenerationConfig:
     ends = model.generation_config.eos_token_id
     listed = ends if isinstance(ends, list) else [ends]
     known = range(model.config.vocab_size)
-    sound = [one for one in listed if type(one) is int and one in known]
+    sound = [end for end in listed if type(end) is int and end in known]
     return GenerationConfig(eos_token_id=sound or None)  # type: ignore[no-untyped-call]

@@ -31,20 +31,20 @@ def write(report: Report, *, base_model: str | None, source: Path, checkpoint: P
         source: The dense model's folder; its card or licence file names the licence.
         checkpoint: The pruned model's folder.
     """
-    found = licence.of_folder(source)
-    text = rendered("card.md.jinja", _values(report, base_model, found))
-    front = _data(report, base_model, found).to_yaml()
+    source_licence = licence.of_folder(source)
+    text = rendered("card.md.jinja", _values(report, base_model, source_licence))
+    front = _data(report, base_model, source_licence).to_yaml()
     ModelCard(f"---\n{front}\n---\n\n{text}").save(checkpoint / "README.md")
-    return found.identifier if found else None
+    return source_licence.identifier if source_licence else None
 
 
-def _data(report: Report, base_model: str | None, found: Licence | None) -> ModelCardData:
+def _data(report: Report, base_model: str | None, source_licence: Licence | None) -> ModelCardData:
     """Return the front matter; the hub knows no relation `pruned`, so none is claimed."""
     return ModelCardData(
         base_model=base_model,
-        license=found.identifier if found else None,
-        license_name=found.name if found else None,
-        license_link=found.link if found else None,
+        license=source_licence.identifier if source_licence else None,
+        license_name=source_licence.name if source_licence else None,
+        license_link=source_licence.link if source_licence else None,
         library_name="transformers",
         pipeline_tag="text-generation",
         tags=["pruned", *_tags(report)],
@@ -76,7 +76,7 @@ def _name(report: Report, base_model: str | None) -> str:
 
 
 def _results(report: Report) -> Iterator[EvalResult]:
-    figures = [("perplexity", one.task, "perplexity", one.pruned) for one in report.perplexity]
+    figures = [("perplexity", text.task, "perplexity", text.pruned) for text in report.perplexity]
     for task in report.accuracy:
         figures.append(("accuracy", task.task, "acc", task.acc.pruned))
         figures.append(("accuracy", task.task, "acc_norm", task.acc_norm.pruned))
@@ -93,11 +93,13 @@ def _results(report: Report) -> Iterator[EvalResult]:
 
 def _missed(report: Report, gate: GateReport) -> str:
     bounds = {"at least": gate.min, "at most": gate.max}
-    asked = " and ".join(f"{word} {one:g}" for word, one in bounds.items() if one is not None)
+    asked = " and ".join(f"{word} {bound:g}" for word, bound in bounds.items() if bound is not None)
     return f"{naming.metric(report, gate.metric)} is {gate.value:.4g}, {asked} was asked for"
 
 
-def _values(report: Report, base_model: str | None, found: Licence | None) -> dict[str, object]:
+def _values(
+    report: Report, base_model: str | None, source_licence: Licence | None
+) -> dict[str, object]:
     return {
         "name": plain(_name(report, base_model)),
         "won": plain(headline(report)),
@@ -111,10 +113,14 @@ def _values(report: Report, base_model: str | None, found: Licence | None) -> di
         "rows": [*_rows(report)],
         "missed_gates": [plain(_missed(report, gate)) for gate in report.gates if not gate.passed],
         "warnings": [plain(warning) for warning in report.warnings],
-        "licence": plain(found.name or found.identifier) if found else None,
+        "licence": plain(source_licence.name or source_licence.identifier)
+        if source_licence
+        else None,
         "left_behind": plain(formatting.left_behind(report)),
         "fingerprint": report.fingerprint,
-        "versions": plain(", ".join(f"{name} {one}" for name, one in report.versions.items())),
+        "versions": plain(
+            ", ".join(f"{name} {version}" for name, version in report.versions.items())
+        ),
     }
 
 
@@ -156,36 +162,37 @@ def _calibration(report: Report, used: CalibrationReport) -> str:
     return plain(f"{tasks}; {used.tokens:,} tokens, seed {used.seed}")
 
 
-def _tuning(report: Report, found: RecoveryReport) -> str:
+def _tuning(report: Report, recovery: RecoveryReport) -> str:
     asked = report.spec.recovery
     tasks = asked.tasks if asked is not None else None
     named = tasks or tuple(report.calibration.tasks if report.calibration else ())
     text = (
-        f" on {formatting.listed([naming.file_name(report, one) for one in named])}"
+        f" on {formatting.listed([naming.file_name(report, task) for task in named])}"
         if named
         else ""
     )
-    teacher = ", distilled from the dense model" if found.distilled else ""
-    change = f"from {formatting.number(found.loss_before)} to {formatting.number(found.loss_after)}"
-    gain = f"loss {change} on held-out windows" if found.best_step else "without gain, so undone"
-    steps = formatting.counted(found.steps, "step")
-    return f"{found.method}, {steps}, {found.trained_tokens:,} tokens{text}{teacher}; {gain}"
+    teacher = ", distilled from the dense model" if recovery.distilled else ""
+    before, after = map(formatting.number, (recovery.loss_before, recovery.loss_after))
+    change = f"from {before} to {after}"
+    gain = f"loss {change} on held-out windows" if recovery.best_step else "without gain, so undone"
+    steps = formatting.counted(recovery.steps, "step")
+    return f"{recovery.method}, {steps}, {recovery.trained_tokens:,} tokens{text}{teacher}; {gain}"
 
 
 def _rows(report: Report) -> Iterator[tuple[str, ...]]:
     """Yield task, measure, dense, pruned and verdict of everything measured."""
-    for one in report.perplexity:
+    for text in report.perplexity:
         yield (
-            plain(naming.task(report, one.task)),
+            plain(naming.task(report, text.task)),
             "perplexity",
-            formatting.with_interval(one.dense, one.dense_interval),
-            formatting.with_interval(one.pruned, one.pruned_interval),
-            formatting.judged_ratio(one),
+            formatting.with_interval(text.dense, text.dense_interval),
+            formatting.with_interval(text.pruned, text.pruned_interval),
+            formatting.judged_ratio(text),
         )
-        if one.bits_per_byte_pruned is not None:
-            dense = formatting.with_interval(one.bits_per_byte_dense, None)
-            pruned = formatting.number(one.bits_per_byte_pruned)
-            yield (plain(naming.task(report, one.task)), "bits per byte", dense, pruned, "")
+        if text.bits_per_byte_pruned is not None:
+            dense = formatting.with_interval(text.bits_per_byte_dense, None)
+            pruned = formatting.number(text.bits_per_byte_pruned)
+            yield (plain(naming.task(report, text.task)), "bits per byte", dense, pruned, "")
     for task in report.accuracy:
         for measure, score in (("acc", task.acc), ("acc\\_norm", task.acc_norm)):
             yield (

@@ -171,11 +171,11 @@ def judged_speed(speed: SpeedReport, phase: Phase) -> str:
 def judged_gate(gate: GateReport) -> str:
     """Say whether a gate was met, and where the interval of its figure lies on both sides of a bound."""
     result = "passed" if gate.passed else "missed"
-    found = gate.interval
-    if found is None:
+    interval = gate.interval
+    if interval is None:
         return result
     bounds = (bound for bound in (gate.min, gate.max) if bound is not None)
-    close = any(found.low <= bound <= found.high for bound in bounds)
+    close = any(interval.low <= bound <= interval.high for bound in bounds)
     return f"{result}, {WITHIN_CHANCE}" if close else result
 
 
@@ -258,7 +258,7 @@ def _removed(spec: PruneSpec) -> str:
 
 def _extras(report: Report) -> list[str]:
     spec = report.spec
-    found = [
+    extras = [
         f"with coefficients searched by {spec.search.name}" if spec.search else "",
         f"with a ratio per block set by {spec.allocation.name}" if spec.allocation.varies else "",
         "with every module fitted to the dense model's outputs (reconstruct)"
@@ -268,7 +268,7 @@ def _extras(report: Report) -> list[str]:
         "with each block then trained on the dense block's output" if spec.reconstruction else "",
         "" if report.recovery is None else _tuned(report.recovery),
     ]
-    return [extra for extra in found if extra]
+    return [extra for extra in extras if extra]
 
 
 def _refined(steps: Sequence[Refinement]) -> str:

@@ -28,8 +28,8 @@ def matrix_grids(report: Report) -> Iterator[Folded]:
     shares = {
         formatting.short(value)
         for line in removed.values()
-        for one in line.values()
-        for value in one
+        for values in line.values()
+        for value in values
     }
     if len(shares) > 1:
         yield from _folded("Share removed of every matrix", removed, formatting.about)
@@ -54,15 +54,15 @@ def unit_grids(report: Report) -> Iterator[Folded]:
 
 def largest_errors(report: Report) -> Iterator[Table]:
     """Yield the matrices whose outputs changed most, where there are more than that."""
-    found = [
+    errors = [
         (matrix.error, matrix)
         for block in report.blocks
         for matrix in block.matrices
         if matrix.error is not None
     ]
-    if len(found) <= LARGEST:
+    if len(errors) <= LARGEST:
         return
-    found.sort(key=lambda pair: -pair[0])
+    errors.sort(key=lambda pair: -pair[0])
     rows = tuple(
         (
             matrix.name,
@@ -70,36 +70,38 @@ def largest_errors(report: Report) -> Iterator[Table]:
             formatting.percent(matrix.sparsity),
             formatting.number(error),
         )
-        for error, matrix in found[:LARGEST]
+        for error, matrix in errors[:LARGEST]
     )
     columns = ("Matrix", "Outputs x inputs", "Removed", "Relative output error")
     yield Table("The largest errors", columns, rows)
 
 
 def _matrices(report: Report, value: Callable[[MatrixReport], float | None]) -> Cells:
-    found: Cells = {}
+    cells: Cells = {}
     for block in report.blocks:
         for matrix in block.matrices:
             measured = value(matrix)
             if measured is not None:
-                found.setdefault(kind_of(matrix.name), {}).setdefault(block.block, []).append(
+                cells.setdefault(kind_of(matrix.name), {}).setdefault(block.block, []).append(
                     measured
                 )
-    return found
+    return cells
 
 
 def _folded(caption: str, cells: Cells, shown: Callable[[float], str]) -> Iterator[Folded]:
-    count = sum(len(one) for line in cells.values() for one in line.values())
+    count = sum(len(values) for line in cells.values() for values in line.values())
     if count <= 1:
         return
-    several = any(len(one) > 1 for line in cells.values() for one in line.values())
+    several = any(len(values) > 1 for line in cells.values() for values in line.values())
     note = ": of experts the mean, and the largest in brackets" if several else ""
     blocks = sorted({block for line in cells.values() for block in line})
     rows = tuple(
         (str(block), *(_cell(line.get(block, ()), shown) for line in cells.values()))
         for block in blocks
     )
-    shade = _shading([value for line in cells.values() for one in line.values() for value in one])
+    shade = _shading(
+        [value for line in cells.values() for values in line.values() for value in values]
+    )
     shades = tuple(
         (0, *(shade(max(line[block])) if block in line else 0 for line in cells.values()))
         for block in blocks

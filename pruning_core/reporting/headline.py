@@ -55,21 +55,21 @@ def _quality(report: Report) -> Iterator[str]:
 
 
 def _perplexity(report: Report, measured: Sequence[Perplexity]) -> Iterator[str]:
-    ratios = [one.ratio for one in measured if one.ratio is not None]
+    ratios = [text.ratio for text in measured if text.ratio is not None]
     if len(measured) <= MOST_NAMED:
-        yield from (_of_text(report, one) for one in measured)
+        yield from (_of_text(report, text) for text in measured)
     elif ratios:
-        spread = _spread([f"{one:.3g}" for one in (min(ratios), max(ratios))])
+        spread = _spread([f"{ratio:.3g}" for ratio in (min(ratios), max(ratios))])
         yield f"perplexity {formatting.tied(f'{spread} x')} on {len(ratios)} texts"
     else:
         yield f"perplexity on {len(measured)} texts without the dense model's to compare with"
 
 
-def _of_text(report: Report, one: Perplexity) -> str:
-    name = naming.file_name(report, one.task)
-    if one.ratio is None:
-        return f"perplexity {formatting.number(one.pruned)} on {name} (dense not measured)"
-    return f"perplexity {_times(one.ratio)} on {name}{_doubt(formatting.judged_ratio(one))}"
+def _of_text(report: Report, text: Perplexity) -> str:
+    name = naming.file_name(report, text.task)
+    if text.ratio is None:
+        return f"perplexity {formatting.number(text.pruned)} on {name} (dense not measured)"
+    return f"perplexity {_times(text.ratio)} on {name}{_doubt(formatting.judged_ratio(text))}"
 
 
 def _doubt(verdict: str) -> str:
@@ -79,12 +79,12 @@ def _doubt(verdict: str) -> str:
 
 def _accuracy(report: Report, measured: Sequence[Accuracy]) -> Iterator[str]:
     changes = [
-        100 * (one.acc.pruned - one.acc.dense) for one in measured if one.acc.dense is not None
+        100 * (task.acc.pruned - task.acc.dense) for task in measured if task.acc.dense is not None
     ]
     if len(measured) <= MOST_NAMED:
-        yield from (_of_questions(report, one) for one in measured)
+        yield from (_of_questions(report, task) for task in measured)
     elif changes:
-        spread = _spread([f"{one:+.1f}" for one in (min(changes), max(changes))])
+        spread = _spread([f"{change:+.1f}" for change in (min(changes), max(changes))])
         yield f"accuracy {formatting.tied(f'{spread} points')} on {len(changes)} tasks"
     else:
         yield f"accuracy on {len(measured)} tasks without the dense model's to compare with"
@@ -94,8 +94,8 @@ def _spread(ends: Sequence[str]) -> str:
     return " to ".join(dict.fromkeys(ends))
 
 
-def _of_questions(report: Report, one: Accuracy) -> str:
-    name, score = naming.file_name(report, one.task), one.acc
+def _of_questions(report: Report, task: Accuracy) -> str:
+    name, score = naming.file_name(report, task.task), task.acc
     after = formatting.tied(f"{100 * score.pruned:.1f} %")
     if score.dense is None:
         return f"accuracy {after} on {name} (dense not measured)"

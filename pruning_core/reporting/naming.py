@@ -36,4 +36,4 @@ def metric(report: Report, name: str) -> str:
 
 
 def _files(report: Report) -> dict[str, str]:
-    return {one.task: one.file for one in report.data if one.file}
+    return {data.task: data.file for data in report.data if data.file}

@@ -85,35 +85,38 @@ def _gone(before: int, after: int, shown: Callable[[int], str]) -> str:
     )
 
 
-def _rounding(found: RoundingReport | None) -> Iterator[Table]:
+def _rounding(rounding: RoundingReport | None) -> Iterator[Table]:
     """Yield what another type than the source's did to the weights."""
-    if found is None:
+    if rounding is None:
         return
     rows = (
-        ("Weights", f"{found.weights:,}"),
-        ("Not exact in this type", f"{found.changed:,}"),
-        ("Became zero", f"{found.underflows:,}"),
-        ("Change of all weights, relative", formatting.number(found.relative_error)),
-        ("Change of the worst tensor, relative", formatting.number(found.largest_relative_error)),
+        ("Weights", f"{rounding.weights:,}"),
+        ("Not exact in this type", f"{rounding.changed:,}"),
+        ("Became zero", f"{rounding.underflows:,}"),
+        ("Change of all weights, relative", formatting.number(rounding.relative_error)),
+        (
+            "Change of the worst tensor, relative",
+            formatting.number(rounding.largest_relative_error),
+        ),
         (
             "Change of the logits of a probe, relative",
-            formatting.number(found.max_logit_difference),
+            formatting.number(rounding.max_logit_difference),
         ),
     )
-    yield from table_of(f"Rounded to {found.dtype} when written", ("", ""), rows)
+    yield from table_of(f"Rounded to {rounding.dtype} when written", ("", ""), rows)
 
 
-def _gguf(found: GgufReport | None) -> Iterator[Table]:
+def _gguf(gguf: GgufReport | None) -> Iterator[Table]:
     """Yield what the GGUF file holds of the checkpoint."""
-    if found is None:
+    if gguf is None:
         return
     rows = (
-        ("Size", formatting.size(found.bytes)),
-        ("Weights that became zero", f"{found.underflows:,}"),
-        ("Change of all weights, relative", formatting.number(found.relative_error)),
-        ("Change of the worst tensor, relative", formatting.number(found.largest_relative_error)),
+        ("Size", formatting.size(gguf.bytes)),
+        ("Weights that became zero", f"{gguf.underflows:,}"),
+        ("Change of all weights, relative", formatting.number(gguf.relative_error)),
+        ("Change of the worst tensor, relative", formatting.number(gguf.largest_relative_error)),
     )
-    caption = f"{found.file}, matrices in {found.type}, read back and compared with the checkpoint"
+    caption = f"{gguf.file}, matrices in {gguf.type}, read back and compared with the checkpoint"
     yield from table_of(caption, ("", ""), rows)
 
 
@@ -229,10 +232,10 @@ def _against_dense(report: Report) -> bool:
 def _units_of_blocks(report: Report) -> Iterator[Table]:
     errors = units_by_kind(report, lambda unit: unit.error)
     before = units_by_kind(report, lambda unit: unit.error_before_refit)
-    found: dict[str, list[UnitReport]] = {}
+    units_of_kind: dict[str, list[UnitReport]] = {}
     for block in report.blocks:
         for unit in block.units:
-            found.setdefault(units.NAMES[unit.kind], []).append(unit)
+            units_of_kind.setdefault(units.NAMES[unit.kind], []).append(unit)
     blocks = units_by_kind(report, lambda unit: unit.removed)
     rows = [
         (
@@ -244,7 +247,7 @@ def _units_of_blocks(report: Report) -> Iterator[Table]:
             _span(before.get(kind, {}).values(), formatting.number),
             _span([unit.ridge for unit in parts if unit.ridge is not None], "{:g}".format),
         )
-        for kind, parts in found.items()
+        for kind, parts in units_of_kind.items()
     ]
     done = "Removed" if units.shrinks(report.spec) else "Zeroed"
     columns = (
@@ -271,12 +274,12 @@ def _coverage(report: Report) -> Iterator[Table]:
     """Yield how much of the evaluated text is in the tokens that stay."""
     rows = [
         (
-            naming.file_name(report, one.task),
-            f"{one.tokens:,}",
-            formatting.percent(one.kept),
-            "" if one.tokens_after is None else f"{one.tokens_after:,}",
+            naming.file_name(report, coverage.task),
+            f"{coverage.tokens:,}",
+            formatting.percent(coverage.kept),
+            "" if coverage.tokens_after is None else f"{coverage.tokens_after:,}",
         )
-        for one in report.vocabulary
+        for coverage in report.vocabulary
     ]
     columns = ("Task", "Tokens", "Of them in the vocabulary", "Tokens of the same text now")
     yield from table_of("Evaluated text and the tokens that stay", columns, rows)
@@ -284,49 +287,49 @@ def _coverage(report: Report) -> Iterator[Table]:
 
 def _runs(numbers: Sequence[int]) -> Iterator[str]:
     """Yield ascending numbers with neighbours taken together: `3`, `7 to 9`."""
-    starts = [one for one in numbers if one - 1 not in numbers]
-    ends = [one for one in numbers if one + 1 not in numbers]
+    starts = [number for number in numbers if number - 1 not in numbers]
+    ends = [number for number in numbers if number + 1 not in numbers]
     for start, end in zip(starts, ends, strict=True):
         yield str(start) if start == end else f"{start} to {end}"
 
 
 def recovery_section(report: Report) -> Section:
     """Return what fine-tuning gained."""
-    found = report.recovery
-    if found is None:
+    tuning = report.recovery
+    if tuning is None:
         return Section("recovery", "Recovery")
-    kept = f"those of step {found.best_step:,}" if found.best_step else "the pruned model's"
-    losses = "weighted with the distance to the dense model" if found.distilled else "per token"
+    kept = f"those of step {tuning.best_step:,}" if tuning.best_step else "the pruned model's"
+    losses = "weighted with the distance to the dense model" if tuning.distilled else "per token"
     rows = (
-        ("Method", found.method),
-        ("Validation loss of the pruned model", formatting.number(found.loss_before)),
-        ("Validation loss after fine-tuning", formatting.number(found.loss_after)),
-        ("Steps", f"{found.steps:,}"),
-        ("Passes over the training text", formatting.given(found.epochs)),
-        ("Stopped because", STOPPED[found.stopped]),
+        ("Method", tuning.method),
+        ("Validation loss of the pruned model", formatting.number(tuning.loss_before)),
+        ("Validation loss after fine-tuning", formatting.number(tuning.loss_after)),
+        ("Steps", f"{tuning.steps:,}"),
+        ("Passes over the training text", formatting.given(tuning.epochs)),
+        ("Stopped because", STOPPED[tuning.stopped]),
         ("Weights kept", kept),
-        ("Distilled from the dense model", "yes" if found.distilled else "no"),
-        ("Training windows", f"{found.windows:,} ({found.tokens:,} tokens)"),
-        ("Tokens that the steps saw", f"{found.trained_tokens:,}"),
+        ("Distilled from the dense model", "yes" if tuning.distilled else "no"),
+        ("Training windows", f"{tuning.windows:,} ({tuning.tokens:,} tokens)"),
+        ("Tokens that the steps saw", f"{tuning.trained_tokens:,}"),
         (
             "Validation windows",
-            f"{found.validation_windows:,} ({found.validation_tokens:,} tokens), read {found.validations:,} times",
+            f"{tuning.validation_windows:,} ({tuning.validation_tokens:,} tokens), read {tuning.validations:,} times",
         ),
-        ("Precision of products", found.precision),
-        ("Time", formatting.seconds(found.seconds)),
+        ("Precision of products", tuning.precision),
+        ("Time", formatting.seconds(tuning.seconds)),
     )
     caption = f"What fine-tuning gained; loss is negative log-likelihood, {losses}"
-    drawn = recovery(found)
+    drawn = recovery(tuning)
     return Section(
         "recovery",
         "Recovery",
-        notes=_without_gain(found),
+        notes=_without_gain(tuning),
         tables=(*table_of(caption, ("", ""), rows),),
         plots=() if drawn is None else (drawn,),
     )
 
 
-def _without_gain(found: RecoveryReport) -> tuple[str, ...]:
-    if found.best_step:
+def _without_gain(tuning: RecoveryReport) -> tuple[str, ...]:
+    if tuning.best_step:
         return ()
     return ("No step of fine-tuning beat the pruned model, which was handed on as it was.",)

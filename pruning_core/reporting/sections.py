@@ -76,17 +76,17 @@ def _perplexity(report: Report) -> Iterator[Table]:
     )  # fmt: skip
     rows = [
         (
-            naming.task(report, one.task),
-            formatting.with_interval(one.dense, one.dense_interval),
-            formatting.with_interval(one.pruned, one.pruned_interval),
-            formatting.with_interval(one.ratio, one.ratio_interval),
-            formatting.judged_ratio(one),
-            formatting.with_interval(one.bits_per_byte_dense, None),
-            formatting.with_interval(one.bits_per_byte_pruned, None),
-            f"{one.tokens:,}",
-            _units_of(one),
+            naming.task(report, text.task),
+            formatting.with_interval(text.dense, text.dense_interval),
+            formatting.with_interval(text.pruned, text.pruned_interval),
+            formatting.with_interval(text.ratio, text.ratio_interval),
+            formatting.judged_ratio(text),
+            formatting.with_interval(text.bits_per_byte_dense, None),
+            formatting.with_interval(text.bits_per_byte_pruned, None),
+            f"{text.tokens:,}",
+            _units_of(text),
         )
-        for one in report.perplexity
+        for text in report.perplexity
     ]
     yield from table_of("Perplexity: lower is better", columns, rows)
 
@@ -103,9 +103,9 @@ def _accuracy(report: Report) -> Iterator[Table]:
         "Task", "Measure", "Dense", "Pruned", "In words", "Guessing", "Lost", "Gained", "p-value", "Items",
     )  # fmt: skip
     rows = [
-        (naming.task(report, one.task), measure, *_score(score, one.chance), f"{one.items:,}")
-        for one in report.accuracy
-        for measure, score in (("acc", one.acc), ("acc_norm", one.acc_norm))
+        (naming.task(report, task.task), measure, *_score(score, task.chance), f"{task.items:,}")
+        for task in report.accuracy
+        for measure, score in (("acc", task.acc), ("acc_norm", task.acc_norm))
     ]
     yield from table_of("Accuracy on multiple choice: higher is better", columns, rows)
 
@@ -126,13 +126,13 @@ def _harness(report: Report) -> Iterator[Table]:
     columns = ("Task", "Measure", "Dense", "Pruned", "Items")
     rows = [
         (
-            one.task,
-            one.metric,
-            _with_error(one.dense, one.dense_stderr),
-            _with_error(one.pruned, one.pruned_stderr),
-            "" if one.items is None else f"{one.items:,}",
+            figure.task,
+            figure.metric,
+            _with_error(figure.dense, figure.dense_stderr),
+            _with_error(figure.pruned, figure.pruned_stderr),
+            "" if figure.items is None else f"{figure.items:,}",
         )
-        for one in report.harness
+        for figure in report.harness
     ]
     yield from table_of("lm-evaluation-harness, with standard errors", columns, rows)
 
@@ -174,10 +174,10 @@ def _durations(search: SearchReport) -> str:
 
 
 def _samples(report: Report) -> Section:
-    found = report.verification
+    verification = report.verification
     quotes = tuple(
         Quote(title, text)
-        for title, text in (("Dense", found.dense_sample), ("Pruned", found.sample))
+        for title, text in (("Dense", verification.dense_sample), ("Pruned", verification.sample))
         if text
     )
     note = "The likeliest continuation of one short prompt. One sample proves nothing; it shows gross damage."
@@ -206,13 +206,13 @@ def _origins(report: Report) -> Iterator[Table]:
     columns = ("Task", "Used for", "Comes from", "Items", "Licence")
     rows = [
         (
-            naming.task(report, one.task),
-            "calibration" if one.split == "calibration" else "evaluation",
-            _origin(one),
-            f"{one.items:,}",
-            one.licence or "unknown: look it up",
+            naming.task(report, data.task),
+            "calibration" if data.split == "calibration" else "evaluation",
+            _origin(data),
+            f"{data.items:,}",
+            data.licence or "unknown: look it up",
         )
-        for one in report.data
+        for data in report.data
     ]
     yield from table_of("Where the data comes from", columns, rows, is_text=True)
 
@@ -224,11 +224,11 @@ def _origin(data: DataReport) -> str:
 def _overlaps(report: Report) -> Iterator[Table]:
     rows = [
         (
-            naming.task(report, one.calibration_task),
-            naming.task(report, one.evaluation_task),
-            f"{one.items:,}",
+            naming.task(report, overlap.calibration_task),
+            naming.task(report, overlap.evaluation_task),
+            f"{overlap.items:,}",
         )
-        for one in report.overlaps
+        for overlap in report.overlaps
     ]
     columns = ("Calibration task", "Evaluation task", "Items in both")
     yield from table_of("Items that calibrate and are evaluated too", columns, rows)
@@ -236,9 +236,9 @@ def _overlaps(report: Report) -> Iterator[Table]:
 
 def _digests(report: Report) -> Iterator[Folded]:
     rows = [
-        *((f"{one.task}, {one.split} items", one.digest) for one in report.data),
-        *((f"{one.task}, evaluated tokens", one.digest) for one in report.perplexity),
-        *((f"{one.task}, evaluated questions", one.digest) for one in report.accuracy),
+        *((f"{data.task}, {data.split} items", data.digest) for data in report.data),
+        *((f"{text.task}, evaluated tokens", text.digest) for text in report.perplexity),
+        *((f"{task.task}, evaluated questions", task.digest) for task in report.accuracy),
     ]
     if report.calibration is not None:
         rows.append(("calibration tokens", report.calibration.digest))

@@ -71,24 +71,24 @@ def cuts(report: Report) -> Iterator[Cut]:
     """Yield what went of each kind, as the blocks have it, and where they have nothing, as the sizes do."""
     sizes = {size.kind: size for size in report.sizes}
     for kind in NAMES:
-        found = [
+        removals = [
             (block.block, unit)
             for block in report.blocks
             for unit in block.units
             if unit.kind == kind and unit.removed
         ]
-        if found:
-            blocks = len({block for block, _ in found})
-            yield _summed(kind, blocks, [unit for _, unit in found])
+        if removals:
+            blocks = len({block for block, _ in removals})
+            yield _summed(kind, blocks, [unit for _, unit in removals])
         elif kind in sizes:
             before, after = sizes[kind].before, sizes[kind].after
             blocks_all = len(report.blocks) if kind in WITHIN_BLOCKS else None
             yield Cut(kind, before - after, before, blocks_all)
 
 
-def _summed(kind: UnitKind, blocks: int, found: list[UnitReport]) -> Cut:
-    counts = {(unit.removed, unit.of) for unit in found}
+def _summed(kind: UnitKind, blocks: int, units: list[UnitReport]) -> Cut:
+    counts = {(unit.removed, unit.of) for unit in units}
     if len(counts) == 1:
         return Cut(kind, *counts.pop(), blocks)
-    removed, whole = sum(unit.removed for unit in found), sum(unit.of for unit in found)
+    removed, whole = sum(unit.removed for unit in units), sum(unit.of for unit in units)
     return Cut(kind, removed, whole, blocks, uniform=False)

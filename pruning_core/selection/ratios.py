@@ -63,7 +63,11 @@ def removed_counts(
     flat = [size for block in sizes for size in block]
     total = removed_count(ratio, sum(flat))
     exact = bounded(ratios, [sum(block) for block in sizes], total / sum(flat), most=1.0)
-    shares = [one * size for one, block in zip(exact, sizes, strict=True) for size in block]
+    shares = [
+        block_ratio * size
+        for block_ratio, block in zip(exact, sizes, strict=True)
+        for size in block
+    ]
     counts = [math.floor(share) for share in shares]
     by_remainder = sorted(range(len(flat)), key=lambda index: counts[index] - shares[index])
     for index in by_remainder[: total - sum(counts)]:

@@ -35,11 +35,11 @@ class Frozen(BaseModel):
         if len(data) > MAX_FIELDS:
             raise ValueError(f"an object of {len(data)} fields; {MAX_FIELDS} are allowed")
         limits = _limits(cls)
-        found = {name: value for name, value in data.items() if isinstance(value, list | dict)}
-        for name, value in found.items():
+        containers = {name: value for name, value in data.items() if isinstance(value, list | dict)}
+        for name, value in containers.items():
             if len(value) > limits.get(name, len(value)):
                 raise ValueError(f"{name}: {len(value)} items; {limits[name]} are allowed")
-        lists = {name: tuple(value) for name, value in found.items() if name in _tuples(cls)}
+        lists = {name: tuple(value) for name, value in containers.items() if name in _tuples(cls)}
         return {**data, **lists}
 
 

@@ -90,7 +90,7 @@ class Calibration(Frozen):
         """Return how many samples a task gives; None for the default. Rounded so that the total is exact."""
         if self.samples is None:
             return task.samples
-        return _shares([one.weight or 1.0 for one in self.tasks], self.samples)[
+        return _shares([entry.weight or 1.0 for entry in self.tasks], self.samples)[
             self.tasks.index(task)
         ]
 

@@ -91,7 +91,7 @@ class PruneSpec(Frozen):
     def _named_refinements(cls, value: Any) -> Any:
         if not isinstance(value, list | tuple):
             return value
-        return tuple({"name": one} if isinstance(one, str) else one for one in value)
+        return tuple({"name": step} if isinstance(step, str) else step for step in value)
 
     @field_validator(
         "calibration",

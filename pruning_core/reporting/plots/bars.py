@@ -41,23 +41,23 @@ def comparisons(report: Report) -> Iterator[Plot | None]:
     perplexity = "perplexity (lower is better)"
     rows = [
         BeforeAfter(
-            naming.file_name(report, one.task),
-            one.dense,
-            one.pruned,
-            one.dense_interval,
-            one.pruned_interval,
+            naming.file_name(report, text.task),
+            text.dense,
+            text.pruned,
+            text.dense_interval,
+            text.pruned_interval,
         )
-        for one in report.perplexity
+        for text in report.perplexity
     ]
     yield _bars("perplexity", "Perplexity before and after", perplexity, rows)
     scores: tuple[tuple[str, str, Callable[[Accuracy], Score]], ...] = (
-        ("acc", "Accuracy before and after", lambda one: one.acc),
-        ("acc-norm", "Accuracy by length-normalised likelihood", lambda one: one.acc_norm),
+        ("acc", "Accuracy before and after", lambda task: task.acc),
+        ("acc-norm", "Accuracy by length-normalised likelihood", lambda task: task.acc_norm),
     )
     for name, title, chosen in scores:
         rows = [
-            _row_of_score(naming.file_name(report, one.task), chosen(one), one.chance)
-            for one in report.accuracy
+            _row_of_score(naming.file_name(report, task.task), chosen(task), task.chance)
+            for task in report.accuracy
         ]
         yield _bars(name, title, "right answers (%)", rows, end=100)
 
