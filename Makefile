@@ -1,7 +1,7 @@
 # Commands for people: `make` lists them. Everything is installed into .venv and nothing outside this folder.
 PYTHON ?= python3
 PYTEST_ARGS ?=
-WORKERS ?= auto
+WORKERS ?= $(shell expr $$(nproc) + 1)
 BIN := .venv/bin
 PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
