@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sqlite3
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -10,12 +12,13 @@ from sqlalchemy import Connection, Engine, create_engine, event, make_url, text
 from sqlalchemy.engine import URL
 from sqlalchemy.orm import Session
 
+_WAL = "PRAGMA journal_mode = WAL"
 _PRAGMAS = (
     "PRAGMA busy_timeout = 15000",
-    "PRAGMA journal_mode = WAL",
     "PRAGMA synchronous = FULL",
     "PRAGMA foreign_keys = ON",
 )
+_PATIENCE_SECONDS = 15.0
 _KEEPALIVE = {
     "connect_timeout": 5,
     "keepalives_idle": 10,
@@ -90,15 +93,30 @@ def _engine(url: str, *, api_timeouts: bool) -> Engine:
 
 def _sqlite(url: URL) -> Engine:
     engine = create_engine(url)
-    event.listen(engine, "connect", _prepare_sqlite)
+    event.listen(engine, "connect", prepare_sqlite)
     event.listen(engine, "begin", _begin_sqlite)
     return engine
 
 
-def _prepare_sqlite(connection: Any, _record: Any) -> None:
+def prepare_sqlite(connection: Any, _record: Any) -> None:
+    """Make a connection of the driver wait for others, write ahead, and check references."""
     connection.isolation_level = None  # the driver must not begin transactions on its own
     for pragma in _PRAGMAS:
         connection.execute(pragma)
+    _write_ahead(connection)
+
+
+def _write_ahead(connection: Any) -> None:
+    """Switch to the write-ahead log; of processes that switch a new file at once, SQLite turns some away without waiting."""
+    until = time.monotonic() + _PATIENCE_SECONDS
+    while True:
+        try:
+            connection.execute(_WAL)
+            return
+        except sqlite3.OperationalError:
+            if time.monotonic() > until:
+                raise
+            time.sleep(0.05)
 
 
 def _begin_sqlite(connection: Connection) -> None:

@@ -1,17 +1,19 @@
 from __future__ import annotations
 
+import sqlite3
 import threading
 from datetime import UTC, datetime, timedelta, timezone
+from pathlib import Path
 
 import pytest
-from sqlalchemy import select, text
+from sqlalchemy import create_engine, event, select, text
 from sqlalchemy.exc import StatementError
 from sqlalchemy.orm import Session
 
 from store import jobs
 from store.clock import db_now, db_now_plus
 from store.errors import JobNotFound
-from store.session import Database
+from store.session import Database, prepare_sqlite
 from store.tables import Job
 from tests.store.helpers import SPEC, read, submit, together
 
@@ -131,3 +133,21 @@ def test_one_database_serves_many_threads(database: Database):
 
     together([look] * 12)
     assert len(seen) == 12
+
+
+def test_a_switch_to_the_write_ahead_log_that_is_turned_away_is_tried_again(tmp_path: Path):
+    """Of many processes that switch a new file at once, SQLite turned one in a hundred away without waiting."""
+    turned_away = iter([True, True, False])
+
+    class Crowded(sqlite3.Connection):
+        def execute(self, statement: str, *parameters: object) -> sqlite3.Cursor:
+            if "journal_mode" in statement and next(turned_away):
+                raise sqlite3.OperationalError("database is locked")
+            return super().execute(statement, *parameters)
+
+    engine = create_engine(f"sqlite:///{tmp_path / 'new.db'}", connect_args={"factory": Crowded})
+    event.listen(engine, "connect", prepare_sqlite)
+    with engine.connect() as connection:
+        assert next(turned_away, None) is None
+        assert connection.exec_driver_sql("PRAGMA synchronous").scalar() == 2
+    engine.dispose()
