@@ -124,7 +124,7 @@ def _evaluation(asked: Evaluation, kinds: set[str]) -> tuple[Evaluation, tuple[s
         ("text", "windows", CPU_WINDOWS, "perplexity {} windows (`evaluation.windows`)"),
         ("multiple_choice", "items", CPU_ITEMS, "accuracy {} items (`prune.evaluation.items`)"),
     )
-    unset = [one for one in default if one[0] in kinds and one[1] not in asked.model_fields_set]
+    unset = [row for row in default if row[0] in kinds and row[1] not in asked.model_fields_set]
     update = {name: count for _, name, count, _ in unset}
     return asked.model_copy(update=update), tuple(
         words.format(count) for _, _, count, words in unset
@@ -192,11 +192,11 @@ def _basis(
 
 def size_in(name: str) -> int | None:
     """Return the parameters that a model's name tells of: 135M, 0.6B; the last of several."""
-    found = list(_SIZE_IN_NAME.finditer(name))
-    if not found:
+    sizes = list(_SIZE_IN_NAME.finditer(name))
+    if not sizes:
         return None
-    factor = 1e9 if found[-1]["unit"].lower() == "b" else 1e6
-    return int(float(found[-1]["number"]) * factor) or None
+    factor = 1e9 if sizes[-1]["unit"].lower() == "b" else 1e6
+    return int(float(sizes[-1]["number"]) * factor) or None
 
 
 def _token_passes(

@@ -86,10 +86,10 @@ def _check_vocabulary(name: str, model: GgufModel, prune: PruneSpec) -> None:
 
 def _check_names(facts: CheckpointFacts) -> None:
     """Refuse names that stock transformers does not know, while they are easily mended; a run reads them without."""
-    found = wrappers(facts.wrapped)
-    if found:
+    prefixes = wrappers(facts.wrapped)
+    if prefixes:
         raise ModelInvalid(
-            f"The names of the tensors carry {' and '.join(map(repr, found))}, which training put there: stock "
+            f"The names of the tensors carry {' and '.join(map(repr, prefixes))}, which training put there: stock "
             "transformers would fill such a model at random.",
             suggestions=(
                 "strip it from the names, or save the model from within: model.module or model._orig_mod, "

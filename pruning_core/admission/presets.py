@@ -63,14 +63,14 @@ def expand(spec: PruneSpec, stored: Mapping[str, Preset] | None = None) -> Prune
     return spec.model_copy(update={"method": decided})
 
 
-def searched(spec: PruneSpec, found: SearchReport, origin: str) -> Preset:
+def searched(spec: PruneSpec, report: SearchReport, origin: str) -> Preset:
     """Return what a search found, for other jobs.
 
     Args:
         spec: Of the job that searched.
-        found: What came of it.
+        report: What came of it.
         origin: Where it comes from, in words.
     """
     assert isinstance(spec.method, ElementMethod)
-    coefficients = spec.method.decided(found.coefficients).model_dump(include=set(COEFFICIENTS))
+    coefficients = spec.method.decided(report.coefficients).model_dump(include=set(COEFFICIENTS))
     return Preset.model_validate({**coefficients, "found": origin})

@@ -39,9 +39,9 @@ def parse(
     """
     refuse_stand_in(name, raw)
     subject = f"{name}: its {what}" if what else name
-    found = sum(map(raw.count, _MARKS))
-    if found > marks:
-        raise ModelInvalid(f"{subject} holds some {found} values and keys; {marks} are allowed")
+    count = sum(map(raw.count, _MARKS))
+    if count > marks:
+        raise ModelInvalid(f"{subject} holds some {count} values and keys; {marks} are allowed")
     try:
         content = json.loads(raw, parse_int=_whole, object_pairs_hook=pairs)
     except (ValueError, RecursionError) as error:
@@ -67,7 +67,7 @@ def is_deep(content: Any, levels: int = MAX_DEPTH) -> bool:
     if not isinstance(content, dict | list):
         return False
     inner = content.values() if isinstance(content, dict) else content
-    return levels == 0 or any(is_deep(one, levels - 1) for one in inner)
+    return levels == 0 or any(is_deep(value, levels - 1) for value in inner)
 
 
 def _whole(digits: str) -> int:

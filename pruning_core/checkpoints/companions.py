@@ -69,12 +69,12 @@ def offered(folder: Path) -> tuple[str, ...]:
     if not folder.is_dir():
         return ()
     read = {Path(name).parent.name for name in _files(folder)}
-    found = list(_files(folder))
-    found += [
+    names = list(_files(folder))
+    names += [
         f"{path.name}/" for path in folder.iterdir() if path.is_dir() and path.name not in read
     ]
-    found += [path.name for path in folder.iterdir() if not path.is_dir() and not path.is_file()]
-    return tuple(name if name.isprintable() else ascii(name) for name in sorted(found))
+    names += [path.name for path in folder.iterdir() if not path.is_dir() and not path.is_file()]
+    return tuple(name if name.isprintable() else ascii(name) for name in sorted(names))
 
 
 def _files(folder: Path) -> Iterator[str]:
@@ -83,7 +83,7 @@ def _files(folder: Path) -> Iterator[str]:
             yield path.name
         elif path.name in (CHAT_TEMPLATES, *modules(folder)):
             yield from (
-                f"{path.name}/{one.name}" for one in sorted(path.iterdir()) if one.is_file()
+                f"{path.name}/{file.name}" for file in sorted(path.iterdir()) if file.is_file()
             )
 
 

@@ -70,8 +70,8 @@ def unwrap(stored: Stored) -> Unwrapped:
 
 def wrappers(wrapped: Mapping[str, str]) -> list[str]:
     """Return the wrappers in the names in the files."""
-    found = (part for name in wrapped.values() for part in _WRAPPERS.findall(name))
-    return sorted({f"{part}." for many in found for part in many.strip(".").split(".")})
+    matches = (part for name in wrapped.values() for part in _WRAPPERS.findall(name))
+    return sorted({f"{part}." for many in matches for part in many.strip(".").split(".")})
 
 
 def require_all(family: Family, config: dict[str, Any], stored: Stored) -> frozenset[str]:
@@ -81,7 +81,7 @@ def require_all(family: Family, config: dict[str, Any], stored: Stored) -> froze
         ModelInvalid: one is missing, or has another shape.
         UnsupportedModel: one is no float.
     """
-    found, tied = set(), is_tied(config)
+    names, tied = set(), is_tied(config)
     for name, shape in named(family, config):
         there = stored_name(family, name, stored.tensors)
         if tied and name == embedding(family) and family.head in stored.tensors:
@@ -90,8 +90,8 @@ def require_all(family: Family, config: dict[str, Any], stored: Stored) -> froze
         if there is None:
             _refuse(family, config, written(family, name), stored)
         _check(there, shape, stored)
-        found.add(there)
-    return frozenset(found)
+        names.add(there)
+    return frozenset(names)
 
 
 def _check(name: str, shape: Shape, stored: Stored) -> None:
@@ -160,7 +160,7 @@ def _refuse_prefix(known: str, tensors: Collection[str]) -> None:
     if prefix is None:
         return
     what, fix = next(
-        (found for part, found in _PREFIXES.items() if part in prefix),
+        (explanation for part, explanation in _PREFIXES.items() if part in prefix),
         (
             "which stock transformers does not know",
             "rename the tensors, or save the model again with save_pretrained()",

@@ -21,8 +21,8 @@ def require_plain(config: Mapping[str, Any]) -> None:
         UnsupportedModel: they are quantised, or stored without their zeros.
     """
     for key in STATEMENTS:
-        for one in _statements(config.get(key)):
-            _require(one)
+        for statement in _statements(config.get(key)):
+            _require(statement)
 
 
 def _statements(value: Any) -> Iterator[Mapping[str, Any]]:
@@ -38,7 +38,7 @@ def _statements(value: Any) -> Iterator[Mapping[str, Any]]:
 def _require(statement: Mapping[str, Any]) -> None:
     method, form = statement.get("quant_method", "compressed-tensors"), statement.get("format")
     if method != "compressed-tensors" or statement.get("config_groups"):
-        scheme = ", ".join(str(one) for one in (method, form) if one)
+        scheme = ", ".join(str(word) for word in (method, form) if word)
         raise UnsupportedModel(
             f"The weights are quantised ({scheme:.80}); pruning needs the float checkpoint that they were made from."
         )

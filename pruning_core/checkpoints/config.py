@@ -102,7 +102,7 @@ def _family(config: dict[str, Any]) -> Family:
             "config.json has no model_type: stock transformers cannot tell which model this is.",
             suggestions=("use the config.json that the model was published with",),
         )
-    inner = next((one for one in _inner_types(config) if is_known(one[1])), None)
+    inner = next((pair for pair in _inner_types(config) if is_known(pair[1])), None)
     if inner is None or is_known(model_type):
         return family_of(str(model_type))
     path, text_type = inner

@@ -67,8 +67,10 @@ class CheckpointFacts:
         if dtype is None:
             return self.tensors
         return {
-            name: replace(one, dtype=SAFETENSORS_NAMES[dtype]) if one.dtype in FLOAT_DTYPES else one
-            for name, one in self.tensors.items()
+            name: replace(tensor, dtype=SAFETENSORS_NAMES[dtype])
+            if tensor.dtype in FLOAT_DTYPES
+            else tensor
+            for name, tensor in self.tensors.items()
         }
 
 

@@ -96,8 +96,8 @@ def modules(folder: Path) -> tuple[str, ...]:
         paths = [part["path"] for part in parts]
     except (OSError, ValueError, LookupError, TypeError, RecursionError):
         return ()
-    plain = [one for one in paths if isinstance(one, str) and Path(one).name == one]
-    return tuple(one for one in plain if one != ".." and not one.startswith("."))
+    plain = [path for path in paths if isinstance(path, str) and Path(path).name == path]
+    return tuple(path for path in plain if path != ".." and not path.startswith("."))
 
 
 def _names(folder: Path, root: Path) -> list[str]:

@@ -29,10 +29,10 @@ def require_tokenizer(folder: Path) -> None:
     Raises:
         ModelInvalid: there is none; one in another format is named, with what converts it.
     """
-    found = [folder / name for name in _READ if (folder / name).is_file()]
-    for path in found:
+    paths = [folder / name for name in _READ if (folder / name).is_file()]
+    for path in paths:
         refuse_stand_in_at(path)
-    if found:
+    if paths:
         return
     why = "calibration, recovery and perplexity need its tokenizer"
     for name, (kind, packages) in _OTHERS.items():

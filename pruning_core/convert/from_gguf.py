@@ -81,7 +81,7 @@ def _name(digests: list[str]) -> str:
 
 def _bytes(model: GgufModel) -> int:
     """Return the bytes of the weights that are written."""
-    return sum(4 * math.prod(one.shape) for one in model.wanted.values())
+    return sum(4 * math.prod(tensor.shape) for tensor in model.wanted.values())
 
 
 def _make(
@@ -135,12 +135,12 @@ def write_folder(gguf: Path, folder: Path) -> None:
 
 
 def _write_weights(path: Path, model: GgufModel) -> None:
-    facts = {name: TensorFacts("F32", one.shape, 0) for name, one in model.wanted.items()}
+    facts = {name: TensorFacts("F32", tensor.shape, 0) for name, tensor in model.wanted.items()}
     with path.open("wb") as output:
         output.write(format_header(facts))
         add = counting(lambda done: subprocesses.report_progress(done, _bytes(model), "byte"))
-        for one in model.wanted.values():
-            add(output.write(np.ascontiguousarray(values(one, model.config)).data))
+        for tensor in model.wanted.values():
+            add(output.write(np.ascontiguousarray(values(tensor, model.config)).data))
 
 
 def values(wanted: Wanted, config: dict[str, Any]) -> npt.NDArray[np.float32]:
@@ -156,15 +156,15 @@ def values(wanted: Wanted, config: dict[str, Any]) -> npt.NDArray[np.float32]:
     plain = {"F32": np.float32, "F16": np.float16}.get(stored.kind)
     bytes_shape = (-1, size // int(np.prod(rows[:-1], dtype=np.int64)))
     array = dequantize(raw.view(plain) if plain else raw.reshape(bytes_shape), kind)
-    found: npt.NDArray[np.float32] = array.reshape(rows).astype(np.float32, copy=False)
+    tensor: npt.NDArray[np.float32] = array.reshape(rows).astype(np.float32, copy=False)
     if how == "plus_one":
-        return found - np.float32(1)
+        return tensor - np.float32(1)
     if how == "transposed":
-        return found.T
+        return tensor.T
     if how in ("query_rows", "key_rows"):
         key = "num_attention_heads" if how == "query_rows" else "num_key_value_heads"
-        return _halves(found, int(config[key]))
-    return found
+        return _halves(tensor, int(config[key]))
+    return tensor
 
 
 def _halves(weight: npt.NDArray[np.float32], heads: int) -> npt.NDArray[np.float32]:
@@ -181,8 +181,8 @@ def _check_names(folder: Path) -> None:
     loaded: Any = AutoModelForCausalLM.from_pretrained(
         folder, device_map="meta", output_loading_info=True
     )
-    found = loaded[1]
-    odd = {kind: names for kind in ("missing_keys", "unexpected_keys", "mismatched_keys") if (names := found[kind])}  # fmt: skip
+    info = loaded[1]
+    odd = {kind: names for kind in ("missing_keys", "unexpected_keys", "mismatched_keys") if (names := info[kind])}  # fmt: skip
     if odd:
         raise ValueError(f"stock transformers does not take its tensors: {odd}")
 

@@ -46,15 +46,15 @@ def add_vocabulary(
     model = content["model"]
     tokens = {place: token for token, place in model["vocab"].items()}
     kinds = dict.fromkeys(tokens, TokenType.NORMAL)
-    for one in content.get("added_tokens", ()):
-        tokens[one["id"]] = one["content"]
-        kinds[one["id"]] = TokenType.CONTROL if one["special"] else TokenType.USER_DEFINED
+    for added in content.get("added_tokens", ()):
+        tokens[added["id"]] = added["content"]
+        kinds[added["id"]] = TokenType.CONTROL if added["special"] else TokenType.USER_DEFINED
     rows = range(int(config["vocab_size"]))
     writer.add_tokenizer_model("gpt2")
     writer.add_tokenizer_pre(name)
     writer.add_token_list([tokens.get(place, f"[PAD{place}]") for place in rows])
     writer.add_token_types([kinds.get(place, TokenType.UNUSED) for place in rows])
-    merges = (one if isinstance(one, str) else " ".join(one) for one in model["merges"])
+    merges = (merge if isinstance(merge, str) else " ".join(merge) for merge in model["merges"])
     writer.add_token_merges(list(merges))
     _add_special(writer, folder, config)
 
@@ -80,7 +80,7 @@ def _read(folder: Path, pre: str | None) -> tuple[dict[str, Any], str]:
         raise refuse(f"it has no {TOKENIZER}")
     content: dict[str, Any] = json.loads((folder / TOKENIZER).read_bytes())
     model = content["model"]
-    levels = [one["type"] for one in _steps(content.get("pre_tokenizer"))]
+    levels = [step["type"] for step in _steps(content.get("pre_tokenizer"))]
     if not model.get("merges"):
         raise refuse("its tokenizer merges nothing, and llama.cpp wants merges")
     if model["type"] != "BPE" or "ByteLevel" not in levels or model.get("byte_fallback"):

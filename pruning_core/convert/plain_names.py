@@ -46,7 +46,7 @@ def plainly_named(model: Path, folder: Path) -> Iterator[Path]:
 
 def _rename(source: Path, target: Path, plain: Mapping[str, str]) -> None:
     """Copy a weight file, its tensors renamed; their bytes stay in their order."""
-    tensors = sorted(read_header(source).items(), key=lambda one: one[1].offset)
+    tensors = sorted(read_header(source).items(), key=lambda entry: entry[1].offset)
     with source.open("rb") as file, target.open("wb") as output:
         file.seek(tensors[0][1].offset)
         output.write(format_header({plain.get(name, name): facts for name, facts in tensors}))

@@ -64,7 +64,7 @@ class Measured:
 
 def needed(facts: CheckpointFacts, dtype: RoundedDtype | None) -> RoundedDtype | None:
     """Return the type to round to, None where every floating-point tensor has it already."""
-    floats = {one.dtype for one in facts.tensors.values() if one.dtype in DTYPES}
+    floats = {tensor.dtype for tensor in facts.tensors.values() if tensor.dtype in DTYPES}
     return None if dtype is None or floats <= {SAFETENSORS_NAMES[dtype]} else dtype
 
 
@@ -97,7 +97,7 @@ def write(
     Raises:
         OutputOverflow: a weight is beyond the type's largest number.
     """
-    found = Measured()
+    measured = Measured()
     shutil.rmtree(target, ignore_errors=True)
     target.mkdir(parents=True)
     for path in sorted(folder.rglob("*")):
@@ -105,29 +105,29 @@ def write(
         if path.is_dir():
             new.mkdir()
         elif path.suffix == ".safetensors" and path.name != CHANNEL_ORDER:
-            _write_file(path, new, dtype, found, alive)
+            _write_file(path, new, dtype, measured, alive)
         elif path.name == CONFIG and path.parent == folder:
             write_json(new, _renamed_dtype(json.loads(path.read_bytes()), dtype))
         elif path.name != INDEX:
             link_or_copy(path, new)
     if (folder / INDEX).is_file():
         index = json.loads((folder / INDEX).read_bytes())
-        write_json(target / INDEX, index | {"metadata": {"total_size": found.bytes}})
+        write_json(target / INDEX, index | {"metadata": {"total_size": measured.bytes}})
     for path in target.iterdir():
         flush(path)
     flush(target)
-    return found
+    return measured
 
 
 def _write_file(
-    path: Path, target: Path, dtype: RoundedDtype, found: Measured, alive: Callable[[], None]
+    path: Path, target: Path, dtype: RoundedDtype, measured: Measured, alive: Callable[[], None]
 ) -> None:
     old = read_header(path)
     new = {
         name: TensorFacts(
-            SAFETENSORS_NAMES[dtype] if one.dtype in DTYPES else one.dtype, one.shape, 0
+            SAFETENSORS_NAMES[dtype] if stored.dtype in DTYPES else stored.dtype, stored.shape, 0
         )
-        for name, one in old.items()
+        for name, stored in old.items()
     }
     with target.open("wb") as output, safe_open(path, framework="pt") as opened:
         output.write(format_header(new))
@@ -135,10 +135,10 @@ def _write_file(
             tensor = opened.get_tensor(name)
             if tensor.is_floating_point():
                 rounded = _rounded(name, tensor, getattr(torch, dtype))
-                found.add(tensor, rounded)
+                measured.add(tensor, rounded)
                 tensor = rounded
             output.write(tensor.contiguous().view(-1).view(torch.uint8).numpy().tobytes())
-            found.bytes += facts.bytes
+            measured.bytes += facts.bytes
             alive()
 
 

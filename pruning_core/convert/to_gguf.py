@@ -46,12 +46,12 @@ class _Compared:
     underflows: int = 0
 
     def add(self, before: Floats, after: Floats) -> None:
-        exact, found = before.astype(np.float64), after.astype(np.float64)
-        error, norm = float(np.square(exact - found).sum()), float(np.square(exact).sum())
+        exact, rounded = before.astype(np.float64), after.astype(np.float64)
+        error, norm = float(np.square(exact - rounded).sum()), float(np.square(exact).sum())
         self.error += error
         self.norm += norm
         self.worst = max(self.worst, (error / norm) ** 0.5 if norm else 0.0)
-        self.underflows += int(((exact != 0) & (found == 0)).sum())
+        self.underflows += int(((exact != 0) & (rounded == 0)).sum())
 
 
 def file_name(kind: GgufType) -> str:
@@ -123,14 +123,18 @@ def _rope_factors(facts: CheckpointFacts) -> Floats | None:
 
 
 def _announce(writer: GGUFWriter, stored: str, shape: tuple[int, ...], kind: GgufType) -> None:
-    found = _kind(shape, kind)
-    plain = {GGMLQuantizationType.F32: np.float32, GGMLQuantizationType.F16: np.float16}.get(found)
+    tensor_kind = _kind(shape, kind)
+    plain = {GGMLQuantizationType.F32: np.float32, GGMLQuantizationType.F16: np.float16}.get(
+        tensor_kind
+    )
     if plain is not None:
         size = math.prod(shape) * np.dtype(plain).itemsize
-        writer.add_tensor_info(stored, shape, np.dtype(plain), size, found)
+        writer.add_tensor_info(stored, shape, np.dtype(plain), size, tensor_kind)
         return
-    byte_shape = quant_shape_to_byte_shape(shape, found)
-    writer.add_tensor_info(stored, byte_shape, np.dtype(np.uint8), math.prod(byte_shape), found)
+    byte_shape = quant_shape_to_byte_shape(shape, tensor_kind)
+    writer.add_tensor_info(
+        stored, byte_shape, np.dtype(np.uint8), math.prod(byte_shape), tensor_kind
+    )
 
 
 def _add_settings(writer: GGUFWriter, facts: CheckpointFacts, kind: GgufType) -> None:
@@ -159,8 +163,8 @@ def _add_settings(writer: GGUFWriter, facts: CheckpointFacts, kind: GgufType) ->
 
 def _read(folder: Path, facts: CheckpointFacts, name: str) -> Floats:
     with safe_open(folder / facts.files[name], framework="pt") as opened:
-        found: Floats = opened.get_tensor(name).to(torch.float32).numpy()
-    return found
+        tensor: Floats = opened.get_tensor(name).to(torch.float32).numpy()
+    return tensor
 
 
 def _kind(shape: tuple[int, ...], kind: GgufType) -> GGMLQuantizationType:
@@ -199,7 +203,7 @@ def _compared(
     path: Path, folder: Path, facts: CheckpointFacts, kind: GgufType, alive: Callable[[], None]
 ) -> GgufReport:
     """Read the file as any GGUF file is read here, and compare settings and tensors with the checkpoint's."""
-    model, found = read_model(path), _Compared()
+    model, compared = read_model(path), _Compared()
     _check_config(model.config, facts)
     if model.wanted.keys() != facts.tensors.keys():
         odd = sorted(model.wanted.keys() ^ facts.tensors.keys())
@@ -208,15 +212,15 @@ def _compared(
         before, after = _read(folder, facts, name), values(wanted, model.config)
         if before.shape != after.shape or not (np.abs(before - after) <= _bound(before, wanted.stored.kind)).all():  # fmt: skip
             raise OutputDoesNotLoad(f"{path.name}: {name} read back is not what was written")
-        found.add(before, after)
+        compared.add(before, after)
         alive()
     return GgufReport(
         file=path.name,
         type=kind,
         bytes=path.stat().st_size,
-        underflows=found.underflows,
-        relative_error=(found.error / found.norm) ** 0.5 if found.norm else 0.0,
-        largest_relative_error=found.worst,
+        underflows=compared.underflows,
+        relative_error=(compared.error / compared.norm) ** 0.5 if compared.norm else 0.0,
+        largest_relative_error=compared.worst,
     )
 
 
@@ -230,8 +234,8 @@ def _bound(weight: Floats, kind: str) -> Floats:
     # half a step, and what rounding the step itself to float16 moves the largest by
     bound = blocks * np.float32(0.5 / _STEPS + 2**-10) + np.float32(_STEPS * 2**-24)
     wide = np.broadcast_to(bound, (blocks.shape[0], _BLOCK)).reshape(weight.shape)
-    found: Floats = np.where(weight == 0, np.float32(0), wide)
-    return found
+    limits: Floats = np.where(weight == 0, np.float32(0), wide)
+    return limits
 
 
 def _check_config(config: dict[str, Any], facts: CheckpointFacts) -> None:

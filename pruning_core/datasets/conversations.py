@@ -79,7 +79,7 @@ def _pair(asked: str, answer: str, between: str, where: str) -> Conversation:
 def _turns(messages: Any, where: str) -> tuple[Turn, ...]:
     if not isinstance(messages, list | tuple) or not messages:
         raise DatasetInvalid(f"{where} is no list of messages")
-    turns = tuple(_turn(one, f"{where}, message {n}") for n, one in enumerate(messages, 1))
+    turns = tuple(_turn(message, f"{where}, message {n}") for n, message in enumerate(messages, 1))
     if not any(turn.content.strip() for turn in turns):
         raise DatasetInvalid(f"{where}: every message is empty")
     return turns

@@ -204,8 +204,8 @@ def item_of(fields: Mapping[str, Any], where: str) -> Item | None:
         DatasetInvalid: any other fault, which the declaration makes.
     """
     choices = fields.get("choices")
-    if isinstance(choices, list | tuple) and all(isinstance(one, str) for one in choices):
-        named = {one.strip() for one in choices}
+    if isinstance(choices, list | tuple) and all(isinstance(choice, str) for choice in choices):
+        named = {choice.strip() for choice in choices}
         if "" in named or len(named) < len(choices):
             return None
     elif "choices" not in fields and not str(fields.get("text") or "").strip():

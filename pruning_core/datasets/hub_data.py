@@ -66,40 +66,40 @@ def _download(
 
     with _hub_errors(hub), no_other_error():
         deadline = time.monotonic() + DESCRIPTION_SECONDS
-        found = describe("datasets", hub.repo, hub.revision, deadline=deadline)
-        names = _matching(hub, patterns, list(found.names))
+        description = describe("datasets", hub.repo, hub.revision, deadline=deadline)
+        names = _matching(hub, patterns, list(description.names))
         session()  # whose replies are checked
         paths = [
             hf_hub_download(
                 hub.repo,
                 name,
                 repo_type="dataset",
-                revision=found.commit,
+                revision=description.commit,
                 cache_dir=cache_dir and cache_dir / "hub",
                 endpoint=settings.hub_address(),
             )
             for name in names
         ]
-    return found.commit, list(zip(names, map(Path, paths), strict=True))
+    return description.commit, list(zip(names, map(Path, paths), strict=True))
 
 
 def _matching(hub: Hub, patterns: tuple[str, ...], held: list[str]) -> list[str]:
     names: dict[str, None] = {}
     for pattern in patterns:
-        found = sorted(name for name in held if fnmatchcase(name, pattern))
-        if not found:
+        matches = sorted(name for name in held if fnmatchcase(name, pattern))
+        if not matches:
             raise DatasetNotFound(
                 f"{hub.dataset} at {hub.revision} has no file {pattern}: correct the declaration, or name another revision."
             )
-        names |= dict.fromkeys(found)
+        names |= dict.fromkeys(matches)
     return list(names)
 
 
 def _items(hub: Hub, rows: Rows) -> Iterator[tuple[str, Item]]:
     for where, row in rows:
-        found = item_of(mapped(hub, row, where), where)
-        if found is not None:
-            yield where, found
+        item = item_of(mapped(hub, row, where), where)
+        if item is not None:
+            yield where, item
 
 
 def _joined(hub: Hub, rows: Rows) -> Iterator[tuple[str, Item]]:

@@ -91,18 +91,18 @@ def read(lines: Iterable[bytes], label: str) -> Iterator[tuple[str, Item]]:
     return of_one_kind((where, parse(line, where)) for where, line in places if line.strip())
 
 
-def of_one_kind(found: Iterable[tuple[str, Item]]) -> Iterator[tuple[str, Item]]:
+def of_one_kind(items: Iterable[tuple[str, Item]]) -> Iterator[tuple[str, Item]]:
     """Pass items on with where they stand.
 
     Raises:
         DatasetInvalid: one is of another kind than the first.
     """
     kind: type[Item] | None = None
-    for where, one in found:
-        kind = kind or type(one)
-        if not isinstance(one, kind):
+    for where, entry in items:
+        kind = kind or type(entry)
+        if not isinstance(entry, kind):
             raise DatasetInvalid(f"{where}: a file holds texts or questions, not both")
-        yield where, one
+        yield where, entry
 
 
 def parse(line: bytes, where: str) -> Item:
@@ -139,10 +139,10 @@ def item(content: Any, where: str) -> Item:
     text = content.get("text")
     if isinstance(text, str) and text.strip():
         return TextItem(text)
-    found = None if "text" in content else conversation(content, where)
-    if found is None:
+    dialogue = None if "text" in content else conversation(content, where)
+    if dialogue is None:
         raise DatasetInvalid(f"{where}: not an object with {SHAPES}")
-    return TextItem(found.text, found.turns)
+    return TextItem(dialogue.text, dialogue.turns)
 
 
 def no_constant(name: str) -> None:
@@ -172,17 +172,19 @@ def check_writable(content: Any, where: str) -> None:
 
 def _choice(content: Mapping[str, Any], where: str) -> ChoiceItem:
     choices, answer = content["choices"], content.get("answer")
-    if not isinstance(choices, list | tuple) or not all(isinstance(one, str) for one in choices):
+    if not isinstance(choices, list | tuple) or not all(
+        isinstance(choice, str) for choice in choices
+    ):
         raise DatasetInvalid(f"{where}: `choices` is no list of texts")
-    if len(choices) < 2 or not all(one.strip() for one in choices):
+    if len(choices) < 2 or not all(choice.strip() for choice in choices):
         raise DatasetInvalid(f"{where}: `choices` needs two texts or more, none of them empty")
-    if len({one.strip() for one in choices}) < len(choices):
+    if len({choice.strip() for choice in choices}) < len(choices):
         raise DatasetInvalid(f"{where}: the same choice is there twice")
     if isinstance(answer, bool) or not isinstance(answer, int):
         raise DatasetInvalid(f"{where}: `answer` is no whole number (the right choice, from 0)")
     if not 0 <= answer < len(choices):
         raise DatasetInvalid(f"{where}: `answer` is {answer}, but there are {len(choices)} choices")
     texts = {name: content.get(name) or "" for name in ("question", "context")}
-    if not all(isinstance(one, str) for one in texts.values()) or not any(texts.values()):
+    if not all(isinstance(choice, str) for choice in texts.values()) or not any(texts.values()):
         raise DatasetInvalid(f"{where}: neither a `question` nor a `context`")
     return ChoiceItem({**content, **texts}, tuple(choices), answer)

@@ -29,13 +29,15 @@ def questions(data: Data) -> list[Question]:
         DatasetInvalid: a template does not fit an item; the message names file and line.
     """
     declared = data.task.declaration
-    return [_question(declared, one, at) for at, one in data.items if isinstance(one, ChoiceItem)]
+    return [
+        _question(declared, item, at) for at, item in data.items if isinstance(item, ChoiceItem)
+    ]
 
 
 def readings(data: Data, *, answers: bool) -> Iterator[TextItem]:
     """Yield every item as a text: itself, or a prompt with its right answer or without, in turns that a chat template takes."""
     if data.task.kind == "text":
-        yield from (one for _, one in data.items if isinstance(one, TextItem))
+        yield from (item for _, item in data.items if isinstance(item, TextItem))
         return
     for prompt, answer in map(_right, questions(data)):
         question, answer_turn = Turn("user", prompt), Turn("assistant", answer.strip())
@@ -45,10 +47,10 @@ def readings(data: Data, *, answers: bool) -> Iterator[TextItem]:
             yield TextItem(prompt, (question,))
 
 
-def _question(declared: Declaration, one: ChoiceItem, where: str) -> Question:
-    pairs = declaration.rendered(declared, one.fields, one.choices, where)
+def _question(declared: Declaration, item: ChoiceItem, where: str) -> Question:
+    pairs = declaration.rendered(declared, item.fields, item.choices, where)
     return Question(
-        where, tuple(pair[0] for pair in pairs), tuple(pair[1] for pair in pairs), one.answer
+        where, tuple(pair[0] for pair in pairs), tuple(pair[1] for pair in pairs), item.answer
     )
 
 

@@ -100,8 +100,8 @@ class Data:
     def digest(self) -> str:
         """`sha256:<hex>` over the items in their order."""
         total = hashlib.sha256()
-        for _, one in self.items:
-            total.update(json.dumps(_content(one), sort_keys=True, default=str).encode() + b"\n")
+        for _, item in self.items:
+            total.update(json.dumps(_content(item), sort_keys=True, default=str).encode() + b"\n")
         return f"sha256:{total.hexdigest()}"
 
 
@@ -177,10 +177,10 @@ def load(
         revision, read = hub_data.fetch(task.declaration.hub, split, cache_dir)
     else:
         read = _READERS[task.origin](task, split)
-    found = tuple(_limited(_of_kind(read, task), limit_bytes))
-    if not found:
+    split_items = tuple(_limited(_of_kind(read, task), limit_bytes))
+    if not split_items:
         raise DatasetInvalid(f"Task {task.name!r} has no items to read in its split {split}.")
-    return Data(task, split, found, revision)
+    return Data(task, split, split_items, revision)
 
 
 def _names(tasks_dir: Path | None) -> list[str]:
@@ -297,17 +297,17 @@ def _bounded(readline: Callable[[int], bytes]) -> Iterator[bytes]:
 
 def _of_kind(read: Iterable[tuple[str, Item]], task: Task) -> Iterator[tuple[str, Item]]:
     wanted = TextItem if task.kind == "text" else ChoiceItem
-    for where, one in read:
-        if not isinstance(one, wanted):
+    for where, item in read:
+        if not isinstance(item, wanted):
             raise DatasetInvalid(f"{where}: task {task.name!r} is declared as {task.kind}")
-        yield where, one
+        yield where, item
 
 
 def _limited(read: Iterable[tuple[str, Item]], limit: int | None) -> Iterator[tuple[str, Item]]:
     total = 0
-    for where, one in read:
-        yield where, one
-        total += len(one.text.encode()) if isinstance(one, TextItem) else 0
+    for where, item in read:
+        yield where, item
+        total += len(item.text.encode()) if isinstance(item, TextItem) else 0
         if limit is not None and total >= limit:
             return
 
@@ -324,7 +324,7 @@ def _split_of(topic: str) -> Split:
     )
 
 
-def _content(one: Item) -> Mapping[str, object]:
-    if isinstance(one, TextItem):
-        return {"text": one.text, **({"turns": one.turns} if one.turns else {})}
-    return {**one.fields, "choices": one.choices, "answer": one.answer}
+def _content(item: Item) -> Mapping[str, object]:
+    if isinstance(item, TextItem):
+        return {"text": item.text, **({"turns": item.turns} if item.turns else {})}
+    return {**item.fields, "choices": item.choices, "answer": item.answer}

@@ -73,14 +73,15 @@ class Examined(Frozen):
         """Return how much each split has with this use."""
         if use == "both":
             return self.splits
-        (one, other), only = self.splits.values(), "eval" if use == "evaluation" else "calibration"
-        return {split: _joined(one, other) if split == only else SplitSize() for split in SPLITS}
+        first, second = self.splits.values()
+        only = "eval" if use == "evaluation" else "calibration"
+        return {split: _joined(first, second) if split == only else SplitSize() for split in SPLITS}
 
 
 def examine(path: Path, *, format: Format | None = None, name: str) -> tuple[Format, Kind, int]:  # noqa: A002 - the upload's own word for it
     """Return the format, the kind and the number of items of a file, as `survey` finds them."""
-    found = survey(path, format=format, name=name)
-    return found.format, found.kind, found.items
+    examined = survey(path, format=format, name=name)
+    return examined.format, examined.kind, examined.items
 
 
 def survey(path: Path, *, format: Format | None = None, name: str) -> Examined:  # noqa: A002
@@ -116,10 +117,10 @@ def survey(path: Path, *, format: Format | None = None, name: str) -> Examined: 
     return Examined(format=chosen, kind=kind, items=count, splits=splits)
 
 
-def _joined(one: SplitSize, other: SplitSize) -> SplitSize:
-    known = None not in (one.bytes, other.bytes)
-    total = (one.bytes or 0) + (other.bytes or 0) if known else None
-    return SplitSize(items=one.items + other.items, bytes=total)
+def _joined(first: SplitSize, second: SplitSize) -> SplitSize:
+    known = None not in (first.bytes, second.bytes)
+    total = (first.bytes or 0) + (second.bytes or 0) if known else None
+    return SplitSize(items=first.items + second.items, bytes=total)
 
 
 def _text_bytes(item: Item) -> int | None:
@@ -163,12 +164,12 @@ def items_of(file: UserFile, split: Split) -> Iterator[tuple[str, Item]]:
 
 
 def _side(file: UserFile, split: Split) -> Iterator[tuple[str, Item]]:
-    found = False
+    has_items = False
     for where, item in read(file):
         if _split_of(item) == split:
-            found = True
+            has_items = True
             yield where, item
-    if not found:
+    if not has_items:
         raise DatasetTooSmall(
             f"Of the {file.items} items of the uploaded file {file.path.name}, which are shared out by their hash, "
             f"none falls to {split}",

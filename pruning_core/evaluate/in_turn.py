@@ -132,17 +132,17 @@ def _rounds(first: Run, second: Run, clock: Callable[[], float]) -> Iterator[Rou
 
 def _one(phase: str, firsts: tuple[Seconds, Seconds], seconds: tuple[Seconds, Seconds]) -> float:
     """Return one round's ratio."""
-    return math.sqrt(math.prod(one[phase] for one in firsts)) / math.sqrt(
-        math.prod(one[phase] for one in seconds)
+    return math.sqrt(math.prod(run[phase] for run in firsts)) / math.sqrt(
+        math.prod(run[phase] for run in seconds)
     )
 
 
-def _ratio(found: list[float]) -> Ratio:
+def _ratio(ratios: list[float]) -> Ratio:
     """Return the median and its interval by ranks, which holds whatever the rounds are spread like."""
-    if len(found) < FEWEST_ROUNDS:
-        return Ratio(median(found), None)
-    interval: Any = quantile_test(found, q=1, p=0.5).confidence_interval(0.95)
-    return Ratio(median(found), (float(interval.low), float(interval.high)))
+    if len(ratios) < FEWEST_ROUNDS:
+        return Ratio(median(ratios), None)
+    interval: Any = quantile_test(ratios, q=1, p=0.5).confidence_interval(0.95)
+    return Ratio(median(ratios), (float(interval.low), float(interval.high)))
 
 
 def _disagreement(ratios: Mapping[str, Ratio], rounds: int) -> Iterator[str]:
@@ -155,5 +155,5 @@ def _disagreement(ratios: Mapping[str, Ratio], rounds: int) -> Iterator[str]:
 
 
 def _medians(rounds: list[Round], model: int) -> dict[str, float]:
-    runs = [run for one in rounds for run in one[model]]
+    runs = [run for pair in rounds for run in pair[model]]
     return {phase: median(run[phase] for run in runs) for phase in runs[0]}

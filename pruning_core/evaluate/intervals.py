@@ -20,8 +20,8 @@ LARGEST_LOG = 700.0
 
 def share_interval(right: int, items: int) -> Interval:
     """Return the 95 % interval of a share (Clopper and Pearson, Biometrika 26, 1934): it misses at most 5 % at any size."""
-    found = stats.binomtest(right, items).proportion_ci(CONFIDENCE, method="exact")
-    return Interval(low=float(found.low), high=float(found.high))
+    interval = stats.binomtest(right, items).proportion_ci(CONFIDENCE, method="exact")
+    return Interval(low=float(interval.low), high=float(interval.high))
 
 
 def mcnemar(lost: int, gained: int) -> float:

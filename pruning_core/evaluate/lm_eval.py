@@ -168,7 +168,7 @@ def _measure(request: Mapping[str, Any]) -> list[HarnessFigure]:
     manager = _manager(request["include"], request["tasks"])
     tasks = _load(manager, request["tasks"])
     on_cpu = torch.device(request["device"]).type == "cpu"
-    found = lm_eval.simple_evaluate(
+    outcome = lm_eval.simple_evaluate(
         model="hf",
         model_args={
             "pretrained": request["folder"],
@@ -186,7 +186,7 @@ def _measure(request: Mapping[str, Any]) -> list[HarnessFigure]:
         torch_random_seed=SEED,
         fewshot_random_seed=SEED,
     )
-    figures = {**found["results"], **found.get("groups", {})}
+    figures = {**outcome["results"], **outcome.get("groups", {})}
     return [row for task, values in figures.items() for row in _rows(task, values)]
 
 
@@ -243,12 +243,12 @@ def _load(manager: Any, names: Sequence[str]) -> list[Any]:
         _refuse_code(task)
     nested = {name for children in loaded.get("group_map", {}).values() for name in children}
     everything = {**loaded.get("groups", {}), **loaded["tasks"]}
-    return [one for name, one in everything.items() if name not in nested]
+    return [entry for name, entry in everything.items() if name not in nested]
 
 
 def _refuse_code(task: Any) -> None:
     wanted = task.get_config("metric_list") or ()
-    if getattr(task, "UNSAFE_CODE", False) or any(one.get("hf_evaluate") for one in wanted):
+    if getattr(task, "UNSAFE_CODE", False) or any(metric.get("hf_evaluate") for metric in wanted):
         raise HarnessUnavailable(
             f"the task {task.task_name} runs code that a model wrote or a hub holds, which is refused"
         )

@@ -80,7 +80,7 @@ def exp_mean(losses: Sequence[torch.Tensor]) -> float:
     Raises:
         NumericalFailure: the loss is not finite.
     """
-    loss = sum(float(one.sum()) for one in losses) / sum(one.numel() for one in losses)
+    loss = sum(float(part.sum()) for part in losses) / sum(part.numel() for part in losses)
     if not math.isfinite(loss) or loss > 700:
         raise NumericalFailure(f"the evaluation loss is {loss}")
     return math.exp(loss)

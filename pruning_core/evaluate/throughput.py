@@ -58,9 +58,9 @@ def _decode(model: Any, output: Any, new_tokens: int) -> None:
 def _timed(call: Callable[[], Any], tokens: torch.Tensor) -> tuple[float, Any]:
     _wait(tokens.device)
     started = time.perf_counter()
-    found = call()
+    output = call()
     _wait(tokens.device)
-    return time.perf_counter() - started, found
+    return time.perf_counter() - started, output
 
 
 def _wait(device: torch.device) -> None:

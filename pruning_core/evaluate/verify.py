@@ -210,10 +210,10 @@ def _compared(dense: Any, pruned: Any, prompt: torch.Tensor, count: int) -> dict
     before, after = (per_second(seconds, prompt, new_tokens=count) for seconds in compared.seconds)
     ratios = {
         phase: {
-            "value": one.value,
-            "interval": one.interval and {"low": one.interval[0], "high": one.interval[1]},
+            "value": ratio.value,
+            "interval": ratio.interval and {"low": ratio.interval[0], "high": ratio.interval[1]},
         }
-        for phase, one in compared.ratios.items()
+        for phase, ratio in compared.ratios.items()
     }
     said = {"rounds": compared.rounds, "busy_cores": compared.busy, "doubts": compared.doubts}
     return {"dense": before, "pruned": after, "ratios": ratios, **said}

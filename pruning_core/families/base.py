@@ -105,10 +105,10 @@ class FixedWhen:
 
     def holds(self, config: Mapping[str, Any]) -> bool:
         """Tell whether a model has the setting."""
-        found: Any = config
+        setting: Any = config
         for key in self.setting:
-            found = found.get(key) if isinstance(found, Mapping) else None
-        return bool(found)
+            setting = setting.get(key) if isinstance(setting, Mapping) else None
+        return bool(setting)
 
 
 _NUMBERED = FixedWhen(
@@ -204,8 +204,13 @@ class Family:
     def fixed_in(self, config: Mapping[str, Any]) -> Mapping[UnitKind, str]:
         """Return the kinds of units that cannot go from a model of this configuration, with the reason."""
         conditions = (*self.fixed_when, _NUMBERED)
-        found = {kind: one.reason for one in conditions if one.holds(config) for kind in one.kinds}
-        return found | dict(self.fixed)
+        reasons = {
+            kind: condition.reason
+            for condition in conditions
+            if condition.holds(config)
+            for kind in condition.kinds
+        }
+        return reasons | dict(self.fixed)
 
     def location(self, matrix: str) -> ParameterLocation:
         """Return where a block keeps a matrix, by its name in `model.matrix`."""

@@ -18,12 +18,12 @@ from pruning_core.families.shapes import (
 
 def _apart(c: Any, wide: int, inputs: tuple[str, str], output: str) -> Shapes:
     """Return a router, and experts that have a tensor each."""
-    found = linear("mlp.gate", c.hidden_size, c.num_local_experts, bias=False)
+    shapes = linear("mlp.gate", c.hidden_size, c.num_local_experts, bias=False)
     for expert in (f"mlp.experts.{number}." for number in range(c.num_local_experts)):
         for name in inputs:
-            found |= linear(expert + name, c.hidden_size, wide, bias=False)
-        found |= linear(expert + output, wide, c.hidden_size, bias=False)
-    return found
+            shapes |= linear(expert + name, c.hidden_size, wide, bias=False)
+        shapes |= linear(expert + output, wide, c.hidden_size, bias=False)
+    return shapes
 
 
 def _mixtral(c: Any) -> tuple[Shapes, Shapes]:

@@ -57,13 +57,13 @@ def stored_name(family: Family, name: str, stored: Container[str]) -> str | None
     Checkpoints of a base model lack its prefix (`h.0...` for `transformer.h.0...`).
     """
     spellings = (written(family, name), name)
-    candidates = (*spellings, *(one.partition(".")[2] for one in spellings))
+    candidates = (*spellings, *(spelling.partition(".")[2] for spelling in spellings))
     return next((candidate for candidate in candidates if candidate in stored), None)
 
 
 def counted(family: Family, config: Mapping[str, Any], stored: Container[str]) -> set[str]:
     """Return the names in the files of what stock transformers counts; of a tied pair one."""
-    found = {stored_name(family, name, stored) for name, _ in named(family, config)}
-    if None in found and family.head in stored:
-        found.add(family.head)
-    return {name for name in found if name is not None}
+    names = {stored_name(family, name, stored) for name, _ in named(family, config)}
+    if None in names and family.head in stored:
+        names.add(family.head)
+    return {name for name in names if name is not None}

@@ -95,10 +95,10 @@ def completed(config: Mapping[str, Any]) -> dict[str, Any]:
     given = {key: value for key, value in config.items() if value is not None}
     other = SPELLINGS.get(model_type, {})
     own = {name: given[key] for key, name in other.items() if key in given}
-    found = {**DEFAULTS[model_type], **given, **own}
-    derived = _derived(model_type, found)
+    values = {**DEFAULTS[model_type], **given, **own}
+    derived = _derived(model_type, values)
     null = {key for key in derived if key in config and config[key] is None}
-    return derived | {key: value for key, value in found.items() if key not in null}
+    return derived | {key: value for key, value in values.items() if key not in null}
 
 
 def setting(config: Mapping[str, Any], name: str) -> Any:
@@ -111,11 +111,11 @@ def setting(config: Mapping[str, Any], name: str) -> Any:
     return completed(config)[own]
 
 
-def _derived(model_type: str, found: Mapping[str, Any]) -> dict[str, Any]:
+def _derived(model_type: str, values: Mapping[str, Any]) -> dict[str, Any]:
     """Return the settings that others decide where they are left out."""
     if model_type == "gpt2":
-        return {"n_inner": 4 * found["n_embd"]}
-    hidden, heads = found["hidden_size"], found["num_attention_heads"]
+        return {"n_inner": 4 * values["n_embd"]}
+    hidden, heads = values["hidden_size"], values["num_attention_heads"]
     return {
         "num_key_value_heads": heads,
         "head_dim": hidden // heads,
@@ -126,5 +126,5 @@ def _derived(model_type: str, found: Mapping[str, Any]) -> dict[str, Any]:
 def spellings(config: Mapping[str, Any], name: str) -> tuple[str, ...]:
     """Return the keys under which a configuration gives a setting; its own name where it leaves it out."""
     other = SPELLINGS.get(str(config["model_type"]), {})
-    found = tuple(key for key in config if key == name or other.get(key) == name)
-    return found or (name,)
+    keys = tuple(key for key in config if key == name or other.get(key) == name)
+    return keys or (name,)

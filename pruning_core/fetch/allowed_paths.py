@@ -23,12 +23,12 @@ def allowed_path(path: Path, roots: Sequence[Path]) -> tuple[Path, Path]:
         raise ModelNotAllowed(f"{path} contains '..': give the path itself")
     try:
         real = path.resolve()
-        found = real.exists()
+        exists = real.exists()
     except (OSError, RuntimeError, ValueError) as error:  # too long, a loop of links
         raise ModelNotFound(f"{path} is no usable path: {error}") from None
     root = next((root for root in roots if real.is_relative_to(root.resolve())), None)
     if root is None:
         raise ModelNotAllowed(f"{path} lies outside the folders that this server allows")
-    if not found:
+    if not exists:
         raise ModelNotFound(f"{path} does not exist on this server")
     return real, root

@@ -153,7 +153,7 @@ def _checked(content: Any) -> Described:
         raise BrokenReply("its description names no commit")
     if not isinstance(siblings, list) or len(siblings) > MAX_NAMES:
         raise BrokenReply("its description lists no files")
-    return Described(commit, tuple(_name(one) for one in siblings))
+    return Described(commit, tuple(_name(sibling) for sibling in siblings))
 
 
 def _name(sibling: Any) -> str:

@@ -59,16 +59,16 @@ def download(repo: str, revision: str | None, cache_dir: Path) -> tuple[Path, st
     """
     with _errors(repo, revision), no_other_error():
         deadline = time.monotonic() + DESCRIPTION_SECONDS
-        found = describe("models", repo, revision, deadline=deadline)
-        fetch = functools.partial(_fetch, repo, found.commit, cache_dir / "hub")
-        names = list(found.names)
+        description = describe("models", repo, revision, deadline=deadline)
+        fetch = functools.partial(_fetch, repo, description.commit, cache_dir / "hub")
+        names = list(description.names)
         weights = _weights(repo, names, fetch)
         others = set(_others(names, weights))
         beside = filter_repo_objects(names, allow_patterns=PATTERNS)
         wanted = {CONFIG, *weights, *(name for name in beside if name not in others)}
         with ThreadPoolExecutor(READERS) as pool:
             list(pool.map(fetch, sorted(wanted)))
-        return fetch(CONFIG).parent, found.commit
+        return fetch(CONFIG).parent, description.commit
 
 
 def _fetch(repo: str, commit: str, cache: Path, name: str) -> Path:

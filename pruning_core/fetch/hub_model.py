@@ -58,9 +58,9 @@ def inspect(
         raise HubUnavailable("The hub is switched off here (HF_HUB_OFFLINE).")
     deadline = time.monotonic() + (TOTAL_SECONDS if seconds is None else seconds)
     with hub_errors(repo, revision), no_other_error():
-        found = describe("models", repo, revision, deadline=deadline)
-        repository = _Repository(repo, found.commit, set(found.names), deadline)
-        return repository.facts(), found.commit
+        description = describe("models", repo, revision, deadline=deadline)
+        repository = _Repository(repo, description.commit, set(description.names), deadline)
+        return repository.facts(), description.commit
 
 
 @dataclass(frozen=True)

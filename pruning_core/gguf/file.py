@@ -71,15 +71,17 @@ class GgufModel:
     @property
     def facts(self) -> CheckpointFacts:
         """The facts of the checkpoint that the file will become, with the size of the file."""
-        tensors = {name: TensorFacts("F32", one.shape, 0) for name, one in self.wanted.items()}
+        tensors = {
+            name: TensorFacts("F32", tensor.shape, 0) for name, tensor in self.wanted.items()
+        }
         return facts_of(self.config, Stored(tensors, {}, {}), gguf=self.origin)
 
     @property
     def origin(self) -> Gguf:
         """The files, in short."""
         sizes: Counter[str] = Counter()
-        for one in self.wanted.values():
-            sizes[one.stored.kind] += one.stored.bytes
+        for tensor in self.wanted.values():
+            sizes[tensor.stored.kind] += tensor.stored.bytes
         return Gguf(self.bytes, sizes.most_common(1)[0][0], self.pre)
 
 
@@ -95,7 +97,7 @@ def read_model(path: Path) -> GgufModel:
     table = _table(path.name, header)
     config = _config(path.name, header, table)
     wanted = dict(_wanted(path.name, header, table, config))
-    groups = {name for one in wanted.values() if (name := one.how.optional)}
+    groups = {name for tensor in wanted.values() if (name := tensor.how.optional)}
     for name in groups:
         config |= table.groups.get(name, {})
     tokens = "tokenizer.ggml.model" in header.values

@@ -118,8 +118,8 @@ class _Reader:
             value = self._value(key)
             if value is not None:
                 values[key] = value
-        found = self._tensors(tensors, values.get("general.alignment", ALIGNMENT))
-        return GgufHeader(values, self._lengths, found, self._size)
+        tensor_infos = self._tensors(tensors, values.get("general.alignment", ALIGNMENT))
+        return GgufHeader(values, self._lengths, tensor_infos, self._size)
 
     def _check_version(self) -> None:
         version = int(self._number("I"))

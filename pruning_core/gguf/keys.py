@@ -24,10 +24,10 @@ class Keys:
     def __init__(self, file: str, header: GgufHeader, architecture: str) -> None:
         self._file = file
         self._prefix = f"{architecture}."
-        found: dict[str, Any] = dict.fromkeys(header.lengths, "(an array)") | header.values
+        entries: dict[str, Any] = dict.fromkeys(header.lengths, "(an array)") | header.values
         self._all = {
             key.removeprefix(self._prefix): value
-            for key, value in found.items()
+            for key, value in entries.items()
             if key.startswith(self._prefix)
         }
         self._left = set(self._all)

@@ -29,12 +29,12 @@ def factors_of(parameters: dict[str, Any], theta: float, width: int) -> list[flo
     """Return by what these `rope_parameters` divide the frequency of each pair."""
     factor, original = parameters["factor"], parameters["original_max_position_embeddings"]
     low, high = parameters["low_freq_factor"], parameters["high_freq_factor"]
-    found = []
+    factors = []
     for length in wavelengths(theta, width):
         share = (original / length - low) / (high - low)
         middle = 1 / ((1 - share) / factor + share) if 0 <= share <= 1 else 1.0
-        found.append(factor if length > original / low else middle)
-    return found
+        factors.append(factor if length > original / low else middle)
+    return factors
 
 
 def recover(factors: Sequence[float], theta: float, width: int) -> dict[str, Any] | None:
@@ -45,17 +45,17 @@ def recover(factors: Sequence[float], theta: float, width: int) -> dict[str, Any
         theta: Base of the frequencies.
         width: Rotated channels of a head.
     """
-    if len(factors) != width // 2 or not all(0 < one < math.inf for one in factors):
+    if len(factors) != width // 2 or not all(0 < factor < math.inf for factor in factors):
         return None
     largest = max(factors)
     if largest - min(factors) <= TOLERANCE * largest:
         plain = abs(largest - 1) <= TOLERANCE
         return {"rope_type": "default"} if plain else {"rope_type": "linear", "factor": largest}
     for line in _lines(factors, wavelengths(theta, width), largest):
-        for found in _parameters(largest, *line):
-            again = zip(factors, factors_of(found, theta, width), strict=True)
-            if all(math.isclose(one, other, rel_tol=TOLERANCE) for one, other in again):
-                return found
+        for parameters in _parameters(largest, *line):
+            again = zip(factors, factors_of(parameters, theta, width), strict=True)
+            if all(math.isclose(factor, other, rel_tol=TOLERANCE) for factor, other in again):
+                return parameters
     return None
 
 
@@ -63,7 +63,7 @@ def _lines(
     factors: Sequence[float], lengths: Sequence[float], largest: float
 ) -> list[tuple[float, float]]:
     """Return (shift, slope) of the lines that s may lie on, Llama 3's own first."""
-    shares = [(1 / one - 1 / largest) / (1 - 1 / largest) for one in factors]
+    shares = [(1 / factor - 1 / largest) / (1 - 1 / largest) for factor in factors]
     inner = [
         (1 / length, share)
         for length, share in zip(lengths, shares, strict=True)

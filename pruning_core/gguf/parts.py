@@ -72,5 +72,5 @@ def joined(parts: tuple[Path, ...]) -> GgufHeader:
         raise ModelInvalid(
             f"{parts[0].name} promises {promised} tensors in its parts; they hold {len(tensors)}"
         )
-    size = sum(one.bytes for one in (first, *others))
+    size = sum(header.bytes for header in (first, *others))
     return replace(first, tensors=tensors, bytes=size)

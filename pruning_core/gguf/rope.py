@@ -41,14 +41,14 @@ def rope_config(
             "sliding_attention": {"rope_type": "default", "rope_theta": local},
         }
         return _legacy(theta, scaling) | {"rope_local_base_freq": local, "rope_parameters": both}
-    found = _legacy(theta, scaling)
+    config = _legacy(theta, scaling)
     if rope == "partial":
         share = {"partial_rotary_factor": width / head_dim}
-        found |= share
+        config |= share
         parameters |= share
     if scaling["rope_type"] == "longrope":
-        found["original_max_position_embeddings"] = scaling["original_max_position_embeddings"]
-    return found | {"rope_parameters": parameters}
+        config["original_max_position_embeddings"] = scaling["original_max_position_embeddings"]
+    return config | {"rope_parameters": parameters}
 
 
 def _legacy(theta: float, scaling: dict[str, Any]) -> dict[str, Any]:
@@ -90,14 +90,14 @@ def _scaling(
 
 
 def _by_factors(tensor: GgufTensor, theta: float, width: int) -> dict[str, Any]:
-    found = recover(_floats(tensor, FACTORS), theta, width)
-    if found is None:
+    parameters = recover(_floats(tensor, FACTORS), theta, width)
+    if parameters is None:
         raise UnsupportedModel(
             f"{FACTORS} of {tensor.file.name} stretches rotary positions in a way that no `rope_parameters` say "
             "(neither those of Llama 3 nor linear ones)",
             suggestions=("prune the safetensors checkpoint that the file was made from",),
         )
-    return found
+    return parameters
 
 
 def _yarn(keys: Keys, factor: float, context: int) -> dict[str, Any]:
@@ -127,14 +127,14 @@ def _longrope(
 ) -> dict[str, Any]:
     if kind not in ("none", "longrope", "linear"):
         keys.refuse("rope.scaling.type", f"the file scales positions by {LONG} as well")
-    found: dict[str, Any] = {"rope_type": "longrope"}
+    parameters: dict[str, Any] = {"rope_type": "longrope"}
     for name, key in ((LONG, "long_factor"), (SHORT, "short_factor")):
         tensor = header.tensors.get(name)
         if tensor is None or tensor.shape != (width // 2,):
             raise UnsupportedModel(f"{name} is missing or is not of {width // 2} factors")
-        found[key] = list(_floats(tensor, name))
+        parameters[key] = list(_floats(tensor, name))
     original = int(_number(keys, "rope.scaling.original_context_length", context))
-    return found | {
+    return parameters | {
         "factor": context / original,
         "attention_factor": _number(keys, "rope.scaling.attn_factor", 1.0),
         "original_max_position_embeddings": original,

@@ -41,7 +41,7 @@ _ROTATED_BIASES = {
     "attn_v.bias": _t("self_attn.v_proj.bias", optional="attention_bias"),
     "attn_output.bias": _t("self_attn.o_proj.bias", optional="attention_bias"),
 }
-_BIASES = {name: GgufTensorName(one.name, "none", one.optional) for name, one in _ROTATED_BIASES.items()}  # fmt: skip
+_BIASES = {name: GgufTensorName(bias.name, "none", bias.optional) for name, bias in _ROTATED_BIASES.items()}  # fmt: skip
 _MLP = {
     "ffn_gate.weight": _t("mlp.gate_proj.weight"),
     "ffn_up.weight": _t("mlp.up_proj.weight"),
@@ -148,7 +148,7 @@ QWEN2 = GgufTable(
     block={
         **_NORMS,
         **_ATTENTION,
-        **{name: _t(one.name) for name, one in _BIASES.items() if "output" not in name},
+        **{name: _t(bias.name) for name, bias in _BIASES.items() if "output" not in name},
         **_MLP,
     },
     keys=_SIZES,
@@ -230,7 +230,7 @@ GEMMA3 = GgufTable(
     block={
         **_GEMMA_NORMS,
         **_ATTENTION,
-        **{name: _t(one.name, "plus_one") for name, one in _HEAD_NORMS.items()},
+        **{name: _t(norm.name, "plus_one") for name, norm in _HEAD_NORMS.items()},
         **_MLP,
     },
     keys=_SIZES,

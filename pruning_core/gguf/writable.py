@@ -57,10 +57,12 @@ def table_of(config: Mapping[str, Any]) -> GgufTable:
 
 def rope_of(config: Mapping[str, Any]) -> dict[str, Any]:
     """Return `rope_parameters`, from the older keys where a configuration has those."""
-    found = dict(config.get("rope_parameters") or config.get("rope_scaling") or {})
-    found["rope_type"] = found.get("rope_type") or found.pop("type", None) or "default"
-    found.setdefault("rope_theta", config.get("rope_theta", 10_000.0))
-    return found
+    parameters = dict(config.get("rope_parameters") or config.get("rope_scaling") or {})
+    parameters["rope_type"] = (
+        parameters.get("rope_type") or parameters.pop("type", None) or "default"
+    )
+    parameters.setdefault("rope_theta", config.get("rope_theta", 10_000.0))
+    return parameters
 
 
 def head_dim_of(config: Mapping[str, Any]) -> int:

@@ -45,7 +45,7 @@ def load(folder: Path, dtype: torch.dtype, device: torch.device) -> Any:
 def _teacher(folder: Path, pruned: Any, device: torch.device) -> Any:
     dtype = compute_dtype(main_dtype(inspect(folder)), device)
     model = load(folder, dtype, device).requires_grad_(False)
-    ours, theirs = (one.get_output_embeddings().weight.shape[0] for one in (pruned, model))
+    ours, theirs = (network.get_output_embeddings().weight.shape[0] for network in (pruned, model))
     if ours != theirs:
         raise ModelInvalid(
             f"the dense model predicts {theirs} tokens, the pruned one {ours}: leave recovery.distillation off"

@@ -39,9 +39,9 @@ def mean_loss(
 
 def divergence(logits: torch.Tensor, expected: torch.Tensor, softness: float) -> torch.Tensor:
     """Return T^2 KL(expected || logits) at temperature T, the mean over positions of [positions, vocabulary]."""
-    ours, theirs = (functional.log_softmax(one / softness, -1) for one in (logits, expected))
-    found = functional.kl_div(ours, theirs, log_target=True, reduction="batchmean")
-    return found * softness**2
+    ours, theirs = (functional.log_softmax(scores / softness, -1) for scores in (logits, expected))
+    loss = functional.kl_div(ours, theirs, log_target=True, reduction="batchmean")
+    return loss * softness**2
 
 
 def _logits(model: Any, ids: torch.Tensor) -> torch.Tensor:

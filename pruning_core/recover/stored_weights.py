@@ -61,7 +61,9 @@ class StoredWeights:
     def dtypes(self) -> dict[str, torch.dtype]:
         """Return the dtype of each parameter in the files, the coarsest of its tensors'."""
         return {
-            name: min((self._files.dtype(one) for one in stored), key=lambda dtype: dtype.itemsize)
+            name: min(
+                (self._files.dtype(tensor) for tensor in stored), key=lambda dtype: dtype.itemsize
+            )
             for name, stored in self.names.items()
         }
 

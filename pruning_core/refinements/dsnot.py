@@ -99,14 +99,16 @@ class _Candidates:
         depth = min(params.max_cycles, dense.shape[1])
         towards = [contribution * side[:, None] for side in sides]
         self._used = torch.zeros(len(sides), len(dense), dtype=torch.long, device=dense.device)
-        self._grow = torch.stack([_queue(gain, ~keep_mask & (one > 0), depth) for one in towards])
+        self._grow = torch.stack(
+            [_queue(gain, ~keep_mask & (direction > 0), depth) for direction in towards]
+        )
         self._grouped = isinstance(select.pattern, NofM)
         if isinstance(select.pattern, NofM):
             cost = cost.masked_fill(~keep_mask, torch.inf)
             self._cost = cost.reshape(len(dense), -1, select.pattern.m)
         else:
             self._prune = torch.stack(
-                [_queue(-cost, keep_mask & (one < 0), depth) for one in towards]
+                [_queue(-cost, keep_mask & (direction < 0), depth) for direction in towards]
             )
 
     def next(self, rows: torch.Tensor, side: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

@@ -71,7 +71,7 @@ def further(
     parts: dict[Head, list[Shape]] = defaultdict(list)
     for head, shape in shapes.values():
         parts[head].append(shape)
-    unclear = {head: _unclear(head, found, hidden, vocabulary) for head, found in parts.items()}
+    unclear = {head: _unclear(head, part, hidden, vocabulary) for head, part in parts.items()}
     widths: dict[int, Axis] = {vocabulary: "vocabulary", hidden: "hidden"}
     return {
         name: Further(
@@ -84,16 +84,16 @@ def further(
 def _unclear(
     head: Head, shapes: Sequence[Shape], hidden: int, vocabulary: int
 ) -> frozenset[UnitKind]:
-    found: set[UnitKind] = {"neurons", "kv_groups"} if head.is_block else set()
+    kinds: set[UnitKind] = {"neurons", "kv_groups"} if head.is_block else set()
     made = {vocabulary, *(side for shape in shapes for side in shape[:-1])}
     for shape in shapes:
         if hidden == vocabulary and hidden in shape:
-            found |= {"hidden", "vocabulary"}
+            kinds |= {"hidden", "vocabulary"}
         if not _reads_once(shape, hidden) or _reads_several(shape, hidden, made):
-            found.add("hidden")
+            kinds.add("hidden")
         if shape.count(vocabulary) > 1:
-            found.add("vocabulary")
-    return frozenset(found)
+            kinds.add("vocabulary")
+    return frozenset(kinds)
 
 
 def _reads_once(shape: Shape, hidden: int) -> bool:
@@ -120,9 +120,9 @@ def removal_notes(tensors: Mapping[str, Further], cut: Iterable[UnitKind] = ()) 
         tensors: By stored name.
         cut: Kinds of units that went.
     """
-    found = _fates(tensors, set(cut))
+    fates = _fates(tensors, set(cut))
     beside = "Tensors beside the model, which stock transformers passes over,"
-    return tuple(f"{beside} {fate}: {_listed(tensors, names)}." for fate, names in found.items())
+    return tuple(f"{beside} {fate}: {_listed(tensors, names)}." for fate, names in fates.items())
 
 
 def inspection_notes(tensors: Mapping[str, Further]) -> tuple[str, ...]:
@@ -141,21 +141,21 @@ def inspection_notes(tensors: Mapping[str, Further]) -> tuple[str, ...]:
 
 def _fates(tensors: Mapping[str, Further], kinds: set[UnitKind]) -> dict[str, set[str]]:
     """Return the names of those that have a fate in common."""
-    found: dict[str, set[str]] = {}
-    for name, one in tensors.items():
+    fates: dict[str, set[str]] = {}
+    for name, tensor in tensors.items():
         fate = _STAY
-        if one.unclear & kinds:
+        if tensor.unclear & kinds:
             fate = "are left out, for it cannot be told where to cut them"
-        elif kinds & set(one.axes):
+        elif kinds & set(tensor.axes):
             fate = "are cut alike"
-        found.setdefault(fate, set()).add(name)
-    return found
+        fates.setdefault(fate, set()).add(name)
+    return fates
 
 
 def _listed(tensors: Mapping[str, Further], names: Iterable[str]) -> str:
-    found = sorted(names)
-    if len(found) <= _NAMES:
-        return ", ".join(found)
-    heads = sorted({tensors[name].head for name in found})
+    sorted_names = sorted(names)
+    if len(sorted_names) <= _NAMES:
+        return ", ".join(sorted_names)
+    heads = sorted({tensors[name].head for name in sorted_names})
     rest = f" and {len(heads) - _HEADS} more" if len(heads) > _HEADS else ""
-    return f"{len(found)} of {', '.join(heads[:_HEADS])}{rest}"
+    return f"{len(sorted_names)} of {', '.join(heads[:_HEADS])}{rest}"

@@ -175,23 +175,23 @@ class Layout:
         rows = {attention.queries: queries, attention.keys: keys, attention.values: keys}
         rows |= dict.fromkeys(mlp.inputs, neurons)
         columns = {attention.output: queries, mlp.output: neurons}
-        found: list[tuple[str, tuple[Spans, Spans]]] = []
+        axes: list[tuple[str, tuple[Spans, Spans]]] = []
         for path in (path for group in family.inputs for path in group):
             parts = family.fused[path](sized) if path in family.fused else ()
             names = [f"{path}[{part}]" for part, _ in parts] or [path]
             spans = tuple(span for name in names for span in rows.get(name, hidden))
-            found.append((path, (spans, columns.get(path, hidden))))
-        return found
+            axes.append((path, (spans, columns.get(path, hidden))))
+        return axes
 
     def _stacked_axes(self) -> dict[str, tuple[Spans, ...]]:
         """Return the axes of the parameters that hold matrices of all experts, and of their biases."""
-        found: dict[str, tuple[Spans, ...]] = {}
+        axes: dict[str, tuple[Spans, ...]] = {}
         for name, matrices in self.family.stacked.items():
             rows, columns = self._matrices[matrices[0]]
             in_turn = tuple(replace(span, each=span.each * len(matrices)) for span in rows)
-            found[name] = ((), columns, in_turn)
-            found[f"{name}_bias"] = ((), in_turn)
-        return found
+            axes[name] = ((), columns, in_turn)
+            axes[f"{name}_bias"] = ((), in_turn)
+        return axes
 
     def _layout(self, name: str, shape: tuple[int, ...]) -> TensorLayout:
         place = self.block_of(name)
@@ -253,13 +253,13 @@ class Layout:
         path = EXPERT.sub("*", name).rpartition(".")[0]
         return any(path.endswith(f".{matrix}") for matrix in self._matrices)
 
-    def _aside(self, one: Further, shape: tuple[int, ...]) -> TensorLayout:
+    def _aside(self, tensor: Further, shape: tuple[int, ...]) -> TensorLayout:
         axes = tuple(
-            (Span(kind, length, 1),) if kind and kind not in one.unclear else ()
-            for kind, length in zip(one.axes, shape, strict=True)
+            (Span(kind, length, 1),) if kind and kind not in tensor.unclear else ()
+            for kind, length in zip(tensor.axes, shape, strict=True)
         )
-        reads = len(shape) > 1 and one.axes[-1] == "hidden"
-        return TensorLayout(None, "", axes, "reader" if reads else None, further=one)
+        reads = len(shape) > 1 and tensor.axes[-1] == "hidden"
+        return TensorLayout(None, "", axes, "reader" if reads else None, further=tensor)
 
     def _outside(self, name: str, shape: tuple[int, ...]) -> tuple[Spans, ...]:
         kinds: tuple[Axis, ...] = self.family.outside.get(name, tuple(None for _ in shape))
@@ -281,10 +281,10 @@ class Layout:
         if len(shape) != len(axes):
             raise ModelInvalid(f"{name} has {len(shape)} axes where its family has {len(axes)}")
         for length, spans in zip(shape, axes, strict=True):
-            found = sum(span.units * span.each for span in spans)
-            if spans and found != length:
+            expected = sum(span.units * span.each for span in spans)
+            if spans and expected != length:
                 raise ModelInvalid(
-                    f"{name} has shape {list(shape)}; config.json calls for {found} where it has {length}"
+                    f"{name} has shape {list(shape)}; config.json calls for {expected} where it has {length}"
                 )
 
 

@@ -88,11 +88,11 @@ class Target:
         """Return the sizes nearest to the common share of groups, of those with which neurons reach the target."""
         legal = (*self.cutter.legal("kv_groups"), sizes.kv_groups)
         options = [self.with_groups(count, sizes) for count in reversed(legal)]
-        near = [one for one in options if self._miss(one) <= SLACK * self.weigh(sizes)]
+        near = [option for option in options if self._miss(option) <= SLACK * self.weigh(sizes)]
         if not near:
             return min(options, key=self._miss)
         wanted = (1 - self._common_share(sizes)) * sizes.kv_groups
-        return min(near, key=lambda one: abs(one.kv_groups - wanted))
+        return min(near, key=lambda option: abs(option.kv_groups - wanted))
 
     def _common_share(self, sizes: Sizes) -> float:
         """Return the share of groups and neurons that reaches the target, were they divisible."""

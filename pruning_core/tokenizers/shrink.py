@@ -82,8 +82,8 @@ def _shrunk(tokenizer: StoredTokenizer, new: dict[int, int]) -> dict[str, Any]:
 
 def _check(path: Path, tokenizer: StoredTokenizer, new: dict[int, int]) -> None:
     with blamed_on(f"the reduced {path.name} cannot be read"):
-        found = Tokenizer.from_file(str(path)).get_vocab(with_added_tokens=True)
-    if found != {tokenizer.tokens[old]: place for old, place in new.items()}:
+        vocabulary = Tokenizer.from_file(str(path)).get_vocab(with_added_tokens=True)
+    if vocabulary != {tokenizer.tokens[old]: place for old, place in new.items()}:
         raise ModelInvalid(
             f"the ids in {path.name} do not follow the order of its tokens, so they cannot be renumbered: "
             "switch vocabulary pruning off."

@@ -37,8 +37,8 @@ class StoredTokenizer:
     @property
     def model(self) -> dict[str, Any]:
         """The section of tokenizer.json that holds the vocabulary."""
-        found: dict[str, Any] = self.content["model"]
-        return found
+        section: dict[str, Any] = self.content["model"]
+        return section
 
     @cached_property
     def tokens(self) -> dict[int, str]:
