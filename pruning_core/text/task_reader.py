@@ -29,7 +29,7 @@ BYTES_PER_TOKEN = 16
 
 
 def _samples_nothing(_count: int, _length: int, _seed: int) -> Iterable[torch.Tensor]:
-    raise NotImplementedError("this reader was given no model to sample text from")
+    raise AssertionError("this reader was given no model to sample text from")
 
 
 class TaskReader:
